@@ -1,0 +1,57 @@
+/** The conversation loop as its callers see it. */
+import type { EndReason, SamplingParams, StepRecord, TrajectorySource } from '../records.ts';
+import type { LogBatch, SampledTokens, Sequence, ToolRunner } from '../ports.ts';
+import type { ChatMessage, Protocol, Tokenizer } from '../text/types.ts';
+import type { ToolSpec } from '../ports.ts';
+import type { Clock } from '../clock.ts';
+import type { NewId } from '../ids.ts';
+
+export interface EpisodeLimits {
+  maxToolCalls: number;
+  /** Sampled tokens over all steps. */
+  maxTokens: number;
+}
+
+/** What every episode shares: how text, tools, time and ids are made. */
+export interface EpisodeContext {
+  tokenizer: Tokenizer;
+  protocol: Protocol;
+  tools: ToolRunner;
+  clock: Clock;
+  newId: NewId;
+  /** Vocabulary size for entropy normalisation is the tokenizer's. */
+}
+
+export interface AgentRequest {
+  sequence: Sequence;
+  messages: readonly ChatMessage[];
+  /** Server tools by name. */
+  toolNames: readonly string[];
+  /** Client-run functions: a call of one ends the run with `tool_calls`. */
+  clientTools?: readonly ToolSpec[];
+  limits: EpisodeLimits;
+  sampling: SamplingParams;
+  signal?: AbortSignal;
+  /** Which entry of the log this becomes. */
+  source: TrajectorySource;
+  conversationId: string | null;
+  taskId: string | null;
+  /** Called as tokens of the current policy step arrive. */
+  onTokens?: (piece: SampledTokens) => void;
+  /** Called once a step is whole (a tool step: with its result). */
+  onStep?: (step: StepRecord) => void;
+}
+
+export interface AgentOutcome {
+  trajectoryId: string;
+  steps: StepRecord[];
+  answer: string | null;
+  endReason: EndReason;
+  formatOk: boolean;
+  /** Calls of client tools that wait for the client. */
+  pendingCalls: { id: string; name: string; arguments: string }[];
+  promptTokens: number;
+  sampledTokens: number;
+  /** Everything to write; the caller awaits `StepLog.append` before its answer ends. */
+  log: LogBatch;
+}

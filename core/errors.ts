@@ -1,0 +1,86 @@
+/**
+ * The one table of error codes. A code says what went wrong and whether repeating the same request
+ * can help; HTTP statuses are assigned in api/problem.ts, whose record is total over these codes.
+ *
+ * Three kinds of failure are kept apart: the caller's mistake (a 4xx code that names the offending
+ * value), the world's failure (a retryable code), and our own bug (`internal`, via core/assert.ts).
+ */
+
+export const ERROR_CODES = {
+  invalid_json: 'The request body is not valid JSON.',
+  invalid_request: 'A field is missing, of the wrong type or out of range.',
+  unsupported_parameter: 'The parameter is known but not offered; it is refused, never ignored.',
+  unsupported_media_type: 'The content type is not application/json (or the one documented).',
+  payload_too_large: 'The body is larger than the documented limit.',
+  context_length_exceeded: 'Prompt and requested tokens do not fit the context window.',
+  unknown_tool: 'A named tool does not exist on this server.',
+  unauthorized: 'No key, or a key that is not known.',
+  forbidden: 'The key, host or origin may not do this.',
+  route_not_found: 'No such path.',
+  method_not_allowed: 'The path exists, the method does not.',
+  model_not_found: 'The model name is not `ramify`, nor `ramify@VERSION` of a loaded policy.',
+  agent_run_not_found: 'No agent run has this id.',
+  trajectory_not_found: 'No trajectory has this id.',
+  step_not_found: 'No step has this id.',
+  training_run_not_found: 'No training run has this id.',
+  policy_not_found: 'No policy has this version.',
+  task_invalid: 'A line of the imported task file is wrong.',
+  feedback_conflict: 'This feedback id was used before with other content.',
+  policy_not_activatable: 'The policy exists but cannot serve (rejected files, missing directory).',
+  nothing_to_roll_back: 'The active policy has no parent to go back to.',
+  training_run_finished: 'The training run has ended; it cannot be cancelled.',
+  training_queue_full: 'A run is active and the queue of waiting runs is full.',
+  queue_full: 'The engine queue is full; try again after Retry-After seconds.',
+  engine_unavailable: 'The policy worker stopped; a new one is starting.',
+  not_ready: 'The server is starting or stopping.',
+  request_cancelled: 'The client went away or cancelled.',
+  request_timeout: 'The request ran longer than its limit.',
+  tool_failed: 'A tool raised an error.',
+  tool_timeout: 'A tool ran longer than its limit.',
+  tool_arguments_invalid: 'The arguments of a tool call do not fit its schema.',
+  policy_invalid: 'A policy directory is missing a file, or a file is broken or unsupported.',
+  config_invalid: 'A setting or environment variable is wrong.',
+  storage_failed: 'The data folder cannot be read or written.',
+  internal: 'A bug in ramify. The request id finds it in the log.',
+} as const;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** Codes where the same request may succeed later; clients get Retry-After. */
+export const RETRYABLE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'queue_full',
+  'training_queue_full',
+  'engine_unavailable',
+  'not_ready',
+  'request_timeout',
+]);
+
+export interface AppErrorOptions {
+  /** The request field at fault, in the client's spelling (`messages[2].content`). */
+  param?: string;
+  cause?: unknown;
+  /** Seconds after which a retry makes sense; only for retryable codes. */
+  retryAfterS?: number;
+}
+
+/** The only error class thrown on purpose across folder borders. */
+export class AppError extends Error {
+  readonly code: ErrorCode;
+  readonly param: string | null;
+  readonly retryAfterS: number | null;
+
+  constructor(code: ErrorCode, message: string, options: AppErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'AppError';
+    this.code = code;
+    this.param = options.param ?? null;
+    this.retryAfterS = options.retryAfterS ?? null;
+  }
+}
+
+/** Wraps anything thrown into an AppError; what is not one already becomes `internal`. */
+export function toAppError(thrown: unknown): AppError {
+  if (thrown instanceof AppError) return thrown;
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return new AppError('internal', message, { cause: thrown });
+}

@@ -1,0 +1,65 @@
+/**
+ * Every bound of the system, in one place, with its reason. Relations between bounds are asserted
+ * when the module loads, so a changed number that breaks another one stops the server at start.
+ */
+import { assert } from './assert.ts';
+
+export const LIMITS = {
+  /** HTTP body. A 4,096-token conversation is about 20 kB; imports of task files need more. */
+  bodyBytesMax: 8 * 1024 * 1024,
+  /** Messages in one chat request: far above any context that the window could hold. */
+  messagesMax: 1024,
+  /** Tool definitions in one request. */
+  toolsMax: 64,
+  /** Characters of one message; longer text cannot fit the context window anyway. */
+  messageCharsMax: 1_000_000,
+  /** Sequences decoded in one batch; beyond about 64 rows the CPU gains no more tokens a second. */
+  batchRowsMax: 64,
+  /** Open sequences (each holds KV memory) in the policy worker. */
+  sequencesMax: 512,
+  /** Requests that wait for a batch row; more are answered 503 with Retry-After. */
+  sampleQueueMax: 256,
+  /** Tokens of one prefill piece, so that a long prompt does not stall the other streams. */
+  prefillTokensMax: 256,
+  /** Tokens sampled in one run of the decode graph. */
+  chunkTokens: 16,
+  /** Tool calls of one trajectory unless the request says otherwise (arpo.md section 3.4). */
+  toolCallsDefault: 6,
+  toolCallsMax: 64,
+  toolTimeoutMs: 120_000,
+  /** Longest text that a tool may return; the rest is cut and said to be cut. */
+  toolResultCharsMax: 16_384,
+  toolArgumentsCharsMax: 65_536,
+  /** One JavaScript call: run time, heap and output. */
+  javascriptTimeoutMs: 2_000,
+  javascriptHeapBytes: 32 * 1024 * 1024,
+  toolConcurrencyMax: 16,
+  /** An agent run, from request to answer. */
+  agentRunTimeoutMs: 600_000,
+  agentRunsActiveMax: 256,
+  /** One sampling request; the client's own default timeout is 10 minutes. */
+  sampleTimeoutMs: 600_000,
+  workerStartTimeoutMs: 60_000,
+  workerStopTimeoutMs: 5_000,
+  /** Writes gather this long before one durable commit (design.md section 5). */
+  groupCommitMs: 8,
+  groupCommitRowsMax: 2_000,
+  /** Training runs that wait behind the active one. */
+  trainingQueueMax: 4,
+  trainingStepsMax: 10_000,
+  trainerStopTimeoutMs: 10_000,
+  /** Events of a run kept for Last-Event-ID. */
+  eventsPerRunMax: 10_000,
+  pageItemsDefault: 20,
+  pageItemsMax: 100,
+  tasksPerImportMax: 100_000,
+  eventStreamsMax: 1_024,
+  shutdownTimeoutMs: 10_000,
+  retryAfterS: 1,
+} as const;
+
+assert(LIMITS.batchRowsMax <= LIMITS.sequencesMax, 'a batch row needs a sequence');
+assert(LIMITS.groupCommitMs <= 10, 'design.md promises a commit within 10 ms');
+assert(LIMITS.toolCallsDefault <= LIMITS.toolCallsMax, 'the default is within the bound');
+assert(LIMITS.javascriptTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
+assert(LIMITS.pageItemsDefault <= LIMITS.pageItemsMax, 'the default page is within the bound');

@@ -1,0 +1,197 @@
+/**
+ * The facts that ramify keeps: plain data, no behaviour. `core` makes them, `db` stores them, `api`
+ * shows them. Steps form a forest (arpo.md section 1): a step's parent is the step before it, a
+ * trajectory is the path from a root to its leaf, a branch is a second child of one step.
+ */
+
+/** How the tokens of a policy step were drawn. Logged, so that ratios are right later on. */
+export interface SamplingParams {
+  /** 0 means greedy. */
+  temperature: number;
+  /** Nucleus mass in (0, 1]; 1 = off. */
+  topP: number;
+  /** 0 = off. */
+  topK: number;
+  /** Key of the counter-based draws. */
+  seed: number;
+}
+
+export type StepKind = 'prompt' | 'policy' | 'tool';
+
+export interface ToolCallRecord {
+  id: string;
+  name: string;
+  /** JSON text, as the policy wrote it (tag protocol: `{"query": "..."}` made from the tag's body). */
+  arguments: string;
+  /** What the policy saw; null while a client has not answered yet. */
+  result: string | null;
+  /** An ErrorCode when the call failed; the policy saw the message in `result`. */
+  error: string | null;
+  durationMs: number;
+  effects: 'none' | 'writes';
+  served: 'live' | 'recorded' | 'client';
+}
+
+export interface StepRecord {
+  id: string;
+  parentId: string | null;
+  /** Position on its path: 0 for the root. */
+  index: number;
+  kind: StepKind;
+  /** The version that sampled it (policy) or for which it was rendered (prompt, tool). */
+  policyVersion: number;
+  /** Exactly the tokens that the policy sampled or was given; never re-encoded. */
+  tokens: Uint32Array;
+  /** ln p of each token, temperature 1, full vocabulary; null where nothing was sampled. */
+  logprobs: Float32Array | null;
+  /** Behaviour ln p under `sampling`; null when equal to `logprobs` (temperature 1, no cut). */
+  behaviourLogprobs: Float32Array | null;
+  /** Full-vocabulary entropy of each token at temperature 1, in nats. */
+  entropies: Float32Array | null;
+  sampling: SamplingParams | null;
+  /** H of arpo.md section 2 (mean over the first k tokens / ln V); null where nothing was sampled. */
+  stepEntropy: number | null;
+  /** H minus H_init of the trajectory; null where nothing was sampled. */
+  deltaEntropy: number | null;
+  text: string;
+  toolCall: ToolCallRecord | null;
+  /** Milliseconds since the epoch. */
+  startedAt: number;
+  durationMs: number;
+}
+
+export type TrajectorySource = 'live' | 'rollout' | 'replay' | 'eval';
+
+export type EndReason =
+  | 'answer'
+  | 'stop'
+  | 'tool_calls'
+  | 'max_tool_calls'
+  | 'max_tokens'
+  | 'context'
+  | 'cancelled'
+  | 'failed';
+
+export interface TrajectoryRecord {
+  id: string;
+  source: TrajectorySource;
+  conversationId: string | null;
+  leafStepId: string;
+  policyVersion: number;
+  taskId: string | null;
+  trainingRunId: string | null;
+  groupId: string | null;
+  /** The step below which this trajectory branched off; null for a root rollout. */
+  branchedFromStepId: string | null;
+  status: 'completed' | 'cancelled' | 'failed';
+  endReason: EndReason;
+  answer: string | null;
+  formatOk: boolean;
+  /** From a verifier or the latest `reward` feedback; null = not scored, never trained on. */
+  reward: number | null;
+  toolCalls: number;
+  sampledTokens: number;
+  createdAt: number;
+}
+
+export interface Feedback {
+  id: string;
+  trajectoryId: string;
+  stepId: string | null;
+  metricName: string;
+  value: number | boolean | string;
+  tags: Record<string, string>;
+  createdAt: number;
+}
+
+export type TaskFamily = string;
+export type TaskSplit = 'train' | 'gate' | 'test';
+
+/** A question with a way to score the answer. */
+export interface Task {
+  id: string;
+  family: TaskFamily;
+  split: TaskSplit;
+  question: string;
+  /** Accepted answers; the best match counts. */
+  truths: string[];
+  verifier: 'qa-f1' | 'exact' | 'math';
+  /** Names of the server tools that the task may use. */
+  tools: string[];
+  /** Free facts about the task (hops, chain), for reports. */
+  metadata: Record<string, string | number>;
+}
+
+export type PolicyStatus = 'candidate' | 'active' | 'retired' | 'rejected';
+
+export interface PolicyRecord {
+  version: number;
+  parentVersion: number | null;
+  kind: 'full' | 'lora';
+  /** Directory with config.json, model.safetensors, tokenizer.json. */
+  path: string;
+  sha256: string;
+  sourceRunId: string | null;
+  status: PolicyStatus;
+  /** Held-out figures by family, as the gate measured them. */
+  evaluation: GateReport | null;
+  createdAt: number;
+}
+
+/** The held-out comparison of a candidate with the policy that it would replace. */
+export interface GateReport {
+  passed: boolean;
+  reason: string;
+  tasks: number;
+  /** Mean accuracy in [0, 1] and format error share, by family and over `all`. */
+  base: Record<string, EvalScore>;
+  candidate: Record<string, EvalScore>;
+  /** Mean paired difference of accuracy and its bootstrap 95 % interval. */
+  difference: { mean: number; low: number; high: number };
+  tolerance: number;
+}
+
+export interface EvalScore {
+  tasks: number;
+  accuracy: number;
+  formatErrors: number;
+  toolCallsPerTask: number;
+}
+
+export type TrainingStatus =
+  'queued' | 'running' | 'completed' | 'rejected' | 'failed' | 'cancelled' | 'interrupted';
+
+export interface TrainingCounts {
+  rollouts: number;
+  branches: number;
+  toolCallsExecuted: number;
+  toolCallsSaved: number;
+  tokensSampled: number;
+}
+
+export interface TrainingRunRecord {
+  id: string;
+  status: TrainingStatus;
+  trigger: 'request' | 'schedule';
+  algorithm: 'arpo' | 'grpo';
+  /** Every setting in force (defaults and overrides), by arpo.md's names. */
+  settings: Record<string, unknown>;
+  baseVersion: number | null;
+  candidateVersion: number | null;
+  step: number;
+  steps: number;
+  counts: TrainingCounts;
+  gate: GateReport | null;
+  error: string | null;
+  createdAt: number;
+  startedAt: number | null;
+  endedAt: number | null;
+}
+
+/** One row of figures a training step (arpo.md section 8). */
+export interface TrainingMetrics {
+  runId: string;
+  step: number;
+  values: Record<string, number>;
+  createdAt: number;
+}

@@ -1,0 +1,57 @@
+/** The text layer as the agent loop, the engine and the trainer see it. */
+import type { ToolSpec } from '../ports.ts';
+
+export interface Tokenizer {
+  readonly vocabularySize: number;
+  /** Plain text: a special token spelled out in it is encoded as ordinary characters. */
+  encode(text: string): number[];
+  /** Template text: special tokens are recognised. Never pass user text through this. */
+  encodeTemplate(text: string): number[];
+  decode(tokens: ArrayLike<number>, options?: { skipSpecial?: boolean }): string;
+  /** Id of a special or added token by its text. */
+  tokenId(token: string): number | null;
+}
+
+export interface ToolCallRequest {
+  /** Given by the client in a replayed history; made by the agent loop for new calls. */
+  id?: string;
+  name: string;
+  /** JSON text. */
+  arguments: string;
+}
+
+export interface ChatMessage {
+  role: 'system' | 'developer' | 'user' | 'assistant' | 'tool';
+  content: string | null;
+  toolCalls?: ToolCallRequest[];
+  /** For role tool: which call this answers. */
+  toolCallId?: string;
+  name?: string;
+}
+
+/** One generation of the policy, understood. */
+export interface ParsedStep {
+  /** Text inside <think>, if any. */
+  reasoning: string | null;
+  /** Text outside tags (hermes) or the whole text when nothing was recognised. */
+  content: string;
+  calls: ToolCallRequest[];
+  /** The final answer (tags: content of \boxed{} in <answer>; hermes: content without calls). */
+  answer: string | null;
+  /** Why the step is not well formed; null when it is. A malformed call is never run. */
+  malformed: string | null;
+}
+
+/** How conversations and tool calls are written for a policy: chosen by the policy's directory. */
+export interface Protocol {
+  readonly name: 'tags' | 'hermes';
+  /** A step ends after one of these tokens. */
+  readonly stopTokens: readonly number[];
+  /** Prompt tokens up to where the policy starts to write. User text cannot forge special tokens. */
+  renderPrompt(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[];
+  /** Tokens of the results of one step's calls, in order, up to where the policy goes on. */
+  renderToolResults(results: readonly { name: string; result: string }[]): number[];
+  parseStep(text: string): ParsedStep;
+  /** Judges a whole trajectory (all policy steps' texts, in order): null = well formed. */
+  formatError(stepTexts: readonly string[]): string | null;
+}

@@ -1,0 +1,58 @@
+/** The trainer as the server sees it, and what crosses the process border. */
+import type { GateReport, StepRecord, Task, TrainingCounts, TrajectoryRecord } from '../records.ts';
+
+/** One training run, complete: the trainer process needs nothing else. */
+export interface TrainingJob {
+  runId: string;
+  algorithm: 'arpo' | 'grpo';
+  steps: number;
+  /** Settings in force, by arpo.md's names; see core/arpo/settings.ts. */
+  settings: Record<string, unknown>;
+  seed: number;
+  baseVersion: number;
+  baseDirectory: string;
+  /** Where the candidate is written: whole under a temporary name, then renamed to this. */
+  candidateDirectory: string;
+  trainTasks: Task[];
+  gateTasks: Task[];
+  /** onnxruntime threads of the trainer. */
+  threads: number;
+}
+
+/** From the trainer process to the server, in this order within one step. */
+export type TrainerEvent =
+  | { type: 'started'; runId: string; settings: Record<string, unknown> }
+  | {
+      type: 'rollouts';
+      runId: string;
+      step: number;
+      steps: StepRecord[];
+      trajectories: TrajectoryRecord[];
+    }
+  | {
+      type: 'step';
+      runId: string;
+      step: number;
+      values: Record<string, number>;
+      counts: TrainingCounts;
+    }
+  | { type: 'candidate'; runId: string; directory: string; sha256: string; gate: GateReport }
+  | { type: 'failed'; runId: string; code: string; message: string }
+  | { type: 'cancelled'; runId: string };
+
+/** Runs one job in a child process. */
+export interface TrainerHandle {
+  /** Resolves when the process ended; the reason is in the events, or `died`. */
+  readonly done: Promise<{
+    outcome: 'completed' | 'failed' | 'cancelled' | 'died';
+    detail: string;
+  }>;
+  /** Asks for an orderly end after the current step, then kills. */
+  cancel(): void;
+  readonly pid: number | undefined;
+}
+
+export type StartTrainer = (
+  job: TrainingJob,
+  onEvent: (event: TrainerEvent) => void,
+) => TrainerHandle;
