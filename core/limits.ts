@@ -44,6 +44,10 @@ export const LIMITS = {
   /** Writes gather this long before one durable commit (design.md section 5). */
   groupCommitMs: 8,
   groupCommitRowsMax: 2_000,
+  /** How long a write waits for another program that holds the database, a backup for instance. */
+  databaseBusyTimeoutMs: 5_000,
+  /** Trajectories of one tree answer; a training group has 16, a long conversation some hundred. */
+  treeTrajectoriesMax: 1_000,
   /** Training runs that wait behind the active one. */
   trainingQueueMax: 4,
   trainingStepsMax: 10_000,

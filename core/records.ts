@@ -195,3 +195,35 @@ export interface TrainingMetrics {
   values: Record<string, number>;
   createdAt: number;
 }
+
+/** Messages that belong to one client session; knows where the next request of it continues. */
+export interface ConversationRecord {
+  id: string;
+  /** The caller's scope and `x-session-id`; null when the client named no session. */
+  sessionKey: string | null;
+  /** The newest live trajectory of the conversation; null before the first one. */
+  lastTrajectoryId: string | null;
+  createdAt: number;
+  updatedAt: number;
+}
+
+export type AgentRunStatus =
+  'queued' | 'in_progress' | 'requires_action' | 'completed' | 'failed' | 'cancelled';
+
+/** One server-run agent: what was asked, and how it ended. Its steps are those of its trajectory. */
+export interface AgentRunRecord {
+  id: string;
+  status: AgentRunStatus;
+  /** As the client named it. */
+  model: string;
+  policyVersion: number | null;
+  /** The request body as it was validated. */
+  request: Record<string, unknown>;
+  trajectoryId: string | null;
+  answer: string | null;
+  usage: { promptTokens: number; completionTokens: number } | null;
+  error: { code: string; message: string } | null;
+  createdAt: number;
+  startedAt: number | null;
+  endedAt: number | null;
+}
