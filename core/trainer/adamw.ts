@@ -1,0 +1,106 @@
+/**
+ * AdamW with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) as a pure init/update
+ * pair: the state is a value that the caller keeps, the weights are updated in place, because the
+ * training session reads the same arrays at its next run (arpo.md section 8).
+ *
+ * Arithmetic is double precision, storage single, so the result follows a double-precision textbook
+ * loop up to the rounding of the stored numbers. Knows nothing of losses, rows or schedules beyond
+ * the linear warm-up.
+ */
+import { assert, must } from '../assert.ts';
+import { AppError } from '../errors.ts';
+import type { Weights } from '../model/types.ts';
+
+export interface AdamWSettings {
+  learningRate: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  /** Decoupled: w -= learningRate * weightDecay * w, for matrices only. */
+  weightDecay: number;
+}
+
+/** The values of arpo.md section 8; the learning rate is a setting of the run. */
+export const ADAMW_DEFAULTS = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 };
+
+export interface AdamWState {
+  /** Updates made so far; the bias correction depends on it. */
+  step: number;
+  /** Running means of g and of g squared, by weight name. */
+  first: Map<string, Float32Array>;
+  second: Map<string, Float32Array>;
+}
+
+/** A state for these weights before the first update: all moments 0. */
+export function initAdamW(weights: Weights): AdamWState {
+  const first = new Map<string, Float32Array>();
+  const second = new Map<string, Float32Array>();
+  for (const [name, { data }] of weights) {
+    first.set(name, new Float32Array(data.length));
+    second.set(name, new Float32Array(data.length));
+  }
+  return { step: 0, first, second };
+}
+
+/**
+ * One update: changes the arrays in `weights` and `state`. Each weight needs a gradient of its
+ * length. Decay is for matrices; norms and biases, which have one dimension, are left alone.
+ */
+export function updateAdamW(
+  weights: Weights,
+  gradients: ReadonlyMap<string, Float32Array>,
+  state: AdamWState,
+  settings: AdamWSettings,
+): void {
+  state.step++;
+  const { learningRate, beta1, beta2, epsilon } = settings;
+  const correction1 = 1 - beta1 ** state.step;
+  const correction2 = 1 - beta2 ** state.step;
+  for (const [name, { shape, data }] of weights) {
+    const gradient = must(gradients.get(name), `no gradient for weight ${name}`);
+    const first = must(state.first.get(name), `no optimiser state for weight ${name}`);
+    const second = must(state.second.get(name), `no optimiser state for weight ${name}`);
+    assert(gradient.length === data.length, `gradient of ${name} has ${gradient.length} values`);
+    const decay = shape.length > 1 ? learningRate * settings.weightDecay : 0;
+    for (let i = 0; i < data.length; i++) {
+      const g = gradient[i] as number;
+      const w = data[i] as number;
+      const m = beta1 * (first[i] as number) + (1 - beta1) * g;
+      const v = beta2 * (second[i] as number) + (1 - beta2) * g * g;
+      first[i] = m;
+      second[i] = v;
+      const direction = m / correction1 / (Math.sqrt(v / correction2) + epsilon);
+      data[i] = w - learningRate * direction - decay * w;
+    }
+  }
+}
+
+/** Euclidean norm of all gradients taken as one vector. */
+export function gradientNorm(gradients: ReadonlyMap<string, Float32Array>): number {
+  let sum = 0;
+  for (const gradient of gradients.values()) for (const g of gradient) sum += g * g;
+  return Math.sqrt(sum);
+}
+
+/**
+ * Scales all gradients in place so that their joint norm is at most `maxNorm`; returns the norm
+ * before. A norm that is not finite is an error: one such update would destroy every weight.
+ */
+export function clipGradients(gradients: Map<string, Float32Array>, maxNorm: number): number {
+  const norm = gradientNorm(gradients);
+  if (!Number.isFinite(norm)) {
+    throw new AppError('internal', `internal: the gradient norm is ${norm}; the update is refused`);
+  }
+  if (norm > maxNorm) {
+    const scale = maxNorm / norm;
+    for (const gradient of gradients.values()) {
+      for (let i = 0; i < gradient.length; i++) gradient[i] = (gradient[i] as number) * scale;
+    }
+  }
+  return norm;
+}
+
+/** Linear warm-up to `learningRate` over `warmupSteps` updates, then constant. `update` is 0 first. */
+export function warmedUpRate(learningRate: number, update: number, warmupSteps: number): number {
+  return learningRate * Math.min(1, (update + 1) / Math.max(1, warmupSteps));
+}

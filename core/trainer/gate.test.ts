@@ -1,0 +1,136 @@
+/** The gate: its interval against full enumeration, and what it lets through and what it refuses. */
+import { describe, expect, it } from 'vitest';
+import { Prng } from '../prng.ts';
+import type { GateOutcome } from './gate.ts';
+import { bootstrapMean, judgeCandidate } from './gate.ts';
+
+const SETTINGS = { tolerance: 0.02, seed: 1 };
+
+function outcomes(accuracies: readonly number[], wrongFormat = 0): GateOutcome[] {
+  return accuracies.map((accuracy, i) => ({
+    taskId: `task_${i}`,
+    family: i % 2 === 0 ? 'math' : 'knowledge',
+    accuracy,
+    formatOk: i >= wrongFormat,
+    toolCalls: i % 3,
+  }));
+}
+
+/** `right` of `count` tasks answered, the first ones. */
+const answered = (count: number, right: number): number[] =>
+  Array.from({ length: count }, (_, i) => (i < right ? 1 : 0));
+
+/** Every resample there is: n^n of them, all equally likely. */
+function allMeans(values: readonly number[]): number[] {
+  const n = values.length;
+  const means: number[] = [];
+  for (let code = 0; code < n ** n; code++) {
+    let sum = 0;
+    for (let k = 0, rest = code; k < n; k++, rest = Math.floor(rest / n)) {
+      sum += values[rest % n] as number;
+    }
+    means.push(sum / n);
+  }
+  return means.sort((a, b) => a - b);
+}
+
+describe('bootstrapMean', () => {
+  it('finds the percentiles of the full enumeration', () => {
+    const values = [0.9, -0.4, 0.15, 0.3, -0.05, 0.55];
+    const exact = allMeans(values);
+    const at = (share: number): number => exact[Math.floor(share * (exact.length - 1))] as number;
+    const got = bootstrapMean(values, { seed: 3, resamples: 20_000 });
+    expect(got.mean).toBeCloseTo(1.45 / 6, 12);
+    // Between neighbouring percentiles: 20,000 draws place a 2.5 % quantile to about 0.1 %.
+    expect(got.low).toBeGreaterThanOrEqual(at(0.021));
+    expect(got.low).toBeLessThanOrEqual(at(0.029));
+    expect(got.high).toBeGreaterThanOrEqual(at(0.971));
+    expect(got.high).toBeLessThanOrEqual(at(0.979));
+  });
+
+  it('is a function of its seed', () => {
+    const values = [1, 0, -1, 0.5, 0.25];
+    expect(bootstrapMean(values, { seed: 9 })).toEqual(bootstrapMean(values, { seed: 9 }));
+    expect(bootstrapMean([0.5, 0.5], { seed: 9 })).toEqual({ mean: 0.5, low: 0.5, high: 0.5 });
+  });
+
+  it('covers the true mean about as often as it says', () => {
+    const random = new Prng(4);
+    let covered = 0;
+    for (let trial = 0; trial < 300; trial++) {
+      const sample = Array.from({ length: 100 }, () => (random.next() < 0.3 ? 1 : 0));
+      const { low, high } = bootstrapMean(sample, { seed: trial, resamples: 400 });
+      if (low <= 0.3 && 0.3 <= high) covered++;
+    }
+    expect(covered / 300).toBeGreaterThan(0.9);
+    expect(covered / 300).toBeLessThan(0.99);
+  });
+});
+
+describe('judgeCandidate', () => {
+  it('passes a better candidate and reports both by family', () => {
+    const report = judgeCandidate(
+      outcomes(answered(100, 40)),
+      outcomes(answered(100, 70)),
+      SETTINGS,
+    );
+    expect(report.passed).toBe(true);
+    expect(report.tasks).toBe(100);
+    expect(report.base['all']?.accuracy).toBe(0.4);
+    expect(report.candidate['math']).toMatchObject({ tasks: 50, accuracy: 0.7, formatErrors: 0 });
+    expect(report.difference.mean).toBeCloseTo(0.3, 12);
+    expect(report.difference.low).toBeGreaterThan(0.2);
+  });
+
+  it('passes an equal candidate when the tolerance allows for it', () => {
+    const same = outcomes(answered(50, 20));
+    expect(judgeCandidate(same, same, SETTINGS)).toMatchObject({
+      passed: true,
+      difference: { mean: 0, low: 0, high: 0 },
+    });
+    expect(judgeCandidate(same, same, { ...SETTINGS, tolerance: 0 }).passed).toBe(false);
+  });
+
+  it('refuses a worse candidate, by accuracy', () => {
+    const report = judgeCandidate(
+      outcomes(answered(100, 70)),
+      outcomes(answered(100, 60)),
+      SETTINGS,
+    );
+    expect(report.passed).toBe(false);
+    expect(report.reason).toContain('accuracy may be worse');
+  });
+
+  it('refuses a candidate whose gain could be chance', () => {
+    const random = new Prng(2);
+    const noise = (): number[] => Array.from({ length: 60 }, () => random.below(2));
+    const report = judgeCandidate(outcomes(noise()), outcomes(noise()), SETTINGS);
+    expect(report.difference.low).toBeLessThan(-0.02);
+    expect(report.passed).toBe(false);
+  });
+
+  it('refuses a candidate that breaks the format more often, even at higher accuracy', () => {
+    const report = judgeCandidate(
+      outcomes(answered(100, 40)),
+      outcomes(answered(100, 80), 10),
+      SETTINGS,
+    );
+    expect(report.passed).toBe(false);
+    expect(report.reason).toBe('format errors rose from 0.000 to 0.100, tolerance 0.02');
+  });
+
+  it('counts several samples of one task as one unit', () => {
+    const twice = (list: GateOutcome[]): GateOutcome[] => [...list, ...list];
+    const base = outcomes(answered(30, 10));
+    const candidate = outcomes(answered(30, 14));
+    const once = judgeCandidate(base, candidate, SETTINGS);
+    const both = judgeCandidate(twice(base), twice(candidate), SETTINGS);
+    expect(both.difference).toEqual(once.difference);
+    expect(both.tasks).toBe(30);
+  });
+
+  it('refuses to compare different tasks', () => {
+    const base = outcomes([1, 0]);
+    expect(() => judgeCandidate(base, [...base].reverse(), SETTINGS)).toThrow('gate pair 0');
+  });
+});

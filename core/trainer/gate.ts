@@ -1,0 +1,137 @@
+/**
+ * The held-out gate: a candidate may replace the policy that it was trained from only when, on the same
+ * tasks with the same seeds, it is not worse (design.md section 8). The test statistic is the mean
+ * paired difference of accuracy; its uncertainty comes from a seeded bootstrap over tasks (Efron's
+ * percentile interval), because differences of 0/1 scores are far from normal at 100 to 200 tasks.
+ *
+ * Several samples of one task are averaged first: tasks, not samples, are the independent units.
+ * Knows nothing of how the outcomes were sampled, nor of policies and their files.
+ */
+import { assert, must } from '../assert.ts';
+import { Prng } from '../prng.ts';
+import type { EvalScore, GateReport } from '../records.ts';
+
+/** One sampled answer to one held-out task. */
+export interface GateOutcome {
+  taskId: string;
+  family: string;
+  /** In [0, 1]. */
+  accuracy: number;
+  formatOk: boolean;
+  toolCalls: number;
+}
+
+export interface GateSettings {
+  /** How far the lower bound of the difference may lie below zero; also for format errors. */
+  tolerance: number;
+  seed: number;
+  /** Bootstrap resamples; 2,000 by default. */
+  resamples?: number;
+}
+
+/** Share of resamples left out on each side: a 95 % interval. */
+const TAIL = 0.025;
+const RESAMPLES = 2_000;
+
+/** Judges outcomes that are aligned: index i of both is the same task and seed. */
+export function judgeCandidate(
+  base: readonly GateOutcome[],
+  candidate: readonly GateOutcome[],
+  settings: GateSettings,
+): GateReport {
+  const differences = pairedDifferences(base, candidate);
+  const difference = bootstrapMean(differences, settings);
+  const scores = { base: scoreByFamily(base), candidate: scoreByFamily(candidate) };
+  const reason = refusal(scores, difference, settings.tolerance);
+  return {
+    passed: reason === null,
+    reason: reason ?? `not worse: difference ${interval(difference)}`,
+    tasks: differences.length,
+    ...scores,
+    difference,
+    tolerance: settings.tolerance,
+  };
+}
+
+/** Why the candidate may not serve; null when it may. */
+function refusal(
+  scores: { base: Record<string, EvalScore>; candidate: Record<string, EvalScore> },
+  difference: GateReport['difference'],
+  tolerance: number,
+): string | null {
+  if (!(difference.low > -tolerance)) {
+    return `accuracy may be worse: difference ${interval(difference)}, tolerance ${tolerance}`;
+  }
+  const before = must(scores.base['all'], 'scores of all tasks').formatErrors;
+  const after = must(scores.candidate['all'], 'scores of all tasks').formatErrors;
+  if (after - before > tolerance) {
+    return `format errors rose from ${before.toFixed(3)} to ${after.toFixed(3)}, tolerance ${tolerance}`;
+  }
+  return null;
+}
+
+const interval = ({ mean, low, high }: GateReport['difference']): string =>
+  `${mean.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`;
+
+/** One mean difference (candidate minus base) a task, in the order of first appearance. */
+function pairedDifferences(
+  base: readonly GateOutcome[],
+  candidate: readonly GateOutcome[],
+): number[] {
+  assert(base.length > 0, 'the gate has no outcome to compare');
+  assert(base.length === candidate.length, 'the gate compares the same tasks and seeds');
+  const byTask = new Map<string, { sum: number; count: number }>();
+  base.forEach((before, i) => {
+    const after = must(candidate[i], 'as many outcomes of the candidate');
+    assert(before.taskId === after.taskId, `gate pair ${i}: ${before.taskId}, ${after.taskId}`);
+    const entry = byTask.get(before.taskId) ?? { sum: 0, count: 0 };
+    entry.sum += after.accuracy - before.accuracy;
+    entry.count++;
+    byTask.set(before.taskId, entry);
+  });
+  return [...byTask.values()].map(({ sum, count }) => sum / count);
+}
+
+/** Mean and percentile interval: order statistics floor(R * tail) from either end of R means. */
+export function bootstrapMean(
+  values: readonly number[],
+  settings: { seed: number; resamples?: number },
+): { mean: number; low: number; high: number } {
+  const resamples = settings.resamples ?? RESAMPLES;
+  const random = new Prng(settings.seed);
+  const means = new Float64Array(resamples);
+  for (let r = 0; r < resamples; r++) {
+    let sum = 0;
+    for (let i = 0; i < values.length; i++) sum += values[random.below(values.length)] as number;
+    means[r] = sum / values.length;
+  }
+  means.sort();
+  const cut = Math.floor(resamples * TAIL);
+  return {
+    mean: values.reduce((sum, value) => sum + value, 0) / values.length,
+    low: means[cut] as number,
+    high: means[resamples - 1 - cut] as number,
+  };
+}
+
+/** Means by family, and over everything under `all`. */
+export function scoreByFamily(outcomes: readonly GateOutcome[]): Record<string, EvalScore> {
+  const families = new Map<string, GateOutcome[]>([['all', [...outcomes]]]);
+  for (const outcome of outcomes) {
+    const members = families.get(outcome.family) ?? [];
+    members.push(outcome);
+    families.set(outcome.family, members);
+  }
+  const scores: Record<string, EvalScore> = {};
+  for (const [family, members] of families) {
+    const mean = (value: (outcome: GateOutcome) => number): number =>
+      members.reduce((sum, outcome) => sum + value(outcome), 0) / members.length;
+    scores[family] = {
+      tasks: new Set(members.map((member) => member.taskId)).size,
+      accuracy: mean((outcome) => outcome.accuracy),
+      formatErrors: mean((outcome) => (outcome.formatOk ? 0 : 1)),
+      toolCallsPerTask: mean((outcome) => outcome.toolCalls),
+    };
+  }
+  return scores;
+}

@@ -1,0 +1,42 @@
+/**
+ * When a scheduled training run is due (design.md section 8): after `minNewScored` live trajectories
+ * got a reward since the last run began, or after `everyMinutes`, whichever comes first. A pure
+ * decision over counts and times; who counts, who asks and who starts the run is the server's matter.
+ */
+
+export interface ScheduleSettings {
+  /** Scored live trajectories that make a run worthwhile; null = never for this reason. */
+  minNewScored: number | null;
+  /** Minutes between the starts of two runs; null = never for this reason. */
+  everyMinutes: number | null;
+}
+
+export interface ScheduleState {
+  /** Milliseconds since the epoch. */
+  now: number;
+  /** Start of the last run, however it was triggered; null when there was none. */
+  lastRunStartedAt: number | null;
+  /** When the server began to keep the schedule: minutes count from here before the first run. */
+  scheduleStartedAt: number;
+  /** Live trajectories that got their first reward since `lastRunStartedAt`. */
+  newScored: number;
+  /** A run is active or waits: nothing is due, so that runs never pile up. */
+  runPending: boolean;
+}
+
+/** Why a run is due, as a sentence for the log; null when none is. */
+export function scheduledRunReason(
+  settings: ScheduleSettings,
+  state: ScheduleState,
+): string | null {
+  if (state.runPending) return null;
+  const { minNewScored, everyMinutes } = settings;
+  if (minNewScored !== null && state.newScored >= minNewScored) {
+    return `${state.newScored} newly scored trajectories (minNewScored ${minNewScored})`;
+  }
+  const minutes = (state.now - (state.lastRunStartedAt ?? state.scheduleStartedAt)) / 60_000;
+  if (everyMinutes !== null && minutes >= everyMinutes) {
+    return `${Math.floor(minutes)} minutes since the last run (everyMinutes ${everyMinutes})`;
+  }
+  return null;
+}
