@@ -109,6 +109,8 @@ export interface ToolSpec {
   description: string;
   parameters: Record<string, unknown>;
   primaryArgument?: string;
+  /** Stated for every server tool; rollouts refuse a tool that does not say `none`. */
+  effects?: 'none' | 'writes';
 }
 
 export interface ToolOutcome {

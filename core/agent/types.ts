@@ -3,6 +3,7 @@ import type { EndReason, SamplingParams, StepRecord, TrajectorySource } from '..
 import type { LogBatch, SampledTokens, Sequence, ToolRunner } from '../ports.ts';
 import type { ChatMessage, Protocol, Tokenizer } from '../text/types.ts';
 import type { ToolSpec } from '../ports.ts';
+import type { AppError } from '../errors.ts';
 import type { Clock } from '../clock.ts';
 import type { NewId } from '../ids.ts';
 
@@ -30,6 +31,11 @@ export interface AgentRequest {
   /** Client-run functions: a call of one ends the run with `tool_calls`. */
   clientTools?: readonly ToolSpec[];
   limits: EpisodeLimits;
+  /**
+   * The window, given when the caller asked for a number of tokens: a prompt that leaves less than
+   * `limits.maxTokens` is refused before work starts. Without it a run may end with `context`.
+   */
+  contextTokens?: number;
   sampling: SamplingParams;
   signal?: AbortSignal;
   /** Which entry of the log this becomes. */
@@ -52,6 +58,8 @@ export interface AgentOutcome {
   pendingCalls: { id: string; name: string; arguments: string }[];
   promptTokens: number;
   sampledTokens: number;
+  /** Why the end reason is `failed` (the engine went away in mid-run); else null. */
+  error: AppError | null;
   /** Everything to write; the caller awaits `StepLog.append` before its answer ends. */
   log: LogBatch;
 }
