@@ -33,7 +33,12 @@ export const LIMITS = {
   /** One JavaScript call: run time, heap and output. */
   javascriptTimeoutMs: 2_000,
   javascriptHeapBytes: 32 * 1024 * 1024,
+  /** Past its time-out the sandbox should have answered; after this the thread is replaced. */
+  javascriptGraceMs: 500,
+  javascriptStackBytes: 256 * 1024,
   toolConcurrencyMax: 16,
+  /** Calls that wait for a slot: at most one an active agent run, so a full queue is a fault. */
+  toolQueueMax: 256,
   /** An agent run, from request to answer. */
   agentRunTimeoutMs: 600_000,
   agentRunsActiveMax: 256,
@@ -52,6 +57,10 @@ export const LIMITS = {
   trainingQueueMax: 4,
   trainingStepsMax: 10_000,
   trainerStopTimeoutMs: 10_000,
+  /** Events of the trainer that the server has not written yet; then the trainer waits. */
+  trainerEventsMax: 4,
+  /** Characters of the trainer's error output kept for the message of a run that died. */
+  trainerStderrCharsMax: 4_096,
   /** Events of a run kept for Last-Event-ID. */
   eventsPerRunMax: 10_000,
   pageItemsDefault: 20,
@@ -66,4 +75,5 @@ assert(LIMITS.batchRowsMax <= LIMITS.sequencesMax, 'a batch row needs a sequence
 assert(LIMITS.groupCommitMs <= 10, 'design.md promises a commit within 10 ms');
 assert(LIMITS.toolCallsDefault <= LIMITS.toolCallsMax, 'the default is within the bound');
 assert(LIMITS.javascriptTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
+assert(LIMITS.toolQueueMax >= LIMITS.agentRunsActiveMax, 'every agent run may wait for a tool');
 assert(LIMITS.pageItemsDefault <= LIMITS.pageItemsMax, 'the default page is within the bound');

@@ -8,6 +8,8 @@ export interface Tokenizer {
   /** Template text: special tokens are recognised. Never pass user text through this. */
   encodeTemplate(text: string): number[];
   decode(tokens: ArrayLike<number>, options?: { skipSpecial?: boolean }): string;
+  /** The UTF-8 bytes of one token, often only a part of a character; empty for an unused id. */
+  tokenBytes(token: number): Uint8Array;
   /** Id of a special or added token by its text. */
   tokenId(token: string): number | null;
 }
