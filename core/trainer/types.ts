@@ -52,7 +52,11 @@ export interface TrainerHandle {
   readonly pid: number | undefined;
 }
 
+/**
+ * `onEvent` is called for one event at a time; the next waits until it has resolved. A rejection
+ * (the event could not be written) stops the run.
+ */
 export type StartTrainer = (
   job: TrainingJob,
-  onEvent: (event: TrainerEvent) => void,
+  onEvent: (event: TrainerEvent) => void | Promise<void>,
 ) => TrainerHandle;
