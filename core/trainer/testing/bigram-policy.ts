@@ -6,6 +6,7 @@
  * For tests only. Simplified: no KV and no batching, a whole step is sampled at once, and every
  * temperature but 0 is read as 1.
  */
+import { tokenObjective } from '../../arpo/loss.ts';
 import { must } from '../../assert.ts';
 import { AppError } from '../../errors.ts';
 import type {
@@ -101,8 +102,12 @@ export function createBigramSession(config: ModelConfig, weights: Weights): Trai
           const weight = (row.weights[t] as number) / loss.weightSum;
           if (weight === 0) continue;
           const advantage = row.advantages[t] as number;
-          const ratio = Math.exp((logprobs[t] as number) - (row.oldLogprobs[t] as number));
-          const { value, slope } = surrogate(ratio, advantage, loss);
+          const { value, gradient: slope } = tokenObjective(
+            logprobs[t] as number,
+            row.oldLogprobs[t] as number,
+            advantage,
+            loss,
+          );
           total -= weight * value;
           const previous = row.tokens[t - 1] as number;
           const { p } = next(weights, V, previous);
@@ -121,18 +126,6 @@ export function createBigramSession(config: ModelConfig, weights: Weights): Trai
     },
     dispose: async () => undefined,
   };
-}
-
-/** l of arpo.md section 6 and d l / d logp. */
-function surrogate(
-  ratio: number,
-  advantage: number,
-  loss: LossSettings,
-): { value: number; slope: number } {
-  const clipped = Math.min(Math.max(ratio, 1 - loss.epsLow), 1 + loss.epsHigh);
-  const inner = Math.min(ratio * advantage, clipped * advantage);
-  const value = advantage < 0 ? Math.max(inner, loss.dualClip * advantage) : inner;
-  return { value, slope: value === ratio * advantage ? value : 0 };
 }
 
 /** Samples from the same weights; a fork or truncation only cuts the token list. */

@@ -1,0 +1,79 @@
+/**
+ * Writes a trained policy as a directory, all of it or nothing: first under a temporary name beside the
+ * final one, every file and the folder synced to disk, then one rename. A crash at any moment leaves
+ * either no candidate or a whole one; leftovers carry `.partial` in their name and are removed by
+ * the next write of the same candidate.
+ *
+ * Everything but the weights is copied from the base policy (tokenizer, template, config, ramify.json).
+ * Does not know the format of weights: the caller writes those into the directory.
+ */
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { AppError } from '../errors.ts';
+
+const WEIGHT_FILE = /\.safetensors(\.index\.json)?$/;
+
+/**
+ * Makes `directory` from the files of `base` and what `writeWeights` puts into the directory that it
+ * gets. Returns the sha256 of the whole (directorySha256). Throws storage_failed.
+ */
+export async function writeCandidate(options: {
+  base: string;
+  directory: string;
+  writeWeights: (directory: string) => Promise<void>;
+}): Promise<{ sha256: string }> {
+  const { base, directory, writeWeights } = options;
+  const partial = join(dirname(directory), `.${basename(directory)}.partial`);
+  try {
+    await rm(partial, { recursive: true, force: true });
+    await mkdir(partial, { recursive: true });
+    for (const name of await fileNames(base)) {
+      if (!WEIGHT_FILE.test(name)) await copyFile(join(base, name), join(partial, name));
+    }
+    await writeWeights(partial);
+    for (const name of await fileNames(partial)) await sync(join(partial, name));
+    await sync(partial);
+    const sha256 = await directorySha256(partial);
+    await rename(partial, directory);
+    await sync(dirname(directory));
+    return { sha256 };
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true });
+    const why = error instanceof Error ? error.message : String(error);
+    throw new AppError('storage_failed', `cannot write the policy to ${directory}: ${why}`, {
+      cause: error,
+    });
+  }
+}
+
+/**
+ * One hash over the regular files of a policy directory, in order of their names: for each its name,
+ * a NUL, its length in decimal, a NUL, its bytes. Sub-folders do not count.
+ */
+export async function directorySha256(directory: string): Promise<string> {
+  const hash = createHash('sha256');
+  for (const name of await fileNames(directory)) {
+    const bytes = await readFile(join(directory, name));
+    hash.update(`${name}\0${bytes.length}\0`).update(bytes);
+  }
+  return hash.digest('hex');
+}
+
+async function fileNames(directory: string): Promise<string[]> {
+  const entries = await readdir(directory, { withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => entry.name)
+    .sort();
+}
+
+/** Forces a file, or the names in a folder, to disk. */
+async function sync(path: string): Promise<void> {
+  const handle = await open(path, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
