@@ -1,0 +1,273 @@
+/**
+ * Every table, with what always holds in it. `npx drizzle-kit generate` turns a change of this file
+ * into the next file of migrations/; applied migrations are never edited.
+ *
+ * Times are milliseconds since the epoch, JSON is text, token arrays are little-endian blobs
+ * (db/token-blob.ts). Ids are UUIDv7 with a prefix, so ordering by id is ordering by creation.
+ * Facts of the log hold no foreign key to policies, tasks or training runs: they outlive those, and
+ * rollouts are sampled by weights that never become a registered version.
+ */
+import { sql } from 'drizzle-orm';
+import type { AnySQLiteColumn } from 'drizzle-orm/sqlite-core';
+import {
+  blob,
+  index,
+  integer,
+  primaryKey,
+  real,
+  sqliteTable,
+  text,
+  uniqueIndex,
+} from 'drizzle-orm/sqlite-core';
+import type {
+  AgentRunRecord,
+  AgentRunStatus,
+  EndReason,
+  GateReport,
+  PolicyRecord,
+  PolicyStatus,
+  SamplingParams,
+  StepKind,
+  Task,
+  TaskSplit,
+  ToolCallRecord,
+  TrainingCounts,
+  TrainingRunRecord,
+  TrainingStatus,
+  TrajectoryRecord,
+  TrajectorySource,
+} from '../core/records.ts';
+
+/** Versions only grow and are never reused; at most one row is `active` (a unique index holds it). */
+export const policies = sqliteTable(
+  'policies',
+  {
+    version: integer().primaryKey(),
+    parentVersion: integer('parent_version').references((): AnySQLiteColumn => policies.version),
+    kind: text().$type<PolicyRecord['kind']>().notNull(),
+    path: text().notNull(),
+    sha256: text().notNull(),
+    sourceRunId: text('source_run_id'),
+    status: text().$type<PolicyStatus>().notNull(),
+    evaluation: text({ mode: 'json' }).$type<GateReport>(),
+    createdAt: integer('created_at').notNull(),
+  },
+  (table) => [
+    uniqueIndex('policies_one_active')
+      .on(table.status)
+      .where(sql`"status" = 'active'`),
+  ],
+);
+
+/** A session key names one conversation for ever; `last_trajectory_id` is a trajectory of it. */
+export const conversations = sqliteTable('conversations', {
+  id: text().primaryKey(),
+  sessionKey: text('session_key').unique(),
+  lastTrajectoryId: text('last_trajectory_id').references((): AnySQLiteColumn => trajectories.id, {
+    onDelete: 'set null',
+  }),
+  createdAt: integer('created_at').notNull(),
+  updatedAt: integer('updated_at').notNull(),
+});
+
+/**
+ * A forest: a parent exists before its child, and a row never changes, so there are no cycles. A
+ * shared prefix is one chain of rows. The three f32 blobs are null or as long as `tokens`.
+ */
+export const steps = sqliteTable(
+  'steps',
+  {
+    id: text().primaryKey(),
+    parentId: text('parent_id').references((): AnySQLiteColumn => steps.id),
+    /** StepRecord.index: 0 for a root, the parent's + 1 below. */
+    position: integer().notNull(),
+    kind: text().$type<StepKind>().notNull(),
+    policyVersion: integer('policy_version').notNull(),
+    tokens: blob({ mode: 'buffer' }).notNull(),
+    logprobs: blob({ mode: 'buffer' }),
+    behaviourLogprobs: blob('behaviour_logprobs', { mode: 'buffer' }),
+    entropies: blob({ mode: 'buffer' }),
+    sampling: text({ mode: 'json' }).$type<SamplingParams>(),
+    stepEntropy: real('step_entropy'),
+    deltaEntropy: real('delta_entropy'),
+    text: text().notNull(),
+    startedAt: integer('started_at').notNull(),
+    durationMs: real('duration_ms').notNull(),
+  },
+  (table) => [index('steps_parent').on(table.parentId)],
+);
+
+/** At most one call a step. Only `result` and what comes with it may change, once, from null. */
+export const toolCalls = sqliteTable('tool_calls', {
+  stepId: text('step_id')
+    .primaryKey()
+    .references(() => steps.id, { onDelete: 'cascade' }),
+  id: text().notNull(),
+  name: text().notNull(),
+  arguments: text().notNull(),
+  result: text(),
+  error: text(),
+  durationMs: real('duration_ms').notNull(),
+  effects: text().$type<ToolCallRecord['effects']>().notNull(),
+  served: text().$type<ToolCallRecord['served']>().notNull(),
+});
+
+/**
+ * The path from a root to `leaf_step_id`. `reward` is null (not scored) or the latest of verifier and
+ * feedback, and `rewarded_at` is null exactly when it is.
+ */
+export const trajectories = sqliteTable(
+  'trajectories',
+  {
+    id: text().primaryKey(),
+    source: text().$type<TrajectorySource>().notNull(),
+    conversationId: text('conversation_id').references(() => conversations.id),
+    leafStepId: text('leaf_step_id')
+      .notNull()
+      .references(() => steps.id),
+    policyVersion: integer('policy_version').notNull(),
+    taskId: text('task_id'),
+    trainingRunId: text('training_run_id'),
+    groupId: text('group_id'),
+    branchedFromStepId: text('branched_from_step_id').references(() => steps.id),
+    status: text().$type<TrajectoryRecord['status']>().notNull(),
+    endReason: text('end_reason').$type<EndReason>().notNull(),
+    answer: text(),
+    formatOk: integer('format_ok', { mode: 'boolean' }).notNull(),
+    reward: real(),
+    rewardedAt: integer('rewarded_at'),
+    toolCalls: integer('tool_calls').notNull(),
+    sampledTokens: integer('sampled_tokens').notNull(),
+    createdAt: integer('created_at').notNull(),
+  },
+  (table) => [
+    index('trajectories_leaf').on(table.leafStepId),
+    index('trajectories_policy').on(table.policyVersion, table.id),
+    index('trajectories_source').on(table.source, table.id),
+    index('trajectories_task').on(table.taskId, table.id),
+    index('trajectories_run').on(table.trainingRunId, table.id),
+    index('trajectories_group').on(table.groupId, table.id),
+    index('trajectories_conversation').on(table.conversationId, table.id),
+    index('trajectories_reward').on(table.reward, table.id),
+    index('trajectories_created').on(table.createdAt),
+    index('trajectories_scored').on(table.source, table.rewardedAt),
+  ],
+);
+
+/** The names of the tools called on a trajectory's path, kept so that lists can filter by tool. */
+export const trajectoryTools = sqliteTable(
+  'trajectory_tools',
+  {
+    toolName: text('tool_name').notNull(),
+    trajectoryId: text('trajectory_id')
+      .notNull()
+      .references(() => trajectories.id, { onDelete: 'cascade' }),
+  },
+  (table) => [
+    primaryKey({ columns: [table.toolName, table.trajectoryId] }),
+    index('trajectory_tools_trajectory').on(table.trajectoryId),
+  ],
+);
+
+/** History: rows are never changed or replaced. A step, when named, lies on the trajectory. */
+export const feedback = sqliteTable(
+  'feedback',
+  {
+    id: text().primaryKey(),
+    trajectoryId: text('trajectory_id')
+      .notNull()
+      .references(() => trajectories.id, { onDelete: 'cascade' }),
+    stepId: text('step_id').references(() => steps.id),
+    metricName: text('metric_name').notNull(),
+    value: text({ mode: 'json' }).$type<number | boolean | string>().notNull(),
+    tags: text({ mode: 'json' }).$type<Record<string, string>>().notNull(),
+    createdAt: integer('created_at').notNull(),
+  },
+  (table) => [index('feedback_trajectory').on(table.trajectoryId)],
+);
+
+/** One row a question; importing the same id again replaces the row. */
+export const tasks = sqliteTable(
+  'tasks',
+  {
+    id: text().primaryKey(),
+    family: text().notNull(),
+    split: text().$type<TaskSplit>().notNull(),
+    question: text().notNull(),
+    truths: text({ mode: 'json' }).$type<string[]>().notNull(),
+    verifier: text().$type<Task['verifier']>().notNull(),
+    tools: text({ mode: 'json' }).$type<string[]>().notNull(),
+    metadata: text({ mode: 'json' }).$type<Task['metadata']>().notNull(),
+  },
+  (table) => [
+    index('tasks_split').on(table.split, table.family, table.id),
+    index('tasks_family').on(table.family, table.id),
+  ],
+);
+
+/** After a start no row is left `queued` or `running` by an earlier process (markInterrupted). */
+export const trainingRuns = sqliteTable(
+  'training_runs',
+  {
+    id: text().primaryKey(),
+    status: text().$type<TrainingStatus>().notNull(),
+    trigger: text().$type<TrainingRunRecord['trigger']>().notNull(),
+    algorithm: text().$type<TrainingRunRecord['algorithm']>().notNull(),
+    settings: text({ mode: 'json' }).$type<Record<string, unknown>>().notNull(),
+    baseVersion: integer('base_version'),
+    candidateVersion: integer('candidate_version'),
+    step: integer().notNull(),
+    steps: integer().notNull(),
+    counts: text({ mode: 'json' }).$type<TrainingCounts>().notNull(),
+    gate: text({ mode: 'json' }).$type<GateReport>(),
+    error: text(),
+    createdAt: integer('created_at').notNull(),
+    startedAt: integer('started_at'),
+    endedAt: integer('ended_at'),
+  },
+  (table) => [index('training_runs_status').on(table.status, table.id)],
+);
+
+/** One row a training step; a repeated step (a resumed run) replaces its row. */
+export const trainingMetrics = sqliteTable(
+  'training_metrics',
+  {
+    runId: text('run_id')
+      .notNull()
+      .references(() => trainingRuns.id, { onDelete: 'cascade' }),
+    step: integer().notNull(),
+    metrics: text({ mode: 'json' }).$type<Record<string, number>>().notNull(),
+    createdAt: integer('created_at').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.runId, table.step] })],
+);
+
+/** `ended_at` is set exactly when the status is completed, failed or cancelled. */
+export const agentRuns = sqliteTable(
+  'agent_runs',
+  {
+    id: text().primaryKey(),
+    status: text().$type<AgentRunStatus>().notNull(),
+    model: text().notNull(),
+    policyVersion: integer('policy_version'),
+    request: text({ mode: 'json' }).$type<Record<string, unknown>>().notNull(),
+    trajectoryId: text('trajectory_id'),
+    answer: text(),
+    usage: text({ mode: 'json' }).$type<AgentRunRecord['usage']>(),
+    error: text({ mode: 'json' }).$type<AgentRunRecord['error']>(),
+    createdAt: integer('created_at').notNull(),
+    startedAt: integer('started_at'),
+    endedAt: integer('ended_at'),
+  },
+  (table) => [index('agent_runs_status').on(table.status, table.id)],
+);
+
+/** A key itself is never stored, only its SHA-256; a revoked row stays, for the record. */
+export const apiKeys = sqliteTable('api_keys', {
+  id: text().primaryKey(),
+  name: text().notNull(),
+  hash: text().notNull().unique(),
+  scopes: text({ mode: 'json' }).$type<('agent' | 'admin')[]>().notNull(),
+  createdAt: integer('created_at').notNull(),
+  revokedAt: integer('revoked_at'),
+});

@@ -1,0 +1,45 @@
+/** All stores over one database, wired to one group commit: what api/ gets passed. */
+import type { Clock } from '../core/clock.ts';
+import { systemClock } from '../core/clock.ts';
+import { AgentRunStore } from './agent-run-store.ts';
+import { ConversationStore } from './conversation-store.ts';
+import { FeedbackStore } from './feedback-store.ts';
+import { GroupCommit } from './group-commit.ts';
+import type { Database } from './open.ts';
+import { PolicyStore } from './policy-store.ts';
+import { SqliteStepLog } from './step-log.ts';
+import { TaskStore } from './task-store.ts';
+import { TrainingStore } from './training-store.ts';
+import { TrajectoryStore } from './trajectory-store.ts';
+
+export interface Stores {
+  stepLog: SqliteStepLog;
+  trajectories: TrajectoryStore;
+  policies: PolicyStore;
+  feedback: FeedbackStore;
+  tasks: TaskStore;
+  training: TrainingStore;
+  agentRuns: AgentRunStore;
+  conversations: ConversationStore;
+  /** Commits what waits, then closes the database. Nothing can be read or written afterwards. */
+  close(): void;
+}
+
+/** One bundle a database: a second one would be a second writer. */
+export function openStores(db: Database, clock: Clock = systemClock): Stores {
+  const commits = new GroupCommit(db);
+  return {
+    stepLog: new SqliteStepLog(db, commits, clock),
+    trajectories: new TrajectoryStore(db),
+    policies: new PolicyStore(db),
+    feedback: new FeedbackStore(db, commits, clock),
+    tasks: new TaskStore(db),
+    training: new TrainingStore(db),
+    agentRuns: new AgentRunStore(db, commits),
+    conversations: new ConversationStore(db, commits),
+    close: () => {
+      commits.close();
+      db.close();
+    },
+  };
+}

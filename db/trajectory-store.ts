@@ -1,0 +1,206 @@
+/**
+ * Reading the log: pages of trajectories, one with its steps, the tree that it is part of, and how
+ * many scored ones are new. Writing is the step log's and the feedback store's business.
+ */
+import type BetterSqlite3 from 'better-sqlite3';
+import { and, count, desc, eq, gt, gte, inArray, isNotNull, isNull, lt, lte } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+import { AppError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { StepRecord, TrajectoryRecord, TrajectorySource } from '../core/records.ts';
+import type { Database } from './open.ts';
+import type { Page, PageRequest } from './page.ts';
+import { pageLimit, toPage } from './page.ts';
+import { trajectories, trajectoryTools } from './schema.ts';
+import type { StepRow } from './step-row.ts';
+import { STEP_COLUMNS, stepFromRow } from './step-row.ts';
+
+/** All given conditions must hold. */
+export interface TrajectoryFilter {
+  policyVersion?: number;
+  source?: TrajectorySource;
+  taskId?: string;
+  trainingRunId?: string;
+  groupId?: string;
+  conversationId?: string;
+  /** A tool that was called on its path. */
+  toolName?: string;
+  /** Bounds are inclusive; a bound leaves out what has no reward. */
+  rewardMin?: number;
+  rewardMax?: number;
+  /** Whether it has a reward. */
+  scored?: boolean;
+  /** Milliseconds, inclusive. */
+  createdFrom?: number;
+  /** Milliseconds, exclusive. */
+  createdBefore?: number;
+}
+
+export interface TrajectoryWithSteps {
+  trajectory: TrajectoryRecord;
+  /** From the root to the leaf. */
+  steps: StepRecord[];
+}
+
+export interface TrajectoryTree {
+  /** By id, oldest first. */
+  trajectories: TrajectoryRecord[];
+  /** Every step of those trajectories, once; parents before children. */
+  steps: StepRecord[];
+  /** True when LIMITS.treeTrajectoriesMax cut the answer. */
+  truncated: boolean;
+}
+
+const PATH_STEPS = `
+  WITH RECURSIVE path (id, parent_id) AS (
+    SELECT id, parent_id FROM steps WHERE id IN (SELECT value FROM json_each(?))
+    UNION SELECT s.id, s.parent_id FROM path JOIN steps s ON s.id = path.parent_id)
+  SELECT ${STEP_COLUMNS} FROM path JOIN steps s ON s.id = path.id
+    LEFT JOIN tool_calls c ON c.step_id = s.id
+  ORDER BY s.position, s.id`;
+
+// The asked trajectory comes first, so that a cut never loses it.
+const TREE_IDS = `
+  WITH RECURSIVE up (id, parent_id) AS (
+      SELECT id, parent_id FROM steps WHERE id = @leafStepId
+      UNION ALL SELECT s.id, s.parent_id FROM up JOIN steps s ON s.id = up.parent_id),
+    down (id) AS (
+      SELECT id FROM up WHERE parent_id IS NULL
+      UNION ALL SELECT s.id FROM down JOIN steps s ON s.parent_id = down.id),
+    member (id) AS (
+      SELECT t.id FROM down JOIN trajectories t ON t.leaf_step_id = down.id
+      UNION SELECT id FROM trajectories WHERE group_id = @groupId)
+  SELECT id FROM member ORDER BY id <> @id, id LIMIT @limit`;
+
+const NEWEST_THROUGH_STEP = `
+  WITH RECURSIVE down (id) AS (
+    SELECT id FROM steps WHERE id = ?
+    UNION ALL SELECT s.id FROM down JOIN steps s ON s.parent_id = down.id)
+  SELECT max(t.id) AS id FROM down JOIN trajectories t ON t.leaf_step_id = down.id`;
+
+export class TrajectoryStore {
+  private readonly orm: Database['orm'];
+  private readonly pathSteps: BetterSqlite3.Statement<[string], StepRow>;
+  private readonly treeIds: BetterSqlite3.Statement<[Record<string, unknown>], { id: string }>;
+  private readonly newestThroughStep: BetterSqlite3.Statement<[string], { id: string | null }>;
+
+  constructor(db: Database) {
+    this.orm = db.orm;
+    this.pathSteps = db.sqlite.prepare(PATH_STEPS);
+    this.treeIds = db.sqlite.prepare(TREE_IDS);
+    this.newestThroughStep = db.sqlite.prepare(NEWEST_THROUGH_STEP);
+  }
+
+  /** Newest first. @throws AppError invalid_request for a limit out of range. */
+  list(filter: TrajectoryFilter = {}, page: PageRequest = {}): Page<TrajectoryRecord> {
+    const limit = pageLimit(page);
+    const conditions = this.conditions(filter);
+    if (page.cursor !== undefined) conditions.push(lt(trajectories.id, page.cursor));
+    const rows = this.orm
+      .select()
+      .from(trajectories)
+      .where(and(...conditions))
+      .orderBy(desc(trajectories.id))
+      .limit(limit + 1)
+      .all();
+    return toPage(rows.map(trajectoryFromRow), limit, ({ id }) => id);
+  }
+
+  find(id: string): TrajectoryRecord | null {
+    const row = this.orm.select().from(trajectories).where(eq(trajectories.id, id)).get();
+    return row === undefined ? null : trajectoryFromRow(row);
+  }
+
+  /** The trajectory and its path. @throws AppError trajectory_not_found */
+  get(id: string): TrajectoryWithSteps {
+    const trajectory = this.must(id);
+    return { trajectory, steps: this.path(trajectory.leafStepId) };
+  }
+
+  /** The steps from the root to the given one; empty when there is no such step. */
+  path(leafStepId: string): StepRecord[] {
+    return this.pathSteps.all(JSON.stringify([leafStepId])).map(stepFromRow);
+  }
+
+  /**
+   * The forest around a trajectory: all that start from its root or belong to its group.
+   * @throws AppError trajectory_not_found
+   */
+  tree(id: string): TrajectoryTree {
+    const { leafStepId, groupId } = this.must(id);
+    const limit = LIMITS.treeTrajectoriesMax;
+    const ids = this.treeIds
+      .all({ id, leafStepId, groupId, limit: limit + 1 })
+      .map((row) => row.id);
+    const members = this.orm
+      .select()
+      .from(trajectories)
+      .where(inArray(trajectories.id, ids.slice(0, limit)))
+      .orderBy(trajectories.id)
+      .all()
+      .map(trajectoryFromRow);
+    const leaves = JSON.stringify(members.map((member) => member.leafStepId));
+    return {
+      trajectories: members,
+      steps: this.pathSteps.all(leaves).map(stepFromRow),
+      truncated: ids.length > limit,
+    };
+  }
+
+  /** The newest trajectory whose path holds the step, for feedback that names only a step. */
+  findByStep(stepId: string): TrajectoryRecord | null {
+    const id = this.newestThroughStep.get(stepId)?.id ?? null;
+    return id === null ? null : this.find(id);
+  }
+
+  /** Live trajectories whose reward was set or changed after the time (ms): what training waits for. */
+  countNewScored(sinceMs: number): number {
+    const row = this.orm
+      .select({ rows: count() })
+      .from(trajectories)
+      .where(and(eq(trajectories.source, 'live'), gt(trajectories.rewardedAt, sinceMs)))
+      .get();
+    return row?.rows ?? 0;
+  }
+
+  private must(id: string): TrajectoryRecord {
+    const trajectory = this.find(id);
+    if (trajectory === null) {
+      throw new AppError('trajectory_not_found', `no trajectory has the id ${id}`);
+    }
+    return trajectory;
+  }
+
+  private conditions(filter: TrajectoryFilter): SQL[] {
+    const all: SQL[] = [];
+    const add = <V>(value: V | undefined, condition: (value: V) => SQL): void => {
+      if (value !== undefined) all.push(condition(value));
+    };
+    const t = trajectories;
+    add(filter.policyVersion, (version) => eq(t.policyVersion, version));
+    add(filter.source, (source) => eq(t.source, source));
+    add(filter.taskId, (id) => eq(t.taskId, id));
+    add(filter.trainingRunId, (id) => eq(t.trainingRunId, id));
+    add(filter.groupId, (id) => eq(t.groupId, id));
+    add(filter.conversationId, (id) => eq(t.conversationId, id));
+    add(filter.rewardMin, (reward) => gte(t.reward, reward));
+    add(filter.rewardMax, (reward) => lte(t.reward, reward));
+    add(filter.scored, (scored) => (scored ? isNotNull(t.reward) : isNull(t.reward)));
+    add(filter.createdFrom, (ms) => gte(t.createdAt, ms));
+    add(filter.createdBefore, (ms) => lt(t.createdAt, ms));
+    add(filter.toolName, (name) => {
+      const called = this.orm
+        .select({ id: trajectoryTools.trajectoryId })
+        .from(trajectoryTools)
+        .where(eq(trajectoryTools.toolName, name));
+      return inArray(t.id, called);
+    });
+    return all;
+  }
+}
+
+function trajectoryFromRow(row: typeof trajectories.$inferSelect): TrajectoryRecord {
+  const record: TrajectoryRecord & { rewardedAt?: number | null } = { ...row };
+  delete record.rewardedAt;
+  return record;
+}
