@@ -1,0 +1,151 @@
+/**
+ * The table of ops. Every op is one record: its shape rule, its gradient (or the reason why it has
+ * none) and its lowering to ONNX nodes. The record is total over `OpParams`, so a forgotten rule does
+ * not compile; core/graph/reference.ts is total over the same names and is the slow twin.
+ */
+import { assert } from '../assert.ts';
+import type * as Functions from './functions.ts';
+import type { Graph, GraphNode, Value } from './graph.ts';
+import type { OnnxNode } from './onnx.ts';
+import { controlOps } from './ops/control.ts';
+import { elementwiseOps } from './ops/elementwise.ts';
+import { indexOps } from './ops/index-ops.ts';
+import { layoutOps } from './ops/layout.ts';
+import { linearOps } from './ops/linear.ts';
+import { normalizeOps } from './ops/normalize.ts';
+import { reduceOps } from './ops/reduce.ts';
+import type { DType, TensorType } from './tensor-type.ts';
+
+type None = Record<never, never>;
+interface Axis {
+  axis: number;
+}
+interface Reduce {
+  axes: readonly number[];
+  keepDims: boolean;
+}
+
+/** Parameters of each op; the keys are the op names. */
+export interface OpParams {
+  // Elementwise, with NumPy broadcasting.
+  add: None;
+  sub: None;
+  mul: None;
+  div: None;
+  min: None;
+  max: None;
+  less: None;
+  lessOrEqual: None;
+  equal: None;
+  and: None;
+  or: None;
+  not: None;
+  neg: None;
+  exp: None;
+  log: None;
+  sigmoid: None;
+  /** where(condition, a, b). */
+  where: None;
+  /** clip(x, low, high) with scalar bounds. */
+  clip: None;
+  cast: { to: DType };
+  /** Rotary embedding's (x1, x2) -> (-x2, x1) over the halves of the last axis. */
+  rotateHalf: None;
+  // Products.
+  matmul: None;
+  /** linear(x, w) = x w^T with w (out, in), as Hugging Face stores it. */
+  linear: None;
+  /** leftTransposed(a, b) = a^T b for matrices; the weight gradient of `linear`. */
+  leftTransposed: None;
+  // Normalisers.
+  softmax: Axis;
+  logSoftmax: Axis;
+  /** rmsNorm(x, gain) over the last axis; second output: 1 / rms, for the gradient. */
+  rmsNorm: { epsilon: number };
+  /** tokenLogprob(logits, ids) = log softmax(logits)[ids] over the last axis. */
+  tokenLogprob: None;
+  // Reductions.
+  reduceSum: Reduce;
+  reduceMean: Reduce;
+  reduceMax: Reduce;
+  reduceMin: Reduce;
+  cumSum: Axis;
+  argMax: Axis;
+  // Layout.
+  transpose: { permutation: readonly number[] };
+  /** Sizes of the result; 0 copies the input's size at that place, one may be inferred. */
+  reshape: { sizes: readonly number[]; inferred: string | null };
+  /** reshapeLike(x, like): the elements of x in the shape of `like`. */
+  reshapeLike: None;
+  unsqueeze: { axes: readonly number[] };
+  squeeze: { axes: readonly number[] };
+  concat: Axis;
+  /** head(x, like) / tail(x, like): x split on the last axis after size(like, -1) elements. */
+  head: None;
+  tail: { size: number | string };
+  // Indexing.
+  /** gather(table, ids): rows of the first axis. */
+  gather: None;
+  /** scatterAddRows(ids, rows) -> (count, D): the gradient of `gather`. */
+  scatterAddRows: { count: number };
+  /** gatherElements(x, index) on the last axis. */
+  gatherElements: None;
+  /** scatterAddElements(x, index, updates) on the last axis. */
+  scatterAddElements: None;
+  /** topK(x, k) on the last axis, sorted downwards: values and indices. */
+  topK: { size: number | string };
+  /** dimension(x): the size of one axis, an int64 scalar. */
+  dimension: Axis;
+  /** Zeros whose first dimension is that of the input. */
+  zerosFor: { shape: readonly number[] };
+  // Control flow.
+  loop: { body: Graph; carried: number; scanned: number };
+  choose: { whenTrue: Graph; whenFalse: Graph };
+}
+
+export type OpName = keyof OpParams;
+
+/** The op functions, handed to gradient rules so that op files do not import them in a circle. */
+export type Ops = typeof Functions;
+
+export interface OpDefinition<K extends OpName> {
+  infer(inputs: readonly Value[], params: OpParams[K]): TensorType[];
+  /**
+   * Gradients of the inputs (null: not differentiable there) given those of the outputs (null: the
+   * output was not used), or the reason why the op is never differentiated.
+   */
+  gradient:
+    | ((ops: Ops, node: GraphNode<K>, grads: readonly (Value | null)[]) => (Value | null)[])
+    | { none: string };
+  lower(node: GraphNode<K>): OnnxNode[];
+}
+
+/** Some ops with their definitions: what each file of ops/ exports. */
+export type OpGroup<N extends OpName> = { readonly [K in N]: OpDefinition<K> };
+
+export const OPS: OpGroup<OpName> = {
+  ...elementwiseOps,
+  ...linearOps,
+  ...normalizeOps,
+  ...reduceOps,
+  ...layoutOps,
+  ...indexOps,
+  ...controlOps,
+};
+
+/** Adds a node to the deepest graph among its inputs. Throws on types that do not fit. */
+export function apply<K extends OpName>(
+  op: K,
+  inputs: readonly Value[],
+  params: OpParams[K],
+  within?: Graph,
+): Value[] {
+  let graph = within ?? inputs[0]?.graph;
+  for (const input of inputs) if (graph && input.graph.depth > graph.depth) graph = input.graph;
+  assert(graph !== undefined, `${op}: an op needs an input`);
+  return graph.append(op, inputs, params, OPS[op].infer(inputs, params));
+}
+
+export function lowerNode<K extends OpName>(node: GraphNode<K>): OnnxNode[] {
+  return OPS[node.op].lower(node);
+}

@@ -1,0 +1,183 @@
+/** Elementwise ops with NumPy broadcasting. A gradient is summed back to the shape of its input. */
+import type { Value } from '../graph.ts';
+import { onnxNode, intVector, scratchName } from '../lowering.ts';
+import type { OpGroup, OpDefinition, OpName, Ops } from '../op-table.ts';
+import { broadcast, shapeError, type DType, type TensorType } from '../tensor-type.ts';
+
+function broadcasting(op: string, dtype: DType | 'same') {
+  return ([a, b]: readonly Value[]): TensorType[] => {
+    if (a === undefined || b === undefined) throw shapeError(op, 'two inputs');
+    const shape = broadcast(a.shape, b.shape);
+    if (shape === null || a.dtype !== b.dtype) {
+      throw shapeError(op, 'two inputs of one type that broadcast', a, b);
+    }
+    return [{ dtype: dtype === 'same' ? a.dtype : dtype, shape }];
+  };
+}
+
+type BinaryRule = (ops: Ops, a: Value, b: Value, out: Value, grad: Value) => [Value, Value];
+
+function binary<K extends OpName>(op: K, onnx: string, rule: BinaryRule): OpDefinition<K> {
+  return {
+    infer: broadcasting(op, 'same'),
+    gradient: (ops, { inputs, outputs }, [grad]) => {
+      const [a, b] = inputs as [Value, Value];
+      const [da, db] = rule(ops, a, b, outputs[0] as Value, grad as Value);
+      return [ops.sumTo(da, a), ops.sumTo(db, b)];
+    },
+    lower: (node) => [onnxNode(onnx, node)],
+  };
+}
+
+function comparison<K extends OpName>(op: K, onnx: string): OpDefinition<K> {
+  return {
+    infer: broadcasting(op, 'bool'),
+    gradient: { none: 'a comparison is piecewise constant' },
+    lower: (node) => [onnxNode(onnx, node)],
+  };
+}
+
+type UnaryRule = (ops: Ops, x: Value, y: Value, grad: Value) => Value;
+
+function unary<K extends OpName>(onnx: string, rule: UnaryRule): OpDefinition<K> {
+  return {
+    infer: (inputs) => [inputs[0] as Value],
+    gradient: (ops, { inputs, outputs }, [grad]) => [
+      rule(ops, inputs[0] as Value, outputs[0] as Value, grad as Value),
+    ],
+    lower: (node) => [onnxNode(onnx, node)],
+  };
+}
+
+/** The gradient of min / max flows to the chosen input; to the first one where both are equal. */
+function choosing(pick: (ops: Ops, a: Value, b: Value) => Value): BinaryRule {
+  return (ops, a, b, _out, grad) => {
+    const first = ops.cast(pick(ops, a, b), 'float32');
+    return [ops.mul(grad, first), ops.mul(grad, ops.sub(ops.scalar(grad, 1), first))];
+  };
+}
+
+export const elementwiseOps: OpGroup<
+  | 'add'
+  | 'sub'
+  | 'mul'
+  | 'div'
+  | 'min'
+  | 'max'
+  | 'less'
+  | 'lessOrEqual'
+  | 'equal'
+  | 'and'
+  | 'or'
+  | 'not'
+  | 'neg'
+  | 'exp'
+  | 'log'
+  | 'sigmoid'
+  | 'where'
+  | 'clip'
+  | 'cast'
+  | 'rotateHalf'
+> = {
+  add: binary('add', 'Add', (_ops, _a, _b, _out, grad) => [grad, grad]),
+  sub: binary('sub', 'Sub', (ops, _a, _b, _out, grad) => [grad, ops.neg(grad)]),
+  mul: binary('mul', 'Mul', (ops, a, b, _out, grad) => [ops.mul(grad, b), ops.mul(grad, a)]),
+  div: binary('div', 'Div', (ops, _a, b, out, grad) => {
+    const da = ops.div(grad, b);
+    return [da, ops.neg(ops.mul(da, out))];
+  }),
+  min: binary(
+    'min',
+    'Min',
+    choosing((ops, a, b) => ops.lessOrEqual(a, b)),
+  ),
+  max: binary(
+    'max',
+    'Max',
+    choosing((ops, a, b) => ops.lessOrEqual(b, a)),
+  ),
+  less: comparison('less', 'Less'),
+  lessOrEqual: comparison('lessOrEqual', 'LessOrEqual'),
+  equal: comparison('equal', 'Equal'),
+  and: comparison('and', 'And'),
+  or: comparison('or', 'Or'),
+  not: {
+    infer: (inputs) => [inputs[0] as Value],
+    gradient: { none: 'a truth value has no gradient' },
+    lower: (node) => [onnxNode('Not', node)],
+  },
+  neg: unary<'neg'>('Neg', (ops, _x, _y, grad) => ops.neg(grad)),
+  exp: unary<'exp'>('Exp', (ops, _x, y, grad) => ops.mul(grad, y)),
+  log: unary<'log'>('Log', (ops, x, _y, grad) => ops.div(grad, x)),
+  sigmoid: unary<'sigmoid'>('Sigmoid', (ops, _x, y, grad) =>
+    ops.mul(grad, ops.mul(y, ops.sub(ops.scalar(y, 1), y))),
+  ),
+  where: {
+    infer: ([condition, a, b]) => {
+      if (!condition || !a || !b) throw shapeError('where', 'three inputs');
+      const values = broadcast(a.shape, b.shape);
+      const shape = values && broadcast(condition.shape, values);
+      if (!shape || condition.dtype !== 'bool' || a.dtype !== b.dtype) {
+        throw shapeError('where', 'a bool and two of one type that broadcast', condition, a, b);
+      }
+      return [{ dtype: a.dtype, shape }];
+    },
+    gradient: (ops, { inputs }, [grad]) => {
+      const [condition, a, b] = inputs as [Value, Value, Value];
+      const chosen = ops.mul(grad as Value, ops.cast(condition, 'float32'));
+      return [null, ops.sumTo(chosen, a), ops.sumTo(ops.sub(grad as Value, chosen), b)];
+    },
+    lower: (node) => [onnxNode('Where', node)],
+  },
+  clip: {
+    infer: ([x, low, high]) => {
+      if (!x || !low || !high || low.shape.length > 0 || high.shape.length > 0) {
+        throw shapeError('clip', 'a tensor and two scalars', ...[x, low, high].filter((v) => !!v));
+      }
+      return [x];
+    },
+    gradient: (ops, { inputs }, [grad]) => {
+      const [x, low, high] = inputs as [Value, Value, Value];
+      const inside = ops.and(ops.lessOrEqual(low, x), ops.lessOrEqual(x, high));
+      return [ops.mul(grad as Value, ops.cast(inside, 'float32')), null, null];
+    },
+    lower: (node) => [onnxNode('Clip', node)],
+  },
+  cast: {
+    infer: ([x], { to }) => [{ dtype: to, shape: (x as Value).shape }],
+    gradient: { none: 'casts go to and from integers and truth values' },
+    lower: (node) => [onnxNode('Cast', node, { to: CAST_TYPE[node.params.to] })],
+  },
+  rotateHalf: {
+    infer: (inputs) => {
+      const x = inputs[0] as Value;
+      if (typeof x.shape.at(-1) !== 'number') throw shapeError('rotateHalf', 'a fixed width', x);
+      return [x];
+    },
+    // The map is orthogonal and its transpose is its negative.
+    gradient: (ops, _node, [grad]) => [ops.neg(ops.rotateHalf(grad as Value))],
+    lower: (node) => {
+      const x = node.inputs[0] as Value;
+      const half = (x.shape.at(-1) as number) / 2;
+      const [first, second, negated] = ['half', 'half', 'half'].map((h) => scratchName(node, h));
+      const part = (from: number, to: number, output: string) => ({
+        opType: 'Slice',
+        inputs: [x.name, ...[from, to, -1].map((bound) => intVector(node, [bound]).name)],
+        outputs: [output],
+      });
+      return [
+        part(0, half, first as string),
+        part(half, 2 * half, second as string),
+        { opType: 'Neg', inputs: [second as string], outputs: [negated as string] },
+        {
+          opType: 'Concat',
+          inputs: [negated as string, first as string],
+          outputs: [(node.outputs[0] as Value).name],
+          attributes: { axis: -1 },
+        },
+      ];
+    },
+  },
+};
+
+const CAST_TYPE: Record<DType, number> = { float32: 1, int64: 7, bool: 9 };

@@ -1,0 +1,68 @@
+/** Matrix products. Gradients are products again, written so that no weight is transposed twice. */
+import type { Value } from '../graph.ts';
+import { onnxNode, scratchName } from '../lowering.ts';
+import type { OpGroup } from '../op-table.ts';
+import { broadcast, shapeError } from '../tensor-type.ts';
+
+export const linearOps: OpGroup<'matmul' | 'linear' | 'leftTransposed'> = {
+  matmul: {
+    infer: ([a, b]) => {
+      if (!a || !b) throw shapeError('matmul', 'two inputs');
+      const batch = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
+      const fits = a.shape.at(-1) === b.shape.at(-2);
+      if (a.shape.length < 2 || b.shape.length < 2 || !batch || !fits) {
+        throw shapeError('matmul', '(.., n, k) and (.., k, m)', a, b);
+      }
+      return [{ dtype: a.dtype, shape: [...batch, a.shape.at(-2)!, b.shape.at(-1)!] }];
+    },
+    gradient: (ops, { inputs }, [grad]) => {
+      const [a, b] = inputs as [Value, Value];
+      const da = ops.matmul(grad as Value, ops.transposeLast(b));
+      const db = ops.matmul(ops.transposeLast(a), grad as Value);
+      return [ops.sumTo(da, a), ops.sumTo(db, b)];
+    },
+    lower: (node) => [onnxNode('MatMul', node)],
+  },
+  linear: {
+    infer: ([x, w]) => {
+      if (!x || w?.shape.length !== 2 || x.shape.at(-1) !== w.shape[1]) {
+        throw shapeError('linear', '(.., in) and (out, in)', ...[x, w].filter((v) => !!v));
+      }
+      return [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), w.shape[0]!] }];
+    },
+    gradient: (ops, { inputs }, [grad]) => {
+      const [x, w] = inputs as [Value, Value];
+      const rows = (value: Value, width: number) => ops.reshape(value, [-1, width], 'rows');
+      const [out, width] = w.shape as [number, number];
+      const dw = ops.leftTransposed(rows(grad as Value, out), rows(x, width));
+      return [ops.matmul(grad as Value, w), dw];
+    },
+    // onnxruntime folds the transpose into the product, or into the stored weight of an initialiser.
+    lower: (node) => {
+      const [x, w] = node.inputs as [Value, Value];
+      const turned = scratchName(node, 'turned');
+      return [
+        {
+          opType: 'Transpose',
+          inputs: [w.name],
+          outputs: [turned],
+          attributes: { perm: [1, 0] },
+        },
+        { opType: 'MatMul', inputs: [x.name, turned], outputs: [node.outputs[0]!.name] },
+      ];
+    },
+  },
+  leftTransposed: {
+    infer: ([a, b]) => {
+      if (a?.shape.length !== 2 || b?.shape.length !== 2 || a.shape[0] !== b.shape[0]) {
+        throw shapeError('leftTransposed', '(k, n) and (k, m)', ...[a, b].filter((v) => !!v));
+      }
+      return [{ dtype: a.dtype, shape: [a.shape[1]!, b.shape[1]!] }];
+    },
+    gradient: (ops, { inputs }, [grad]) => {
+      const [a, b] = inputs as [Value, Value];
+      return [ops.matmul(b, ops.transposeLast(grad as Value)), ops.matmul(a, grad as Value)];
+    },
+    lower: (node) => [onnxNode('Gemm', node, { transA: 1 })],
+  },
+};

@@ -1,0 +1,94 @@
+/** Softmax family and RMSNorm. */
+import type { Value } from '../graph.ts';
+import { onnxNode, intVector, scratchName } from '../lowering.ts';
+import type { OpGroup } from '../op-table.ts';
+import { sameShape, shapeError, axisOf } from '../tensor-type.ts';
+
+export const normalizeOps: OpGroup<'softmax' | 'logSoftmax' | 'rmsNorm' | 'tokenLogprob'> = {
+  softmax: {
+    infer: ([x]) => [x as Value],
+    gradient: (ops, { outputs, params }, [grad]) => {
+      const p = outputs[0] as Value;
+      const weighted = ops.mul(grad as Value, p);
+      const total = ops.reduceSum(weighted, [params.axis], true);
+      return [ops.sub(weighted, ops.mul(p, total))];
+    },
+    lower: (node) => [onnxNode('Softmax', node, { axis: node.params.axis })],
+  },
+  logSoftmax: {
+    infer: ([x]) => [x as Value],
+    gradient: (ops, { outputs, params }, [grad]) => {
+      const p = ops.exp(outputs[0] as Value);
+      const total = ops.reduceSum(grad as Value, [params.axis], true);
+      return [ops.sub(grad as Value, ops.mul(p, total))];
+    },
+    lower: (node) => [onnxNode('LogSoftmax', node, { axis: node.params.axis })],
+  },
+  rmsNorm: {
+    infer: ([x, gain]) => {
+      if (!x || gain?.shape.length !== 1 || gain.shape[0] !== x.shape.at(-1)) {
+        throw shapeError('rmsNorm', '(.., D) and (D)', ...[x, gain].filter((v) => !!v));
+      }
+      return [x, { dtype: x.dtype, shape: [...x.shape.slice(0, -1), 1] }];
+    },
+    gradient: (ops, { inputs, outputs }, [grad]) => {
+      const [x, gain] = inputs as [Value, Value];
+      const inverse = outputs[1] as Value;
+      const unit = ops.mul(x, inverse);
+      const scaled = ops.mul(grad as Value, gain);
+      const along = ops.reduceMean(ops.mul(scaled, unit), [-1], true);
+      const dx = ops.mul(inverse, ops.sub(scaled, ops.mul(unit, along)));
+      return [dx, ops.sumTo(ops.mul(grad as Value, unit), gain)];
+    },
+    // A fused kernel of onnxruntime, on CPU and WebGPU; it lives in the default domain.
+    lower: (node) => [
+      onnxNode('SimplifiedLayerNormalization', node, {
+        axis: -1,
+        epsilon: { float: node.params.epsilon },
+        stash_type: 1,
+      }),
+    ],
+  },
+  tokenLogprob: {
+    infer: ([logits, ids]) => {
+      if (!logits || !ids || !sameShape(logits.shape.slice(0, -1), ids.shape)) {
+        const got = [logits, ids].filter((v) => !!v);
+        throw shapeError('tokenLogprob', 'logits (.., V) and ids (..)', ...got);
+      }
+      return [{ dtype: logits.dtype, shape: ids.shape }];
+    },
+    // d logits = g (onehot - softmax); the dense one-hot is never built.
+    gradient: (ops, { inputs }, [grad]) => {
+      const [logits, ids] = inputs as [Value, Value];
+      const wide = ops.unsqueeze(grad as Value, [-1]);
+      const spread = ops.neg(ops.mul(ops.softmax(logits, -1), wide));
+      return [ops.scatterAddElements(spread, ops.unsqueeze(ids, [-1]), wide), null];
+    },
+    lower: (node) => {
+      const [logits, ids] = node.inputs as [Value, Value];
+      const axis = axisOf(-1, logits.shape.length);
+      const last = intVector(node, [axis]).name;
+      const [all, index, picked] = [0, 1, 2].map(() => scratchName(node, 'logprob'));
+      return [
+        {
+          opType: 'LogSoftmax',
+          inputs: [logits.name],
+          outputs: [all as string],
+          attributes: { axis },
+        },
+        { opType: 'Unsqueeze', inputs: [ids.name, last], outputs: [index as string] },
+        {
+          opType: 'GatherElements',
+          inputs: [all as string, index as string],
+          outputs: [picked as string],
+          attributes: { axis },
+        },
+        {
+          opType: 'Squeeze',
+          inputs: [picked as string, last],
+          outputs: [(node.outputs[0] as Value).name],
+        },
+      ];
+    },
+  },
+};

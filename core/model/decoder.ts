@@ -1,0 +1,132 @@
+/**
+ * The forward pass, written once: a pre-norm decoder with rotary embeddings, grouped-query attention
+ * and SwiGLU (Llama, Qwen2). Decode, prefill, scoring and training graphs all call `decoderStates`;
+ * they differ only in where weights come from and in which keys and values a token attends to.
+ *
+ * Dimensions: B rows, T tokens a row, D hidden, H query heads, K key/value heads, G = H / K,
+ * d head width, F inner width, V vocabulary.
+ */
+import * as ops from '../graph/functions.ts';
+import type { Value } from '../graph/graph.ts';
+import { mulDims, type Dim } from '../graph/tensor-type.ts';
+import type { ModelConfig } from './types.ts';
+
+/** Keys and values that tokens attend to. */
+export interface KvSegment {
+  keys: Value; // (B, K, d, n): transposed, as the product with queries reads them
+  values: Value; // (B, K, n, d)
+  /** Added to the scores, broadcast to (B, K, T*G, n); null = everything is visible. */
+  mask: Value | null;
+}
+
+export interface DecoderInputs {
+  ids: Value; // int64 (B, T)
+  /** Rotary tables at the tokens' positions. */
+  cosines: Value; // (B | 1, T, 1, d)
+  sines: Value; // (B | 1, T, 1, d)
+}
+
+export interface DecoderHooks {
+  /** The weight of a Hugging Face name. */
+  weight(name: string): Value;
+  /** What layer `layer` attends to, given the keys and values of this call's tokens. */
+  attend(layer: number, keys: Value, values: Value): KvSegment[];
+}
+
+/** Final hidden states (B, T, D), normalised: the input of `decoderLogits`. */
+export function decoderStates(
+  config: ModelConfig,
+  { ids, cosines, sines }: DecoderInputs,
+  hooks: DecoderHooks,
+): Value {
+  const { rmsNormEpsilon: epsilon } = config;
+  let x = ops.gather(hooks.weight('model.embed_tokens.weight'), ids); // (B, T, D)
+  for (let layer = 0; layer < config.layers; layer++) {
+    const weight = (name: string) => hooks.weight(`model.layers.${layer}.${name}`);
+    const project = (input: Value, name: string) => {
+      const out = ops.linear(input, weight(`${name}.weight`));
+      return config.qkvBias ? ops.add(out, weight(`${name}.bias`)) : out;
+    };
+    const rotate = (states: Value) =>
+      ops.add(ops.mul(states, cosines), ops.mul(ops.rotateHalf(states), sines));
+
+    const h = ops.rmsNorm(x, weight('input_layernorm.weight'), epsilon);
+    const heads = (name: string, count: number) =>
+      ops.reshape(project(h, `self_attn.${name}`), [0, 0, count, config.headDim]); // (B, T, n, d)
+    const queries = groupQueries(config, rotate(heads('q_proj', config.heads))); // (B, K, T*G, d)
+    const keys = keysTransposed(rotate(heads('k_proj', config.kvHeads))); // (B, K, d, T)
+    const values = perHead(heads('v_proj', config.kvHeads)); // (B, K, T, d)
+    const mixed = attention(config, queries, hooks.attend(layer, keys, values));
+    const merged = ungroupQueries(config, mixed, ids.shape[1] as Dim); // (B, T, H*d)
+    x = ops.add(x, ops.linear(merged, weight('self_attn.o_proj.weight')));
+
+    const h2 = ops.rmsNorm(x, weight('post_attention_layernorm.weight'), epsilon);
+    const gate = ops.linear(h2, weight('mlp.gate_proj.weight')); // (B, T, F)
+    const silu = ops.mul(gate, ops.sigmoid(gate));
+    const inner = ops.mul(silu, ops.linear(h2, weight('mlp.up_proj.weight')));
+    x = ops.add(x, ops.linear(inner, weight('mlp.down_proj.weight')));
+  }
+  return ops.rmsNorm(x, hooks.weight('model.norm.weight'), epsilon);
+}
+
+/** Logits (.., V) of final states (.., D). */
+export function decoderLogits(
+  config: ModelConfig,
+  states: Value,
+  weight: DecoderHooks['weight'],
+): Value {
+  const name = config.tiedEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight';
+  return ops.linear(states, weight(name));
+}
+
+/** Softmax over all segments together, then the weighted sum of their values: (B, K, T*G, d). */
+function attention(config: ModelConfig, queries: Value, segments: readonly KvSegment[]): Value {
+  const scaled = ops.mul(queries, ops.scalar(queries, 1 / Math.sqrt(config.headDim)));
+  const scores = segments.map(({ keys, mask }) => {
+    const product = ops.matmul(scaled, keys);
+    return mask === null ? product : ops.add(product, mask);
+  });
+  const [first, second] = segments as [KvSegment, KvSegment | undefined];
+  if (second === undefined) return ops.matmul(ops.softmax(scores[0] as Value, -1), first.values);
+  const weights = ops.softmax(ops.concat(scores, -1), -1);
+  const past = ops.head(weights, scores[0] as Value);
+  const local = ops.tail(weights, scores[0] as Value, (scores[1] as Value).shape.at(-1) as Dim);
+  return ops.add(ops.matmul(past, first.values), ops.matmul(local, second.values));
+}
+
+/**
+ * (B, T, H, d) -> (B, K, T*G, d): the queries that share a key head become rows of one product. For
+ * a single token this is a plain reshape.
+ */
+function groupQueries({ kvHeads, heads, headDim }: ModelConfig, queries: Value): Value {
+  const group = heads / kvHeads;
+  const tokens = queries.shape[1] as Dim;
+  if (tokens === 1) return ops.reshape(queries, [0, kvHeads, group, headDim]);
+  // (B, T, K, G*d) -> (B, K, T, G*d) -> (B, K, T*G, d): row t*G + g.
+  const perToken = ops.reshape(queries, [0, 0, kvHeads, group * headDim]);
+  const perKey = ops.transpose(perToken, [0, 2, 1, 3]);
+  return ops.reshape(perKey, [0, 0, -1, headDim], String(mulDims(tokens, group)));
+}
+
+/** The inverse: (B, K, T*G, d) -> (B, T, H*d). */
+function ungroupQueries(config: ModelConfig, mixed: Value, tokens: Dim): Value {
+  const { kvHeads, heads, headDim } = config;
+  if (tokens === 1) return ops.reshape(mixed, [0, 1, heads * headDim]);
+  const perKey = ops.reshape(mixed, [0, kvHeads, -1, (heads / kvHeads) * headDim], String(tokens));
+  const perToken = ops.transpose(perKey, [0, 2, 1, 3]); // (B, T, K, G*d)
+  return ops.reshape(perToken, [0, 0, heads * headDim]);
+}
+
+/** (B, T, K, d) -> (B, K, d, T). */
+function keysTransposed(keys: Value): Value {
+  const [, tokens, kvHeads, headDim] = keys.shape as [Dim, Dim, number, number];
+  if (tokens === 1) return ops.reshape(keys, [0, kvHeads, headDim, 1]);
+  return ops.transpose(keys, [0, 2, 3, 1]);
+}
+
+/** (B, T, K, d) -> (B, K, T, d). */
+function perHead(values: Value): Value {
+  const [, tokens, kvHeads, headDim] = values.shape as [Dim, Dim, number, number];
+  if (tokens === 1) return ops.reshape(values, [0, kvHeads, 1, headDim]);
+  return ops.transpose(values, [0, 2, 1, 3]);
+}
