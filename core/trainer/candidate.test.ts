@@ -18,8 +18,10 @@ beforeEach(async () => {
 });
 afterEach(() => rm(root, { recursive: true }));
 
-const writeWeights = (directory: string): Promise<void> =>
-  writeFile(join(directory, 'model.safetensors'), 'new weights');
+const writeWeights = async (directory: string): Promise<void> => {
+  await writeFile(join(directory, 'model.safetensors'), 'new weights');
+  await writeFile(join(directory, 'config.json'), 'written again with the weights');
+};
 
 describe('writeCandidate', () => {
   it('copies everything but the weights and leaves nothing else behind', async () => {
@@ -30,7 +32,10 @@ describe('writeCandidate', () => {
       'model.safetensors',
       'tokenizer.json',
     ]);
-    expect(await readFile(join(directory, 'tokenizer.json'), 'utf8')).toBe('{"version":"1.0"}');
+    for (const name of ['tokenizer.json', 'config.json']) {
+      expect(await readFile(join(directory, name))).toEqual(await readFile(join(base, name)));
+    }
+    expect(await readFile(join(directory, 'model.safetensors'), 'utf8')).toBe('new weights');
     expect(await readdir(join(root, 'policies'))).toEqual(['2']);
     expect(sha256).toBe(await directorySha256(directory));
   });

@@ -28,10 +28,12 @@ export async function writeCandidate(options: {
   try {
     await rm(partial, { recursive: true, force: true });
     await mkdir(partial, { recursive: true });
+    await writeWeights(partial);
+    // After the weights: a config.json that came with them yields to the base's own, so that fields
+    // that we do not read are kept.
     for (const name of await fileNames(base)) {
       if (!WEIGHT_FILE.test(name)) await copyFile(join(base, name), join(partial, name));
     }
-    await writeWeights(partial);
     for (const name of await fileNames(partial)) await sync(join(partial, name));
     await sync(partial);
     const sha256 = await directorySha256(partial);
