@@ -1,0 +1,102 @@
+/** Agent runs: round trip, changes, pages, and what a start makes of runs that a dead process left. */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { AgentRunRecord, AgentRunStatus } from '../core/records.ts';
+import { openDatabase } from './open.ts';
+import type { Stores } from './stores.ts';
+import { openStores } from './stores.ts';
+
+let stores: Stores;
+
+beforeEach(() => {
+  stores = openStores(openDatabase(':memory:'));
+});
+afterEach(() => {
+  stores.close();
+});
+
+function run(id: string, fields: Partial<AgentRunRecord> = {}): AgentRunRecord {
+  return {
+    id,
+    status: 'queued',
+    model: 'ramify',
+    policyVersion: null,
+    request: { input: 'What is 6 * 7?', tools: ['javascript'], metadata: { user: 'ann' } },
+    trajectoryId: null,
+    answer: null,
+    usage: null,
+    error: null,
+    createdAt: 5,
+    startedAt: null,
+    endedAt: null,
+    ...fields,
+  };
+}
+
+describe('AgentRunStore', () => {
+  test('a run comes back as it was made and as it was changed', async () => {
+    expect(await stores.agentRuns.create(run('run_1'))).toEqual(run('run_1'));
+    const change: Partial<AgentRunRecord> = {
+      status: 'completed',
+      policyVersion: 3,
+      trajectoryId: 'traj_1',
+      answer: '42',
+      usage: { promptTokens: 10, completionTokens: 20 },
+      startedAt: 6,
+      endedAt: 7,
+    };
+    expect(await stores.agentRuns.update('run_1', change)).toEqual({ ...run('run_1'), ...change });
+    expect(await stores.agentRuns.update('run_1', {})).toEqual({ ...run('run_1'), ...change });
+    expect(stores.agentRuns.get('run_1')).toEqual({ ...run('run_1'), ...change });
+  });
+
+  test('unknown runs are said by name', async () => {
+    const unknown = {
+      code: 'agent_run_not_found',
+      message: 'no agent run has the id run_9',
+    };
+    expect(() => stores.agentRuns.get('run_9')).toThrow(expect.objectContaining(unknown));
+    await expect(stores.agentRuns.update('run_9', { answer: 'x' })).rejects.toMatchObject(unknown);
+    expect(stores.agentRuns.find('run_9')).toBeNull();
+  });
+
+  test('pages are newest first and filter by status', async () => {
+    const ids = [0, 1, 2, 3, 4].map((i) => `run_${i}`);
+    await Promise.all(
+      ids.map((id, i) =>
+        stores.agentRuns.create(run(id, { status: i < 2 ? 'failed' : 'completed' })),
+      ),
+    );
+    const first = stores.agentRuns.list({}, { limit: 2 });
+    const rest = stores.agentRuns.list({}, { limit: 9, cursor: first.nextCursor ?? '' });
+    expect([...first.items, ...rest.items].map(({ id }) => id)).toEqual(ids.reverse());
+    const failed = stores.agentRuns.list({ status: 'failed' }).items;
+    expect(failed.map(({ id }) => id)).toEqual(['run_1', 'run_0']);
+  });
+
+  test('at start, what was queued or in progress has failed, and nothing else', async () => {
+    const statuses: AgentRunStatus[] = [
+      'queued',
+      'in_progress',
+      'requires_action',
+      'completed',
+      'failed',
+      'cancelled',
+    ];
+    for (const status of statuses) await stores.agentRuns.create(run(`run_${status}`, { status }));
+    expect(stores.agentRuns.markInterrupted(9).sort()).toEqual(['run_in_progress', 'run_queued']);
+    for (const status of statuses) {
+      const open = status === 'queued' || status === 'in_progress';
+      const expected: Partial<AgentRunRecord> = open
+        ? {
+            status: 'failed',
+            endedAt: 9,
+            error: {
+              code: 'engine_unavailable',
+              message: 'the server stopped before the run ended',
+            },
+          }
+        : { status };
+      expect(stores.agentRuns.get(`run_${status}`)).toEqual(run(`run_${status}`, expected));
+    }
+  });
+});

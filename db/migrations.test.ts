@@ -1,0 +1,73 @@
+/**
+ * Migrations: replaying them on an empty file gives exactly db/schema.ts, their order only rises, and
+ * those that were released are frozen. drizzle itself notices none of these (it looks only at the
+ * newest applied time), so the tests do.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { generateSQLiteDrizzleJson, generateSQLiteMigration } from 'drizzle-kit/api';
+import { readMigrationFiles } from 'drizzle-orm/migrator';
+import { getTableConfig, SQLiteTable } from 'drizzle-orm/sqlite-core';
+import { expect, test } from 'vitest';
+import { migrationsFolder, openDatabase } from './open.ts';
+import * as schema from './schema.ts';
+
+/** Hash of each migration, oldest first. Append a line for a new one; never change a line. */
+const FROZEN = ['94d9fe4fc40524f8e952743ee827a4d6845f873aefa9b6d80520e01bfb84ad9f'];
+
+interface Journal {
+  entries: { idx: number; when: number; tag: string }[];
+}
+
+function readJson<T>(name: string): T {
+  return JSON.parse(readFileSync(join(migrationsFolder, 'meta', name), 'utf8')) as T;
+}
+
+test('released migrations have not changed', () => {
+  expect(readMigrationFiles({ migrationsFolder }).map(({ hash }) => hash)).toEqual(FROZEN);
+});
+
+test('the journal rises in number and time', () => {
+  const { entries } = readJson<Journal>('_journal.json');
+  entries.forEach((entry, i) => {
+    expect(entry.idx).toBe(i);
+    expect(entry.tag).toMatch(new RegExp(`^${String(i).padStart(4, '0')}_`));
+    expect(entry.when).toBeGreaterThan(entries[i - 1]?.when ?? 0);
+  });
+});
+
+test('the newest snapshot is the schema: no migration is missing', async () => {
+  const { entries } = readJson<Journal>('_journal.json');
+  const newest = String(entries.length - 1).padStart(4, '0');
+  type Snapshot = Awaited<ReturnType<typeof generateSQLiteDrizzleJson>>;
+  const snapshot = readJson<Snapshot>(`${newest}_snapshot.json`);
+  const current = await generateSQLiteDrizzleJson({ ...schema });
+  expect(await generateSQLiteMigration(snapshot, current)).toEqual([]);
+});
+
+test('a fresh replay has the tables, columns and indexes of the schema, and no others', () => {
+  const db = openDatabase(':memory:');
+  const names = (sql: string): unknown[] => db.sqlite.prepare(sql).pluck().all();
+  const tables = Object.values(schema).filter((value) => value instanceof SQLiteTable);
+  const configs = tables.map((table) => getTableConfig(table));
+  expect(
+    names(`SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_\\_%' ESCAPE '\\'
+      AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name`),
+  ).toEqual(configs.map(({ name }) => name).sort());
+  for (const { name, columns, indexes, foreignKeys } of configs) {
+    const rows = db.sqlite.pragma(`table_info(${name})`) as Record<string, unknown>[];
+    expect(rows.map((row) => [row.name, row.type, row.notnull === 1])).toEqual(
+      columns.map((column) => [column.name, column.getSQLType().toUpperCase(), column.notNull]),
+    );
+    const made = db.sqlite.pragma(`index_list(${name})`) as { name: string; origin: string }[];
+    const unique = columns.filter((column) => column.isUnique).map((column) => column.uniqueName);
+    expect(
+      made
+        .filter(({ origin }) => origin === 'c')
+        .map((row) => row.name)
+        .sort(),
+    ).toEqual([...indexes.map(({ config }) => config.name), ...unique].sort());
+    expect(db.sqlite.pragma(`foreign_key_list(${name})`)).toHaveLength(foreignKeys.length);
+  }
+  db.close();
+});
