@@ -61,12 +61,24 @@ export const LIMITS = {
   trainerEventsMax: 4,
   /** Characters of the trainer's error output kept for the message of a run that died. */
   trainerStderrCharsMax: 4_096,
+  /** All rollouts of one training step, or one held-out evaluation, on the slowest machine. */
+  rolloutTimeoutMs: 3_600_000,
   /** Events of a run kept for Last-Event-ID. */
   eventsPerRunMax: 10_000,
   pageItemsDefault: 20,
   pageItemsMax: 100,
   tasksPerImportMax: 100_000,
   eventStreamsMax: 1_024,
+  /** Silence on an event stream before a comment line, shorter than common proxy time-outs. */
+  heartbeatMs: 10_000,
+  /** Agent runs whose events are kept in memory after their end. */
+  agentRunsKeptMax: 256,
+  /** Policy versions loaded side by side: the active one and pinned or draining ones. */
+  policiesLoadedMax: 3,
+  /** Rows of a training step written in one piece, so that live requests get their turn between. */
+  rolloutRowsPerWrite: 64,
+  /** How often the training schedule is looked at. */
+  schedulePollMs: 5_000,
   shutdownTimeoutMs: 10_000,
   retryAfterS: 1,
 } as const;

@@ -1,0 +1,41 @@
+/**
+ * Work on many items at once with a bound and an orderly end: after a failure nothing new starts, what
+ * runs is told to stop and is waited for, and only then the first error is thrown. So no stray promise
+ * touches a sequence that was closed meanwhile.
+ */
+
+/**
+ * Maps `items` with at most `limit` running; results keep the order of the items. `onError` is called
+ * once, at the first failure, to abort the others.
+ */
+export async function mapBounded<T, R>(
+  items: readonly T[],
+  limit: number,
+  work: (item: T, index: number) => Promise<R>,
+  onError: () => void,
+): Promise<R[]> {
+  const results = new Array<R>(items.length);
+  let next = 0;
+  let failure: { thrown: unknown } | null = null;
+  const lane = async (): Promise<void> => {
+    while (next < items.length && failure === null) {
+      const index = next++;
+      try {
+        results[index] = await work(items[index] as T, index);
+      } catch (thrown) {
+        if (failure === null) {
+          failure = { thrown };
+          onError();
+        }
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, lane));
+  rethrow(failure);
+  return results;
+}
+
+function rethrow(failure: { thrown: unknown } | null): void {
+  if (failure === null) return;
+  throw failure.thrown instanceof Error ? failure.thrown : new Error(String(failure.thrown));
+}
