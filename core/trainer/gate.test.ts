@@ -3,22 +3,22 @@ import { describe, expect, it } from 'vitest';
 import { Prng } from '../prng.ts';
 import type { GateOutcome } from './gate.ts';
 import { bootstrapMean, judgeCandidate } from './gate.ts';
+import { testTask } from './testing/test-job.ts';
 
 const SETTINGS = { tolerance: 0.02, seed: 1 };
 
-function outcomes(accuracies: readonly number[], wrongFormat = 0): GateOutcome[] {
-  return accuracies.map((accuracy, i) => ({
-    taskId: `task_${i}`,
-    family: i % 2 === 0 ? 'math' : 'knowledge',
-    accuracy,
+function outcomes(right: readonly boolean[], wrongFormat = 0): GateOutcome[] {
+  return right.map((correct, i) => ({
+    task: testTask({ id: `task_${i}`, family: i % 2 === 0 ? 'math' : 'knowledge' }),
+    correct,
     formatOk: i >= wrongFormat,
     toolCalls: i % 3,
   }));
 }
 
 /** `right` of `count` tasks answered, the first ones. */
-const answered = (count: number, right: number): number[] =>
-  Array.from({ length: count }, (_, i) => (i < right ? 1 : 0));
+const answered = (count: number, right: number): boolean[] =>
+  Array.from({ length: count }, (_, i) => i < right);
 
 /** Every resample there is: n^n of them, all equally likely. */
 function allMeans(values: readonly number[]): number[] {
@@ -103,7 +103,7 @@ describe('judgeCandidate', () => {
 
   it('refuses a candidate whose gain could be chance', () => {
     const random = new Prng(2);
-    const noise = (): number[] => Array.from({ length: 60 }, () => random.below(2));
+    const noise = (): boolean[] => Array.from({ length: 60 }, () => random.below(2) === 1);
     const report = judgeCandidate(outcomes(noise()), outcomes(noise()), SETTINGS);
     expect(report.difference.low).toBeLessThan(-0.02);
     expect(report.passed).toBe(false);
@@ -119,18 +119,8 @@ describe('judgeCandidate', () => {
     expect(report.reason).toBe('format errors rose from 0.000 to 0.100, tolerance 0.02');
   });
 
-  it('counts several samples of one task as one unit', () => {
-    const twice = (list: GateOutcome[]): GateOutcome[] => [...list, ...list];
-    const base = outcomes(answered(30, 10));
-    const candidate = outcomes(answered(30, 14));
-    const once = judgeCandidate(base, candidate, SETTINGS);
-    const both = judgeCandidate(twice(base), twice(candidate), SETTINGS);
-    expect(both.difference).toEqual(once.difference);
-    expect(both.tasks).toBe(30);
-  });
-
   it('refuses to compare different tasks', () => {
-    const base = outcomes([1, 0]);
+    const base = outcomes([true, false]);
     expect(() => judgeCandidate(base, [...base].reverse(), SETTINGS)).toThrow('gate pair 0');
   });
 });

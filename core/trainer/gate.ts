@@ -4,22 +4,17 @@
  * paired difference of accuracy; its uncertainty comes from a seeded bootstrap over tasks (Efron's
  * percentile interval), because differences of 0/1 scores are far from normal at 100 to 200 tasks.
  *
- * Several samples of one task are averaged first: tasks, not samples, are the independent units.
  * Knows nothing of how the outcomes were sampled, nor of policies and their files.
  */
+import type { EvaluatedTask } from '../arpo/evaluate.ts';
+import { evalScores } from '../arpo/evaluate.ts';
+import { mean } from '../arpo/number.ts';
 import { assert, must } from '../assert.ts';
 import { Prng } from '../prng.ts';
 import type { EvalScore, GateReport } from '../records.ts';
 
-/** One sampled answer to one held-out task. */
-export interface GateOutcome {
-  taskId: string;
-  family: string;
-  /** In [0, 1]. */
-  accuracy: number;
-  formatOk: boolean;
-  toolCalls: number;
-}
+/** What the gate looks at in the answer to one held-out task. */
+export type GateOutcome = Pick<EvaluatedTask, 'task' | 'correct' | 'formatOk' | 'toolCalls'>;
 
 export interface GateSettings {
   /** How far the lower bound of the difference may lie below zero; also for format errors. */
@@ -41,7 +36,7 @@ export function judgeCandidate(
 ): GateReport {
   const differences = pairedDifferences(base, candidate);
   const difference = bootstrapMean(differences, settings);
-  const scores = { base: scoreByFamily(base), candidate: scoreByFamily(candidate) };
+  const scores = { base: evalScores(base), candidate: evalScores(candidate) };
   const reason = refusal(scores, difference, settings.tolerance);
   return {
     passed: reason === null,
@@ -73,23 +68,18 @@ function refusal(
 const interval = ({ mean, low, high }: GateReport['difference']): string =>
   `${mean.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`;
 
-/** One mean difference (candidate minus base) a task, in the order of first appearance. */
+/** Candidate minus base, task by task: -1, 0 or 1. */
 function pairedDifferences(
   base: readonly GateOutcome[],
   candidate: readonly GateOutcome[],
 ): number[] {
   assert(base.length > 0, 'the gate has no outcome to compare');
   assert(base.length === candidate.length, 'the gate compares the same tasks and seeds');
-  const byTask = new Map<string, { sum: number; count: number }>();
-  base.forEach((before, i) => {
+  return base.map((before, i) => {
     const after = must(candidate[i], 'as many outcomes of the candidate');
-    assert(before.taskId === after.taskId, `gate pair ${i}: ${before.taskId}, ${after.taskId}`);
-    const entry = byTask.get(before.taskId) ?? { sum: 0, count: 0 };
-    entry.sum += after.accuracy - before.accuracy;
-    entry.count++;
-    byTask.set(before.taskId, entry);
+    assert(before.task.id === after.task.id, `gate pair ${i}: ${before.task.id}, ${after.task.id}`);
+    return Number(after.correct) - Number(before.correct);
   });
-  return [...byTask.values()].map(({ sum, count }) => sum / count);
 }
 
 /** Mean and percentile interval: order statistics floor(R * tail) from either end of R means. */
@@ -108,30 +98,8 @@ export function bootstrapMean(
   means.sort();
   const cut = Math.floor(resamples * TAIL);
   return {
-    mean: values.reduce((sum, value) => sum + value, 0) / values.length,
+    mean: mean(values),
     low: means[cut] as number,
     high: means[resamples - 1 - cut] as number,
   };
-}
-
-/** Means by family, and over everything under `all`. */
-export function scoreByFamily(outcomes: readonly GateOutcome[]): Record<string, EvalScore> {
-  const families = new Map<string, GateOutcome[]>([['all', [...outcomes]]]);
-  for (const outcome of outcomes) {
-    const members = families.get(outcome.family) ?? [];
-    members.push(outcome);
-    families.set(outcome.family, members);
-  }
-  const scores: Record<string, EvalScore> = {};
-  for (const [family, members] of families) {
-    const mean = (value: (outcome: GateOutcome) => number): number =>
-      members.reduce((sum, outcome) => sum + value(outcome), 0) / members.length;
-    scores[family] = {
-      tasks: new Set(members.map((member) => member.taskId)).size,
-      accuracy: mean((outcome) => outcome.accuracy),
-      formatErrors: mean((outcome) => (outcome.formatOk ? 0 : 1)),
-      toolCallsPerTask: mean((outcome) => outcome.toolCalls),
-    };
-  }
-  return scores;
 }

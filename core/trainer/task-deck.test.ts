@@ -2,17 +2,9 @@
 import { describe, expect, it } from 'vitest';
 import type { Task } from '../records.ts';
 import { drawGateTasks, TaskDeck } from './task-deck.ts';
+import { testTask } from './testing/test-job.ts';
 
-const task = (family: string, n: number): Task => ({
-  id: `${family}_${n}`,
-  family,
-  split: 'train',
-  question: `question ${n}`,
-  truths: ['yes'],
-  verifier: 'exact',
-  tools: [],
-  metadata: {},
-});
+const task = (family: string, n: number): Task => testTask({ id: `${family}_${n}`, family });
 const tasks = [
   ...Array.from({ length: 9 }, (_, n) => task('math', n)),
   ...Array.from({ length: 4 }, (_, n) => task('knowledge', n)),
