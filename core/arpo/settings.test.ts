@@ -1,0 +1,130 @@
+/** Settings: defaults, round trip, and the refusal, by name, of what is wrong or would do nothing. */
+import { describe, expect, it } from 'vitest';
+import { AppError } from '../errors.ts';
+import { SPECS } from './setting-specs.ts';
+import { entropySettings, episodeLimits, parseSettings, type Algorithm } from './settings.ts';
+
+function refusal(algorithm: Algorithm, overrides: Record<string, unknown>): AppError {
+  try {
+    parseSettings(algorithm, overrides);
+  } catch (error) {
+    if (error instanceof AppError) return error;
+    throw error;
+  }
+  throw new Error(`not refused: ${JSON.stringify(overrides)}`);
+}
+
+describe('defaults', () => {
+  it('arpo branches by the paper rule with half the group as roots', () => {
+    expect(parseSettings('arpo')).toMatchObject({
+      branch: 'paper',
+      groupSize: 16,
+      initialRollouts: 8,
+      alpha: 0.5,
+      beta: 2,
+      branchThreshold: null,
+      beamSize: 2,
+      betas: [0.9, 0.999],
+    });
+    expect(parseSettings('arpo', { groupSize: 6 })).toMatchObject({ initialRollouts: 3 });
+    expect(parseSettings('arpo', { groupSize: 2 })).toMatchObject({ initialRollouts: 1 });
+  });
+
+  it('grpo holds no branching settings', () => {
+    const settings = parseSettings('grpo', { groupSize: 8 });
+    expect(settings.branch).toBe('none');
+    expect(Object.keys(settings)).not.toContain('alpha');
+    expect(Object.keys(settings)).not.toContain('initialRollouts');
+    expect(parseSettings('arpo', { branch: 'none', groupSize: 8 })).toEqual(settings);
+  });
+
+  it.each<[Algorithm, Record<string, unknown>]>([
+    ['arpo', {}],
+    ['grpo', {}],
+    ['arpo', { groupSize: 12, beta: 0.2, branchThreshold: 0.5, entropy: 'max', maxTokens: 64 }],
+    ['grpo', { miniBatches: 2, epsHigh: 0.28, normalise: 'mean', betas: [0.9, 0.95] }],
+  ])('what is in force parses again to itself, through JSON: %s %j', (algorithm, overrides) => {
+    const settings = parseSettings(algorithm, overrides);
+    const stored = JSON.parse(JSON.stringify(settings)) as Record<string, unknown>;
+    expect(parseSettings(algorithm, stored)).toEqual(settings);
+  });
+
+  it('gives episodes their limits and entropy', () => {
+    const settings = parseSettings('arpo', { maxTokens: 99, entropyTokens: 5 });
+    expect(episodeLimits(settings)).toEqual({ maxToolCalls: 6, maxTokens: 99 });
+    expect(entropySettings(settings)).toEqual({ mode: 'full', tokens: 5 });
+  });
+});
+
+describe('refusals', () => {
+  it.each<[string, Record<string, unknown>, Algorithm?]>([
+    ['groupsize', { groupsize: 8 }],
+    ['toString', { toString: 1 }],
+    ['groupSize', { groupSize: '8' }],
+    ['groupSize', { groupSize: 8.5 }],
+    ['groupSize', { groupSize: 1 }],
+    ['learningRate', { learningRate: 0 }],
+    ['learningRate', { learningRate: Number.NaN }],
+    ['alpha', { alpha: 1.5 }],
+    ['alpha', { alpha: null }],
+    ['branchThreshold', { branchThreshold: 1 }],
+    ['normalise', { normalise: 'median' }],
+    ['entropy', { entropy: 3 }],
+    ['betas', { betas: [0.9] }],
+    ['betas', { betas: [0.9, 1] }],
+    ['betas', { betas: { 0: 0.9 } }],
+    ['temperature', { temperature: 0 }],
+    ['branch', { branch: 'paper' }, 'grpo'],
+    ['branch', { branch: 'sometimes' }],
+    // No effect in the combination.
+    ['alpha', { alpha: 0.4 }, 'grpo'],
+    ['beta', { beta: 1 }, 'grpo'],
+    ['beta', { branch: 'none', beta: 1 }],
+    ['beamSize', { beamSize: 3 }, 'grpo'],
+    ['branchThreshold', { branchThreshold: null }, 'grpo'],
+    ['initialRollouts', { initialRollouts: 4 }, 'grpo'],
+    ['initialRollouts', { initialRollouts: 16 }],
+    ['initialRollouts', { groupSize: 4, initialRollouts: 8 }],
+    ['beamSize', { groupSize: 8, initialRollouts: 6, beamSize: 4 }],
+    ['maxToolCalls', { maxToolCalls: 0 }],
+    ['branchThreshold', { beta: 0, branchThreshold: 0.5 }],
+    ['alpha', { alpha: 0, beta: 0 }],
+    ['epsHigh', { epsHigh: 0.28 }],
+    ['dualClip', { dualClip: 4 }, 'grpo'],
+    ['dualClip', { miniBatches: 2, dualClip: 1.1 }],
+    ['epsHigh', { miniBatches: 2, epsHigh: 2.5 }],
+    ['miniBatches', { promptsPerStep: 2, miniBatches: 3 }],
+    ['groupSize', { groupSize: 128 }],
+    ['promptsPerStep', { promptsPerStep: 200 }],
+  ])('%s: %j', (name, overrides, algorithm = 'arpo') => {
+    const error = refusal(algorithm, overrides);
+    expect(error.code).toBe('invalid_request');
+    expect(error.param).toBe(`settings.${name}`);
+    expect(error.message).toContain(name);
+  });
+
+  it.each([
+    ['branch', { branch: 'deferred' }],
+    ['entropy', { entropy: 'released-code' }],
+    ['attribution', { attribution: 'tree' }],
+    ['dynamicSampling', { dynamicSampling: true }],
+    ['tau', { tau: 1 }],
+  ])('known to the method but not offered: %s', (name, overrides) => {
+    const error = refusal('arpo', overrides);
+    expect(error.code).toBe('unsupported_parameter');
+    expect(error.param).toBe(`settings.${name}`);
+  });
+
+  it('takes what has an effect', () => {
+    expect(parseSettings('arpo', { beta: 0, alpha: 1 })).toMatchObject({ alpha: 1, beta: 0 });
+    expect(parseSettings('arpo', { branchThreshold: 0.5 })).toMatchObject({ branchThreshold: 0.5 });
+    expect(parseSettings('arpo', { miniBatches: 2, epsHigh: 0.28 })).toMatchObject({
+      epsHigh: 0.28,
+    });
+    expect(parseSettings('grpo', { maxToolCalls: 0 })).toMatchObject({ maxToolCalls: 0 });
+  });
+
+  it('has a default for every setting that it knows', () => {
+    expect(Object.keys(parseSettings('arpo')).sort()).toEqual(Object.keys(SPECS).sort());
+  });
+});
