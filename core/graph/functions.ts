@@ -78,11 +78,11 @@ export const gatherElements = (x: Value, index: Value) =>
   one(apply('gatherElements', [x, index], {}));
 export const scatterAddElements = (x: Value, index: Value, updates: Value) =>
   one(apply('scatterAddElements', [x, index, updates], {}));
-/** Values and indices of the k largest on the last axis, largest first; k is an int64 (1). */
-export const topK = (x: Value, k: Value, size: number | string) => {
-  const [values, indices] = apply('topK', [x, k], { size });
+/** Values and indices of the k largest on the last axis, largest first; placed in `within`. */
+export function topK(x: Value, k: number, within?: Graph) {
+  const [values, indices] = apply('topK', [x, x.graph.constant([k], 'int64')], { size: k }, within);
   return { values: values as Value, indices: indices as Value };
-};
+}
 export const dimension = (x: Value, axis: number) => one(apply('dimension', [x], { axis }));
 /** Zeros of shape (size(like, 0), ...shape). */
 export const zerosFor = (like: Value, shape: readonly number[]) =>

@@ -1,0 +1,213 @@
+/**
+ * One policy version, ready to run batches: its prefill and decode sessions and the batch cache. It
+ * turns rows (sequence + what to do) into tensors and back; who runs when is the scheduler's matter.
+ */
+import { must } from '../assert.ts';
+import {
+  cacheKeys,
+  cacheValues,
+  decodeGraph,
+  newKeys,
+  newValues,
+  prefillGraph,
+} from '../model/cache-graphs.ts';
+import {
+  createSession,
+  type Feeds,
+  type ModelSession,
+  type SessionOptions,
+  type TensorLike,
+} from '../model/session.ts';
+import { causalMask } from '../model/training-session.ts';
+import type { ModelConfig, Weights } from '../model/types.ts';
+import { uniform } from '../prng.ts';
+import type { SampledTokens } from '../ports.ts';
+import type { SamplingParams } from '../records.ts';
+import { BatchKv, type SequenceKv } from './kv-cache.ts';
+
+const MASKED = -1e9;
+
+export interface PrefillRow {
+  kv: SequenceKv;
+  /** The next context tokens, in order. */
+  tokens: readonly number[];
+}
+
+export interface DecodeRow {
+  kv: SequenceKv;
+  /** The last known token; its keys and values are not cached yet. */
+  lastToken: number;
+  sampling: SamplingParams;
+  stopTokens: readonly number[];
+  /** At most so many tokens are taken from this run. */
+  maxTokens: number;
+}
+
+export interface DecodedRow extends SampledTokens {
+  /** The last token is a stop token. */
+  stopped: boolean;
+}
+
+export class BatchModel {
+  readonly config: ModelConfig;
+  private readonly prefillSession: ModelSession;
+  private readonly decodeSession: ModelSession;
+  private readonly prefillKv: BatchKv;
+  private readonly decodeKv: BatchKv;
+
+  private constructor(config: ModelConfig, prefill: ModelSession, decode: ModelSession) {
+    this.config = config;
+    this.prefillSession = prefill;
+    this.decodeSession = decode;
+    this.prefillKv = new BatchKv(config);
+    this.decodeKv = new BatchKv(config);
+  }
+
+  static async create(config: ModelConfig, weights: Weights, options: SessionOptions) {
+    const prefill = await createSession(prefillGraph(config, weights), options);
+    const decode = await createSession(decodeGraph(config, weights), options);
+    return new BatchModel(config, prefill, decode);
+  }
+
+  /** Caches the keys and values of context tokens. Rows may differ in length. */
+  async prefill(rows: readonly PrefillRow[]): Promise<void> {
+    const width = Math.max(...rows.map((row) => row.tokens.length));
+    const ids = new BigInt64Array(rows.length * width);
+    const positions = new BigInt64Array(rows.length * width);
+    rows.forEach(({ kv, tokens }, r) => {
+      for (let t = 0; t < width; t++) {
+        ids[r * width + t] = BigInt(tokens[t] ?? 0);
+        const position = Math.min(kv.length + t, this.config.contextTokens - 1);
+        positions[r * width + t] = BigInt(position);
+      }
+    });
+    const group = this.config.heads / this.config.kvHeads;
+    const dims = [rows.length, width];
+    const feeds: Feeds = {
+      ids: { dims, data: ids },
+      positions: { dims, data: positions },
+      localMask: { dims: [1, 1, width * group, width], data: causalMask(width, group) },
+      ...this.cacheFeeds(this.prefillKv, rows),
+    };
+    const out = await this.prefillSession.run(feeds);
+    const layers = this.newLayers(out);
+    rows.forEach(({ kv, tokens }, r) => kv.append(layers, r, width, tokens.length));
+    this.prefillKv.forget();
+  }
+
+  /** Samples up to `steps` tokens a row; a row's result ends with its first stop token. */
+  async decode(rows: readonly DecodeRow[], steps: number): Promise<DecodedRow[]> {
+    const feeds: Feeds = {
+      ids: {
+        dims: [rows.length, 1],
+        data: BigInt64Array.from(rows, (row) => BigInt(row.lastToken)),
+      },
+      positions: {
+        dims: [rows.length],
+        data: BigInt64Array.from(rows, (row) => BigInt(row.kv.length)),
+      },
+      ...this.samplingFeeds(rows, steps),
+      ...this.cacheFeeds(this.decodeKv, rows),
+    };
+    const out = await this.decodeSession.run(feeds);
+    const sampled = must(out.tokens, 'tokens').dims[0] as number;
+    const layers = this.newLayers(out);
+    return rows.map((row, r) => {
+      const result = takeRow(out, row, r, rows.length, Math.min(sampled, row.maxTokens));
+      // Cached are the input token and every sampled one but the last.
+      row.kv.append(layers, r, sampled, result.tokens.length);
+      return result;
+    });
+  }
+
+  async dispose(): Promise<void> {
+    await this.prefillSession.dispose();
+    await this.decodeSession.dispose();
+  }
+
+  private cacheFeeds(batch: BatchKv, rows: readonly { kv: SequenceKv }[]): Feeds {
+    const columns = batch.load(rows.map((row) => row.kv));
+    const mask = new Float32Array(rows.length * columns).fill(MASKED);
+    rows.forEach(({ kv }, r) => mask.fill(0, r * columns, r * columns + kv.length));
+    const feeds: Feeds = { cacheMask: { dims: [rows.length, 1, 1, columns], data: mask } };
+    for (let layer = 0; layer < this.config.layers; layer++) {
+      const { keys, values } = batch.view(layer, rows.length);
+      feeds[cacheKeys(layer)] = keys;
+      feeds[cacheValues(layer)] = values;
+    }
+    return feeds;
+  }
+
+  private samplingFeeds(rows: readonly DecodeRow[], steps: number): Feeds {
+    const { vocabulary } = this.config;
+    const column = [rows.length, 1];
+    const uniforms = new Float32Array(steps * rows.length);
+    rows.forEach(({ sampling, kv }, r) => {
+      for (let k = 0; k < steps; k++) {
+        uniforms[k * rows.length + r] = uniform(sampling.seed, kv.length + 1 + k);
+      }
+    });
+    const stops = Math.max(1, ...rows.map((row) => row.stopTokens.length));
+    const stopTokens = new BigInt64Array(rows.length * stops).fill(-1n);
+    rows.forEach((row, r) =>
+      row.stopTokens.forEach((token, i) => (stopTokens[r * stops + i] = BigInt(token))),
+    );
+    const floats = (pick: (params: SamplingParams) => number) => ({
+      dims: column,
+      data: Float32Array.from(rows, (row) => pick(row.sampling)),
+    });
+    const cut = ({ topP, topK }: SamplingParams) => topP < 1 || (topK > 0 && topK < vocabulary);
+    return {
+      uniforms: { dims: [steps, rows.length], data: uniforms },
+      inverseTemperature: floats((s) => (s.temperature > 0 ? 1 / s.temperature : 1)),
+      greedy: {
+        dims: column,
+        data: Uint8Array.from(rows, (row) => +(row.sampling.temperature === 0)),
+      },
+      topP: floats((s) => s.topP),
+      topK: {
+        dims: column,
+        data: BigInt64Array.from(rows, ({ sampling: { topK } }) =>
+          BigInt(topK > 0 ? topK : vocabulary),
+        ),
+      },
+      anyFilter: { dims: [], data: Uint8Array.of(+rows.some((row) => cut(row.sampling))) },
+      stopTokens: { dims: [rows.length, stops], data: stopTokens },
+    };
+  }
+
+  private newLayers(out: Record<string, TensorLike>) {
+    return Array.from({ length: this.config.layers }, (_, layer) => ({
+      keys: must(out[newKeys(layer)], 'keys').data as Float32Array,
+      values: must(out[newValues(layer)], 'values').data as Float32Array,
+    }));
+  }
+}
+
+/** Row `r` of the (n, B, 1) outputs, cut after its first stop token. */
+function takeRow(
+  out: Record<string, TensorLike>,
+  row: DecodeRow,
+  r: number,
+  batch: number,
+  limit: number,
+): DecodedRow {
+  const tokens = must(out.tokens, 'tokens').data as BigInt64Array;
+  let count = 0;
+  let stopped = false;
+  while (count < limit && !stopped) {
+    stopped = row.stopTokens.includes(Number(tokens[count * batch + r]));
+    count++;
+  }
+  const floats = (name: string) => {
+    const data = must(out[name], name).data as Float32Array;
+    return Float32Array.from({ length: count }, (_, i) => data[i * batch + r] as number);
+  };
+  return {
+    tokens: Uint32Array.from({ length: count }, (_, i) => Number(tokens[i * batch + r])),
+    logprobs: floats('logprobs'),
+    behaviourLogprobs: floats('behaviourLogprobs'),
+    entropies: floats('entropies'),
+    stopped,
+  };
+}

@@ -1,0 +1,170 @@
+/**
+ * Graphs over a KV cache, made from the same forward pass: prefill (adds context tokens) and chunked
+ * decode (an ONNX Loop that samples up to K tokens in one run). The long cache is a read-only input,
+ * only the keys and values of this run are computed, and the caller appends them once.
+ *
+ * Weights are initialisers: onnxruntime packs them for its kernels when the session is made.
+ *
+ * Dimensions: B rows, T tokens of this run, S cached tokens (padded), C tokens of this chunk so far,
+ * K key/value heads, d head width, V vocabulary.
+ */
+import * as ops from '../graph/functions.ts';
+import { Graph, type Value } from '../graph/graph.ts';
+import { mulDims } from '../graph/tensor-type.ts';
+import { decoderLogits, decoderStates, type KvSegment } from './decoder.ts';
+import { rotaryAt } from './rotary.ts';
+import { sampleTokens } from './sampling-graph.ts';
+import type { ModelConfig, Weights } from './types.ts';
+
+export const cacheKeys = (layer: number) => `cacheKeys.${layer}`;
+export const cacheValues = (layer: number) => `cacheValues.${layer}`;
+export const newKeys = (layer: number) => `newKeys.${layer}`;
+export const newValues = (layer: number) => `newValues.${layer}`;
+
+/**
+ * Inputs: ids, positions int64 (B, T), cacheMask (B, 1, 1, S), localMask (1, 1, T*G, T), the cache.
+ * Outputs: newKeys.l (B, K, d, T), newValues.l (B, K, T, d).
+ */
+export function prefillGraph(config: ModelConfig, weights: Weights): Graph {
+  const graph = new Graph();
+  const weight = storedWeights(graph, weights);
+  const ids = graph.input('ids', 'int64', ['B', 'T']);
+  const positions = graph.input('positions', 'int64', ['B', 'T']);
+  const rows = mulDims('T', config.heads / config.kvHeads);
+  const localMask = graph.input('localMask', 'float32', [1, 1, rows, 'T']);
+  const cache = cacheInputs(graph, config);
+  decoderStates(
+    config,
+    { ids, ...rotaryAt(config, graph, positions) },
+    {
+      weight,
+      attend(layer, keys, values) {
+        graph.output(newKeys(layer), keys);
+        graph.output(newValues(layer), values);
+        return [cache[layer] as KvSegment, { keys, values, mask: localMask }];
+      },
+    },
+  );
+  return graph;
+}
+
+/**
+ * Samples a chunk. Inputs: ids int64 (B, 1) the last known token, positions int64 (B) its position,
+ * cacheMask, the cache, and those of sampling-graph.ts, of which uniforms (steps, B) sets the number
+ * of tokens. The loop ends early when every row has met a stop token.
+ * Outputs: tokens int64, logprobs, behaviourLogprobs, entropies (n, B, 1) for the n tokens sampled,
+ * newKeys.l (B, K, d, n), newValues.l (B, K, n, d): of the input token and all but the last sampled.
+ */
+export function decodeGraph(config: ModelConfig, weights: Weights): Graph {
+  const graph = new Graph();
+  const weight = storedWeights(graph, weights);
+  const ids = graph.input('ids', 'int64', ['B', 1]);
+  const positions = graph.input('positions', 'int64', ['B']);
+  const sampling = {
+    uniforms: graph.input('uniforms', 'float32', ['steps', 'B']),
+    inverseTemperature: graph.input('inverseTemperature', 'float32', ['B', 1]),
+    greedy: graph.input('greedy', 'bool', ['B', 1]),
+    topP: graph.input('topP', 'float32', ['B', 1]),
+    topK: graph.input('topK', 'int64', ['B', 1]),
+    anyFilter: graph.input('anyFilter', 'bool', []),
+  };
+  const stops = graph.input('stopTokens', 'int64', ['B', 'stops']);
+  const cache = cacheInputs(graph, config);
+  const { kvHeads, headDim } = config;
+  const emptyKeys = ops.zerosFor(positions, [kvHeads, headDim, 0]);
+  const emptyValues = ops.zerosFor(positions, [kvHeads, 0, headDim]);
+
+  const body = new Graph(graph);
+  const iteration = body.input('iteration', 'int64', []);
+  body.input('keepGoing', 'bool', []);
+  const lastIds = body.input('lastIds', 'int64', ['B', 1]);
+  const position = body.input('position', 'int64', ['B']);
+  const stopped = body.input('stopped', 'bool', ['B', 1]);
+  // Declared in the order of `state` below: all keys, then all values.
+  const layers = Array.from({ length: config.layers }, (_, layer) => layer);
+  const chunkKeys = layers.map((layer) =>
+    body.input(`chunkKeys.${layer}`, 'float32', ['B', kvHeads, headDim, 'C']),
+  );
+  const chunkValues = layers.map((layer) =>
+    body.input(`chunkValues.${layer}`, 'float32', ['B', kvHeads, 'C', headDim]),
+  );
+  const grown: { keys: Value; values: Value }[] = [];
+  const states = decoderStates(
+    config,
+    { ids: lastIds, ...rotaryAt(config, graph, ops.unsqueeze(position, [1])) },
+    {
+      weight,
+      attend(layer, keys, values) {
+        const now = {
+          keys: ops.concat([chunkKeys[layer] as Value, keys], 3),
+          values: ops.concat([chunkValues[layer] as Value, values], 2),
+        };
+        grown.push(now);
+        return [cache[layer] as KvSegment, { ...now, mask: null }];
+      },
+    },
+  );
+  const logits = ops.reshape(decoderLogits(config, states, weight), [0, config.vocabulary]); // (B, V)
+  const drawn = sampleTokens(body, logits, iteration, sampling);
+  const hits = ops.equal(drawn.tokens, stops); // (B, stops)
+  const hit = ops.less(
+    ops.scalar(logits, 0.5),
+    ops.reduceMax(ops.cast(hits, 'float32'), [1], true),
+  );
+  const nowStopped = ops.or(stopped, hit);
+  const allStopped = ops.less(
+    ops.scalar(logits, 0.5),
+    ops.reduceMin(ops.cast(nowStopped, 'float32'), [0, 1]),
+  );
+  body.output('continue', ops.not(allStopped));
+  body.output('nextIds', drawn.tokens);
+  body.output('nextPosition', ops.add(position, graph.constant(1, 'int64')));
+  body.output('nextStopped', nowStopped);
+  grown.forEach(({ keys }, layer) => body.output(`grownKeys.${layer}`, keys));
+  grown.forEach(({ values }, layer) => body.output(`grownValues.${layer}`, values));
+  body.output('scanTokens', drawn.tokens);
+  body.output('scanLogprobs', drawn.logprobs);
+  body.output('scanBehaviour', drawn.behaviourLogprobs);
+  body.output('scanEntropies', drawn.entropies);
+
+  const trips = ops.dimension(sampling.uniforms, 0);
+  const column = ops.unsqueeze(positions, [1]);
+  const none = ops.less(column, column); // (B, 1): no row has stopped yet
+  const state = [
+    ids,
+    positions,
+    none,
+    ...layers.map(() => emptyKeys),
+    ...layers.map(() => emptyValues),
+  ];
+  const results = ops.loop(graph, trips, graph.constant(1, 'bool'), state, body);
+  const at = (index: number) => results[index] as Value;
+  layers.forEach((layer) => {
+    graph.output(newKeys(layer), at(3 + layer));
+    graph.output(newValues(layer), at(3 + config.layers + layer));
+  });
+  const scans = 3 + 2 * config.layers;
+  graph.output('tokens', at(scans));
+  graph.output('logprobs', at(scans + 1));
+  graph.output('behaviourLogprobs', at(scans + 2));
+  graph.output('entropies', at(scans + 3));
+  return graph;
+}
+
+function storedWeights(graph: Graph, weights: Weights): (name: string) => Value {
+  const stored = new Map<string, Value>();
+  for (const [name, { shape, data }] of weights) {
+    stored.set(name, graph.initializer(name, shape, data));
+  }
+  return (name) => stored.get(name) as Value;
+}
+
+/** The cache of each layer with one mask for all: 0 where a row has a token, very negative elsewhere. */
+function cacheInputs(graph: Graph, { layers, kvHeads, headDim }: ModelConfig): KvSegment[] {
+  const mask = graph.input('cacheMask', 'float32', ['B', 1, 1, 'S']);
+  return Array.from({ length: layers }, (_, layer) => ({
+    keys: graph.input(cacheKeys(layer), 'float32', ['B', kvHeads, headDim, 'S']),
+    values: graph.input(cacheValues(layer), 'float32', ['B', kvHeads, 'S', headDim]),
+    mask,
+  }));
+}
