@@ -35,8 +35,8 @@ const QUERY_WORDS_MAX = 32;
 /** Words that are in nearly every document or question and so say nothing about either. */
 const STOP_WORDS: ReadonlySet<string> = new Set(
   (
-    'a an and are at by do does for from has have how in is it its name of on s tell that the this ' +
-    'to was were what which who whose with'
+    'a an and are at by do does for from has have how in is it its name of on s tell that the ' +
+    'this to was were what which who whose with'
   ).split(' '),
 );
 

@@ -11,7 +11,7 @@ const OPERATORS = ['+', '-', '*', '/'] as const;
 
 const WORDS: Record<string, string> = { '+': 'plus', '-': 'minus', '*': 'times', '/': 'divide' };
 
-/** A mistaken expression is drawn again until it gives a whole number; then the right one is kept. */
+/** Draws of a mistaken expression that gives a whole number; after that the right one is kept. */
 const TRIES_MAX = 8;
 
 export function mathSteps(

@@ -21,7 +21,7 @@ export type Combination = 'none' | 'sum' | 'difference';
 export interface Chain {
   shape: Shape;
   start: string;
-  /** path: all relations; pair: those up to the second entity; fork: the two neighbour relations. */
+  /** path: all relations; pair: up to the second entity; fork: the two neighbour relations. */
   relations: Relation[];
   combination: Combination;
   /** The number that pair and fork combine; null for a path. */
