@@ -1,0 +1,105 @@
+/**
+ * The text layer of a policy directory: its tokenizer, and the protocol it speaks. The small file
+ * ramify.json names the protocol; without one, a chat template that speaks of <tool_call> means
+ * Hermes. Anything else is refused by name, because guessing would make calls that never parse.
+ */
+import { join } from 'node:path';
+import { AppError } from '../errors.ts';
+import { loadChatTemplate, tokenText } from './chat-template.ts';
+import { HermesProtocol } from './hermes-protocol.ts';
+import { invalidFile, isObject, readOptionalJson } from './policy-files.ts';
+import type { JsonObject } from './policy-files.ts';
+import { FIXED_TAGS, TagProtocol } from './tag-protocol.ts';
+import type { ToolTag } from './tag-protocol.ts';
+import { loadTokenizer } from './tokenizer.ts';
+import type { ByteLevelTokenizer } from './tokenizer.ts';
+import type { Protocol } from './types.ts';
+
+export interface TextLayer {
+  tokenizer: ByteLevelTokenizer;
+  protocol: Protocol;
+}
+
+/** The string argument of the tools that ramify ships; ramify.json may leave these out. */
+const SHIPPED_ARGUMENTS: Readonly<Record<string, string>> = { search: 'query', javascript: 'code' };
+
+/** Throws policy_invalid that names the file at fault. */
+export function loadText(directory: string): TextLayer {
+  const tokenizer = loadTokenizer(directory);
+  const template = loadChatTemplate(directory, tokenizer);
+  const endTokens = readEndTokens(directory, tokenizer);
+  const settings = readOptionalJson(directory, 'ramify.json');
+  const path = join(directory, 'ramify.json');
+  const named = settings?.protocol;
+  if (named === undefined && !template.source.includes('<tool_call>')) {
+    throw invalidFile(
+      directory,
+      'its tool-call protocol is not known: the chat template has no <tool_call>, and no ' +
+        'ramify.json names a protocol (tags, hermes)',
+    );
+  }
+  try {
+    if (named === undefined || named === 'hermes') {
+      return { tokenizer, protocol: new HermesProtocol({ tokenizer, template, endTokens }) };
+    }
+    if (named === 'tags') {
+      const tools = readToolTags(settings?.tools);
+      return { tokenizer, protocol: new TagProtocol({ tokenizer, template, tools, endTokens }) };
+    }
+  } catch (error) {
+    if (error instanceof AppError && error.code !== 'internal') {
+      throw invalidFile(directory, error.message, error);
+    }
+    throw error;
+  }
+  throw invalidFile(path, `protocol ${JSON.stringify(named)} is none of: tags, hermes`);
+}
+
+/**
+ * The tags of a policy from `tools` of ramify.json: objects {name, argument}, or plain names of the
+ * shipped tools. Throws policy_invalid on a name that cannot be a tag.
+ */
+export function readToolTags(tools: unknown): ToolTag[] {
+  if (!Array.isArray(tools)) throw new AppError('policy_invalid', 'tools is not a list');
+  const taken = new Set<string>(FIXED_TAGS);
+  return tools.map((item: unknown) => {
+    const name = isObject(item) ? item.name : item;
+    if (typeof name !== 'string' || !/^[a-z][a-z0-9_]*$/.test(name)) {
+      throw new AppError('policy_invalid', `tools holds ${JSON.stringify(item)}: no tool name`);
+    }
+    if (taken.has(name)) throw new AppError('policy_invalid', `tools: the tag ${name} is taken`);
+    taken.add(name);
+    const argument = isObject(item) ? item.argument : SHIPPED_ARGUMENTS[name];
+    if (typeof argument !== 'string' || argument === '') {
+      throw new AppError('policy_invalid', `tools: ${name} does not name its argument`);
+    }
+    return { name, argument };
+  });
+}
+
+/** eos_token_id of generation_config.json (or config.json) and eos_token of the tokenizer. */
+function readEndTokens(directory: string, tokenizer: ByteLevelTokenizer): number[] {
+  const ends = new Set<number>();
+  for (const file of ['generation_config.json', 'config.json']) {
+    for (const id of idList(readOptionalJson(directory, file), join(directory, file))) ends.add(id);
+  }
+  const config = readOptionalJson(directory, 'tokenizer_config.json');
+  const text = tokenText(config?.eos_token);
+  const id = text === null ? null : tokenizer.tokenId(text);
+  if (id !== null) ends.add(id);
+  if (ends.size === 0) {
+    throw invalidFile(
+      directory,
+      'no end-of-turn token: neither eos_token_id nor eos_token is given',
+    );
+  }
+  return [...ends];
+}
+
+function idList(config: JsonObject | null, path: string): number[] {
+  const value = config?.eos_token_id ?? [];
+  return (Array.isArray(value) ? value : [value]).map((id: unknown) => {
+    if (typeof id === 'number' && Number.isInteger(id) && id >= 0) return id;
+    throw invalidFile(path, `eos_token_id holds ${JSON.stringify(id)}`);
+  });
+}
