@@ -1,0 +1,361 @@
+/**
+ * The server's side of the policy worker. It mirrors just enough (loaded versions, lengths, counts)
+ * to refuse what cannot work at once, and everything else is a message. When the worker dies, what ran
+ * on it fails with `engine_unavailable`, and a new worker loads the same versions.
+ */
+import { Worker } from 'node:worker_threads';
+import { assert, must } from '../assert.ts';
+import { AppError, toAppError } from '../errors.ts';
+import { LIMITS } from '../limits.ts';
+import type { Logger } from '../log.ts';
+import { builtModule } from '../paths.ts';
+import type { OpenOptions, SampleRequest, SampleResult, Sequence } from '../ports.ts';
+import { emptyTokens } from './sampled-tokens.ts';
+import type { EngineStats, PolicyEngine } from './types.ts';
+import type { FromWorker, ToWorker, WireError, WorkerSettings } from './worker-protocol.ts';
+
+export interface PolicyEngineOptions extends WorkerSettings {
+  logger: Logger;
+}
+
+interface PendingCall {
+  resolve(contextTokens: number): void;
+  reject(error: AppError): void;
+}
+
+interface PendingSample {
+  request: SampleRequest;
+  resolve(result: SampleResult): void;
+  reject(error: AppError): void;
+}
+
+interface LoadedVersion {
+  directory: string;
+  contextTokens: number;
+}
+
+/** Starts the worker. Throws engine_unavailable when it does not come up in time. */
+export async function startPolicyEngine(options: PolicyEngineOptions): Promise<PolicyEngine> {
+  const engine = new WorkerEngine(options);
+  await engine.start();
+  return engine;
+}
+
+class WorkerEngine implements PolicyEngine {
+  private readonly options: PolicyEngineOptions;
+  private readonly versions = new Map<number, LoadedVersion>();
+  private readonly calls = new Map<number, PendingCall>();
+  private readonly samples = new Map<number, PendingSample>();
+  private worker: Worker | null = null;
+  private state: EngineStats['state'] = 'starting';
+  /** Counts workers: a sequence of a dead one is recognised by its epoch. */
+  private epoch = 0;
+  private nextId = 1;
+  private openSequences = 0;
+
+  constructor(options: PolicyEngineOptions) {
+    this.options = options;
+  }
+
+  get contextTokens(): number {
+    const windows = [...this.versions.values()].map((version) => version.contextTokens);
+    return windows.length > 0 ? Math.min(...windows) : 0;
+  }
+
+  async start(): Promise<void> {
+    this.state = 'starting';
+    this.epoch++;
+    this.openSequences = 0;
+    const { device, threads } = this.options;
+    const worker = new Worker(builtModule(import.meta.url, './worker.ts'), {
+      workerData: { device, threads } satisfies WorkerSettings,
+      name: 'ramify-policy',
+    });
+    this.worker = worker;
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        void worker.terminate();
+        reject(new AppError('engine_unavailable', 'the policy worker did not start in time'));
+      }, LIMITS.workerStartTimeoutMs);
+      worker.once('message', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+      worker.once('error', (error) => {
+        clearTimeout(timer);
+        reject(new AppError('engine_unavailable', error.message, { cause: error }));
+      });
+    });
+    worker.on('message', (message: FromWorker) => this.receive(message));
+    worker.on('error', (error) =>
+      this.options.logger.error({ err: error }, 'the policy worker failed'),
+    );
+    worker.on('exit', (code) => this.exited(worker, code));
+    for (const [version, loaded] of this.versions) {
+      await this.call({ type: 'load', call: this.nextId++, version, directory: loaded.directory });
+    }
+    this.state = 'ready';
+  }
+
+  async load(version: number, directory: string): Promise<void> {
+    const call = this.nextId++;
+    const contextTokens = await this.call({ type: 'load', call, version, directory });
+    this.versions.set(version, { directory, contextTokens });
+  }
+
+  async unload(version: number): Promise<void> {
+    if (!this.versions.delete(version)) return;
+    await this.call({ type: 'unload', call: this.nextId++, version });
+  }
+
+  open({ policyVersion, priority = 'live' }: OpenOptions): Sequence {
+    const version = this.versions.get(policyVersion);
+    if (version === undefined) {
+      throw new AppError('model_not_found', `policy version ${policyVersion} is not loaded`);
+    }
+    const id = this.claimSequence();
+    this.send({ type: 'open', sequence: id, version: policyVersion, priority });
+    return new RemoteSequence(this, this.epoch, id, policyVersion, version.contextTokens, 0);
+  }
+
+  stats(): EngineStats {
+    const running = Math.min(this.samples.size, LIMITS.batchRowsMax);
+    return {
+      state: this.state,
+      versions: [...this.versions.keys()],
+      openSequences: this.openSequences,
+      queued: this.samples.size - running,
+      running,
+    };
+  }
+
+  async stop(): Promise<void> {
+    if (this.worker === null || this.state === 'stopped') return;
+    this.state = 'stopping';
+    const worker = this.worker;
+    this.rejectSamples('the server is stopping');
+    const asked = this.call({ type: 'stop', call: this.nextId++ }).catch(() => 0);
+    const timeout = new Promise((resolve) => {
+      setTimeout(resolve, LIMITS.workerStopTimeoutMs).unref();
+    });
+    await Promise.race([asked, timeout]);
+    await worker.terminate();
+    this.state = 'stopped';
+    this.worker = null;
+  }
+
+  /** @internal A sequence number, or queue_full. */
+  claimSequence(): number {
+    if (this.state !== 'ready') {
+      throw new AppError('engine_unavailable', `the policy worker is ${this.state}`, {
+        retryAfterS: LIMITS.retryAfterS,
+      });
+    }
+    if (this.openSequences >= LIMITS.sequencesMax) {
+      throw new AppError('queue_full', `${this.openSequences} conversations are open already`, {
+        retryAfterS: LIMITS.retryAfterS,
+      });
+    }
+    this.openSequences++;
+    return this.nextId++;
+  }
+
+  /** @internal */
+  releaseSequence(epoch: number, id: number): void {
+    if (epoch !== this.epoch || this.state === 'stopped') return;
+    this.openSequences--;
+    this.send({ type: 'close', sequence: id });
+  }
+
+  /** @internal Sends on behalf of a sequence, unless its worker is gone. */
+  sendFor(epoch: number, message: ToWorker): void {
+    if (epoch !== this.epoch || this.worker === null) {
+      throw new AppError('engine_unavailable', 'the policy worker of this conversation is gone', {
+        retryAfterS: LIMITS.retryAfterS,
+      });
+    }
+    this.send(message);
+  }
+
+  /** @internal */
+  sample(epoch: number, sequence: number, request: SampleRequest): Promise<SampleResult> {
+    const waiting = this.samples.size - LIMITS.batchRowsMax;
+    if (waiting >= LIMITS.sampleQueueMax) {
+      throw new AppError('queue_full', `${waiting} requests wait already`, {
+        retryAfterS: LIMITS.retryAfterS,
+      });
+    }
+    const id = this.nextId++;
+    const { maxTokens, sampling, stopTokens, signal } = request;
+    this.sendFor(epoch, {
+      type: 'sample',
+      sequence,
+      sample: id,
+      maxTokens,
+      sampling,
+      stopTokens,
+      streamed: request.onTokens !== undefined,
+    });
+    return new Promise<SampleResult>((resolve, reject) => {
+      const cancel = () => {
+        if (epoch === this.epoch) this.send({ type: 'cancel', sample: id });
+      };
+      const timer = setTimeout(() => {
+        cancel();
+        const limit = `${LIMITS.sampleTimeoutMs} ms`;
+        this.settle(id)?.reject(new AppError('request_timeout', `no answer within ${limit}`));
+      }, LIMITS.sampleTimeoutMs);
+      const done = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', cancel);
+      };
+      this.samples.set(id, {
+        request,
+        resolve: (result) => (done(), resolve(result)),
+        reject: (error) => (done(), reject(error)),
+      });
+      signal?.addEventListener('abort', cancel);
+    });
+  }
+
+  private call(message: Extract<ToWorker, { call: number }>): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.calls.set(message.call, { resolve, reject });
+      this.send(message);
+    });
+  }
+
+  private send(message: ToWorker): void {
+    this.worker?.postMessage(message);
+  }
+
+  private receive(message: FromWorker): void {
+    if (message.type === 'tokens') {
+      this.samples.get(message.sample)?.request.onTokens?.(message.piece);
+    } else if (message.type === 'sampled') {
+      this.settle(message.sample)?.resolve(message.result);
+    } else if (message.type === 'failed') {
+      this.settle(message.sample)?.reject(fromWire(message.error));
+    } else if (message.type === 'done') {
+      const call = must(this.calls.get(message.call), 'pending call');
+      this.calls.delete(message.call);
+      if (message.error === null) call.resolve(message.contextTokens);
+      else call.reject(fromWire(message.error));
+    }
+  }
+
+  private settle(id: number): PendingSample | undefined {
+    const sample = this.samples.get(id);
+    this.samples.delete(id);
+    return sample;
+  }
+
+  private exited(worker: Worker, code: number): void {
+    if (worker !== this.worker || this.state === 'stopping' || this.state === 'stopped') return;
+    this.options.logger.error({ code }, 'the policy worker stopped; starting a new one');
+    this.rejectSamples('the policy worker stopped');
+    const error = new AppError('engine_unavailable', 'the policy worker stopped');
+    for (const call of this.calls.values()) call.reject(error);
+    this.calls.clear();
+    this.start().catch((thrown: unknown) => {
+      this.state = 'stopped';
+      this.options.logger.error({ err: toAppError(thrown) }, 'the policy worker did not restart');
+    });
+  }
+
+  private rejectSamples(reason: string): void {
+    const error = new AppError('engine_unavailable', reason, { retryAfterS: LIMITS.retryAfterS });
+    for (const sample of [...this.samples.values()]) sample.reject(error);
+    this.samples.clear();
+  }
+}
+
+class RemoteSequence implements Sequence {
+  readonly policyVersion: number;
+  private readonly engine: WorkerEngine;
+  private readonly epoch: number;
+  private readonly id: number;
+  private readonly window: number;
+  private held: number;
+  private state: 'idle' | 'sampling' | 'closed' = 'idle';
+
+  constructor(
+    engine: WorkerEngine,
+    epoch: number,
+    id: number,
+    policyVersion: number,
+    window: number,
+    held: number,
+  ) {
+    this.engine = engine;
+    this.epoch = epoch;
+    this.id = id;
+    this.policyVersion = policyVersion;
+    this.window = window;
+    this.held = held;
+  }
+
+  get length(): number {
+    return this.held;
+  }
+
+  append(tokens: Uint32Array | readonly number[]): void {
+    this.requireIdle('append');
+    const length = this.held + tokens.length;
+    if (length >= this.window) {
+      throw new AppError(
+        'context_length_exceeded',
+        `${length} tokens do not fit the context window of ${this.window} with room for an answer`,
+      );
+    }
+    const message = {
+      type: 'append',
+      sequence: this.id,
+      tokens: Uint32Array.from(tokens),
+    } as const;
+    this.engine.sendFor(this.epoch, message);
+    this.held = length;
+  }
+
+  async sample(request: SampleRequest): Promise<SampleResult> {
+    this.requireIdle('sample');
+    if (request.signal?.aborted) return { ...emptyTokens(), finish: 'cancelled' };
+    this.state = 'sampling';
+    try {
+      const result = await this.engine.sample(this.epoch, this.id, request);
+      this.held += result.tokens.length;
+      return result;
+    } finally {
+      if (this.state === 'sampling') this.state = 'idle';
+    }
+  }
+
+  truncate(length: number): void {
+    this.requireIdle('truncate');
+    this.engine.sendFor(this.epoch, { type: 'truncate', sequence: this.id, length });
+    this.held = length;
+  }
+
+  fork(length: number): Sequence {
+    this.requireIdle('fork');
+    const id = this.engine.claimSequence();
+    this.engine.sendFor(this.epoch, { type: 'fork', sequence: id, from: this.id, length });
+    const { policyVersion, window } = this;
+    return new RemoteSequence(this.engine, this.epoch, id, policyVersion, window, length);
+  }
+
+  close(): void {
+    if (this.state === 'closed') return;
+    assert(this.state === 'idle', 'close: the sequence is sampling');
+    this.state = 'closed';
+    this.engine.releaseSequence(this.epoch, this.id);
+  }
+
+  private requireIdle(what: string): void {
+    assert(this.state === 'idle', `${what}: the sequence is ${this.state}`);
+  }
+}
+
+function fromWire({ code, message }: WireError): AppError {
+  return new AppError(code, message, { retryAfterS: LIMITS.retryAfterS });
+}

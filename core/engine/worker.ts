@@ -1,0 +1,100 @@
+/**
+ * The policy worker: a thread around a LocalEngine, because `session.run` holds its thread until a
+ * chunk is done. It only translates messages; worker-protocol.ts has the rules.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { assert, must, unreachable } from '../assert.ts';
+import { toAppError } from '../errors.ts';
+import { LIMITS } from '../limits.ts';
+import { loadPolicyModel } from '../model/policy-directory.ts';
+import type { Sequence } from '../ports.ts';
+import { LocalEngine } from './local-engine.ts';
+import type { FromWorker, ToWorker, WireError, WorkerSettings } from './worker-protocol.ts';
+
+const port = parentPort;
+assert(port !== null, 'worker.ts runs in a worker thread only');
+
+const engine = new LocalEngine({
+  ...(workerData as WorkerSettings),
+  // The client refuses beyond the bounds; a closing sequence may still be on its way here.
+  sequencesMax: 2 * LIMITS.sequencesMax,
+  queueMax: 2 * LIMITS.sampleQueueMax,
+});
+const sequences = new Map<number, Sequence>();
+const samples = new Map<number, AbortController>();
+
+const post = (message: FromWorker): void => port.postMessage(message);
+const sequenceOf = (id: number): Sequence => must(sequences.get(id), `sequence ${id}`);
+
+port.on('message', handle);
+post({ type: 'ready' });
+
+function handle(message: ToWorker): void {
+  switch (message.type) {
+    case 'load':
+      return answer(message.call, async () => {
+        const model = loadPolicyModel(message.directory);
+        await engine.load(message.version, model);
+        return model.config.contextTokens;
+      });
+    case 'unload':
+      return answer(message.call, () => engine.unload(message.version));
+    case 'stop':
+      for (const abort of samples.values()) abort.abort();
+      return answer(message.call, () => engine.close());
+    case 'open': {
+      const { sequence, version: policyVersion, priority } = message;
+      sequences.set(sequence, engine.open({ policyVersion, priority }));
+      return;
+    }
+    case 'append':
+      return sequenceOf(message.sequence).append(message.tokens);
+    case 'truncate':
+      return sequenceOf(message.sequence).truncate(message.length);
+    case 'fork':
+      sequences.set(message.sequence, sequenceOf(message.from).fork(message.length));
+      return;
+    case 'close':
+      sequenceOf(message.sequence).close();
+      sequences.delete(message.sequence);
+      return;
+    case 'sample':
+      return sample(message);
+    case 'cancel':
+      samples.get(message.sample)?.abort();
+      return;
+    default:
+      unreachable(message, 'worker message');
+  }
+}
+
+function answer(call: number, work: () => Promise<number | void>): void {
+  work().then(
+    (contextTokens) => post({ type: 'done', call, error: null, contextTokens: contextTokens ?? 0 }),
+    (thrown: unknown) => post({ type: 'done', call, error: wireError(thrown), contextTokens: 0 }),
+  );
+}
+
+function sample(message: Extract<ToWorker, { type: 'sample' }>): void {
+  const { sample: id, maxTokens, sampling, stopTokens, streamed } = message;
+  const abort = new AbortController();
+  samples.set(id, abort);
+  sequenceOf(message.sequence)
+    .sample({
+      maxTokens,
+      sampling,
+      stopTokens,
+      signal: abort.signal,
+      ...(streamed && { onTokens: (piece) => post({ type: 'tokens', sample: id, piece }) }),
+    })
+    .then(
+      (result) => post({ type: 'sampled', sample: id, result }),
+      (thrown: unknown) => post({ type: 'failed', sample: id, error: wireError(thrown) }),
+    )
+    .finally(() => samples.delete(id));
+}
+
+function wireError(thrown: unknown): WireError {
+  const { code, message } = toAppError(thrown);
+  return { code, message };
+}
