@@ -42,7 +42,7 @@ describe('TaskDeck', () => {
   });
 
   it('refuses to deal from nothing', () => {
-    expect(() => new TaskDeck([], 1)).toThrow('no task to train on');
+    expect(() => new TaskDeck([], 1)).toThrow('no tasks to draw from');
   });
 });
 

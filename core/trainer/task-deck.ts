@@ -13,7 +13,8 @@ export class TaskDeck {
 
   /** Throws invalid_request when there is no task. */
   constructor(tasks: readonly Task[], seed: number) {
-    if (tasks.length === 0) throw new AppError('invalid_request', 'there is no task to train on');
+    if (tasks.length === 0)
+      throw new AppError('invalid_request', 'there are no tasks to draw from');
     const byFamily = new Map<string, Task[]>();
     for (const task of tasks) {
       byFamily.set(task.family, [...(byFamily.get(task.family) ?? []), task]);

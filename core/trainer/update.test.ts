@@ -1,0 +1,141 @@
+/** One policy update: what is dropped, how mini-batches are cut, and that it goes the right way. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { groupAdvantages, isZeroVariance } from '../arpo/advantage.ts';
+import { tokenObjective } from '../arpo/loss.ts';
+import type { RolloutGroup } from '../arpo/rollout.ts';
+import { rolloutGroups } from '../arpo/rollout.ts';
+import { parseSettings } from '../arpo/settings.ts';
+import { trainRows } from '../arpo/train-rows.ts';
+import type { TrainRow, Weights } from '../model/types.ts';
+import { initAdamW } from './adamw.ts';
+import { createBigramSampler, createBigramSession, tableOf } from './testing/bigram-policy.ts';
+import type { ColourSetting } from './testing/colour-task.ts';
+import { colourTasks, createColourSetting } from './testing/colour-task.ts';
+import { miniBatches, updatePolicy } from './update.ts';
+
+let setting: ColourSetting;
+let groups: RolloutGroup[];
+beforeAll(async () => {
+  setting = createColourSetting();
+  groups = await rolloutGroups({
+    sampler: createBigramSampler(setting.config, setting.freshWeights()),
+    context: setting.context,
+    tasks: colourTasks('red', 8),
+    settings: parseSettings('grpo', { groupSize: 6, maxTokens: 40 }),
+    seed: 5,
+    runId: null,
+    version: 1,
+    source: 'rollout',
+  });
+});
+afterAll(() => setting.remove());
+
+const rewards = (group: RolloutGroup): number[] => group.trajectories.map(({ reward }) => reward);
+
+/** A group all of whose rewards are equal. */
+const dull = (group: RolloutGroup): RolloutGroup => ({
+  ...group,
+  trajectories: group.trajectories.map((trajectory) => ({ ...trajectory, reward: 1 })),
+});
+
+async function update(
+  some: readonly RolloutGroup[],
+  overrides: Record<string, unknown>,
+): Promise<{ weights: Weights; figures: Record<string, number>; updates: number }> {
+  const weights = setting.freshWeights();
+  const session = createBigramSession(setting.config, weights);
+  const optimiser = initAdamW(weights);
+  const settings = parseSettings('grpo', { groupSize: 6, promptsPerStep: 8, ...overrides });
+  const figures = await updatePolicy(some, { session, optimiser, settings, tokenBudget: 300 });
+  return { weights, figures, updates: optimiser.step };
+}
+
+describe('miniBatches', () => {
+  const options = { miniBatches: 3, normalise: 'std' as const };
+
+  it('holds whole groups, each once, without those that teach nothing', () => {
+    const mixed = groups.map((group, i) => (i % 4 === 0 ? dull(group) : group));
+    const kept = mixed.filter((group) => !isZeroVariance(rewards(group)));
+    const expected = kept.map((group) => trainRows(group, groupAdvantages(rewards(group), 'std')));
+    const batches = miniBatches(mixed, options);
+    expect(batches.length).toBe(3);
+    expect(batches.flat()).toEqual(expected.flat());
+    for (const batch of batches) expect(batch.length % 6).toBe(0);
+  });
+
+  it('makes fewer when there are fewer groups, and none of nothing', () => {
+    expect(miniBatches(groups.slice(0, 1), options).length).toBeLessThanOrEqual(1);
+    expect(miniBatches(groups.map(dull), options)).toEqual([]);
+  });
+});
+
+describe('updatePolicy', () => {
+  it('makes answers with a better reward likelier, and worse ones less likely', async () => {
+    const { weights } = await update(groups, { learningRate: 0.01, warmupSteps: 0 });
+    const before = createBigramSession(setting.config, setting.freshWeights());
+    const after = createBigramSession(setting.config, weights);
+    const rows = miniBatches(groups, { miniBatches: 1, normalise: 'std' }).flat();
+    const loss = { epsLow: 0.2, epsHigh: 0.2, dualClip: 3, weightSum: 1 };
+    const [old, now] = [
+      await before.lossAndGradients(rows, loss),
+      await after.lossAndGradients(rows, loss),
+    ];
+    expect(now.loss).toBeLessThan(old.loss);
+  });
+
+  it('leaves the weights alone when no group teaches anything, and says so', async () => {
+    const { weights, figures, updates } = await update(groups.map(dull), {});
+    expect(figures).toEqual({ zero_variance_share: 1, tokens_trained: 0 });
+    expect(updates).toBe(0);
+    expect(tableOf(weights)).toEqual(tableOf(setting.freshWeights()));
+  });
+
+  it('makes one optimiser update a mini-batch, with one warm-up over training steps', async () => {
+    const one = await update(groups, { learningRate: 0.1, warmupSteps: 4 });
+    expect(one.updates).toBe(1);
+    expect(one.figures['learning_rate']).toBeCloseTo(0.025, 12);
+    const four = await update(groups, { learningRate: 0.1, warmupSteps: 4, miniBatches: 4 });
+    expect(four.updates).toBe(4);
+    // The last mini-batch of the first of four warm-up steps is as warm as that whole step.
+    expect(four.figures['learning_rate']).toBeCloseTo(0.025, 12);
+  });
+
+  it('reports clip share and KL of later mini-batches against the recorded tokens', async () => {
+    const settings = { learningRate: 1, warmupSteps: 0, miniBatches: 2 };
+    const { figures } = await update(groups, settings);
+    const [first, second] = miniBatches(groups, { miniBatches: 2, normalise: 'std' });
+    // The state that the second mini-batch meets: one update on the first alone.
+    const weights = setting.freshWeights();
+    const session = createBigramSession(setting.config, weights);
+    const half = groups.filter((group) => !isZeroVariance(rewards(group)));
+    const alone = half.slice(0, Math.floor(half.length / 2));
+    await updatePolicy(alone, {
+      session,
+      optimiser: initAdamW(weights),
+      settings: parseSettings('grpo', { ...settings, miniBatches: 1, groupSize: 6 }),
+      tokenBudget: 300,
+    });
+    const scored = await session.score((second as TrainRow[]).map((row) => row.tokens));
+    const clip = { epsLow: 0.2, epsHigh: 0.2, dualClip: 3 };
+    let kl = 0;
+    let clipped = 0;
+    (second as TrainRow[]).forEach((row, i) => {
+      row.weights.forEach((weight, t) => {
+        if (weight === 0) return;
+        const logp = scored.logprobs[i]?.[t] as number;
+        const old = row.oldLogprobs[t] as number;
+        kl += Math.exp(logp - old) - 1 - (logp - old);
+        const { gradient } = tokenObjective(logp, old, row.advantages[t] as number, clip);
+        if (gradient === 0 && row.advantages[t] !== 0) clipped++;
+      });
+    });
+    const tokens = [...(first as TrainRow[]), ...(second as TrainRow[])].reduce(
+      (sum, row) => sum + row.weights.filter((weight) => weight > 0).length,
+      0,
+    );
+    expect(clipped).toBeGreaterThan(0);
+    expect(figures['clip_share']).toBeCloseTo(clipped / tokens, 6);
+    expect(figures['approx_kl']).toBeCloseTo(kl / tokens, 4);
+    expect(figures['tokens_trained']).toBe(tokens);
+  });
+});
