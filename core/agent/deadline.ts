@@ -9,6 +9,7 @@ export class Deadline {
   private readonly timer: NodeJS.Timeout;
   private readonly parent: AbortSignal | undefined;
   private timedOut = false;
+  private firstFailure: { thrown: unknown } | null = null;
 
   /** Starts the clock: `ms` from now, or when `parent` aborts. */
   constructor(parent: AbortSignal | undefined, ms: number) {
@@ -27,8 +28,18 @@ export class Deadline {
     return this.timedOut;
   }
 
-  /** Aborts the work below, without blaming the clock. */
-  readonly abort = (): void => this.controller.abort();
+  /** What `fail` was first called with; null when nothing failed. */
+  get failure(): { thrown: unknown } | null {
+    return this.firstFailure;
+  }
+
+  /** Aborts all work under this deadline because a part of it failed; the first cause is kept. */
+  readonly fail = (thrown: unknown): void => {
+    this.firstFailure ??= { thrown };
+    this.controller.abort();
+  };
+
+  private readonly abort = (): void => this.controller.abort();
 
   /** Lets go of the timer and the parent. Call it in a `finally`. */
   close(): void {

@@ -59,7 +59,7 @@ export class Episode {
   pendingCalls: ToolCallRequest[] = [];
   endReason: EndReason | null = null;
   answer: string | null = null;
-  /** Why a step could not be understood; null when every step could. */
+  /** Why the last step, which came to its own end, could not be understood; else null. */
   malformed: string | null = null;
   /** Tool calls answered on this path. */
   toolCalls: number;
@@ -251,7 +251,8 @@ export class Episode {
   private understand(parsed: ParsedStep, result: SampleResult): void {
     const whole = result.finish === 'stop';
     if (parsed.malformed !== null) {
-      this.malformed = parsed.malformed;
+      // A cut step is mostly malformed too, but the limit is what ended it.
+      if (whole) this.malformed = parsed.malformed;
       this.end(whole ? 'stop' : cutReason(result));
     } else if (parsed.calls.length > 0 && result.finish !== 'context') {
       // A whole call counts even if the token budget ended right after it: a client can run it.

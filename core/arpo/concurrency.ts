@@ -6,13 +6,13 @@
 
 /**
  * Maps `items` with at most `limit` running; results keep the order of the items. `onError` is called
- * once, at the first failure, to abort the others.
+ * once, with the first failure, to abort the others.
  */
 export async function mapBounded<T, R>(
   items: readonly T[],
   limit: number,
   work: (item: T, index: number) => Promise<R>,
-  onError: () => void,
+  onError: (thrown: unknown) => void,
 ): Promise<R[]> {
   const results = new Array<R>(items.length);
   let next = 0;
@@ -25,7 +25,7 @@ export async function mapBounded<T, R>(
       } catch (thrown) {
         if (failure === null) {
           failure = { thrown };
-          onError();
+          onError(thrown);
         }
       }
     }

@@ -54,7 +54,7 @@ export async function evaluateTasks(options: EvaluateOptions): Promise<Evaluated
       options.tasks,
       LIMITS.batchRowsMax,
       (task, index) => evaluateTask(options, task, index, deadline),
-      deadline.abort,
+      deadline.fail,
     );
   } finally {
     deadline.close();

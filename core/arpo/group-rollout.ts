@@ -168,7 +168,7 @@ export class GroupRollout {
     members: readonly Member[],
     work: (member: Member) => Promise<void>,
   ): Promise<void> {
-    await mapBounded(members, members.length, work, this.deadline.abort);
+    await mapBounded(members, members.length, work, this.deadline.fail);
     throwIfAborted(this.deadline, 'rollouts');
   }
 

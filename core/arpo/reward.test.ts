@@ -16,6 +16,15 @@ describe('verify', () => {
     expect(exact('hague netherlands')).toBe(0);
   });
 
+  it('a text that normalisation empties is compared as it stands', () => {
+    for (const verifier of ['qa-f1', 'exact', 'math'] as const) {
+      expect(verify({ verifier, truths: ['A'] }, ' a')).toBe(1);
+      expect(verify({ verifier, truths: ['A'] }, 'the')).toBe(0);
+      expect(verify({ verifier, truths: ['A'] }, '')).toBe(0);
+      expect(verify({ verifier, truths: ['x'] }, '!')).toBe(0);
+    }
+  });
+
   it('math compares numbers, or texts where the truth is none', () => {
     const math = (answer: string, truth: string) =>
       verify({ verifier: 'math', truths: [truth] }, answer);

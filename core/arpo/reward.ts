@@ -42,10 +42,19 @@ export function verify(task: Pick<Task, 'verifier' | 'truths'>, answer: string):
 
 const VERIFIERS: Record<Task['verifier'], (answer: string, truth: string) => number> = {
   'qa-f1': f1,
-  exact: (answer, truth) => Number(normalise(answer) === normalise(truth)),
-  math: (answer, truth) =>
-    Number(sameQuantity(answer, truth) ?? normalise(answer) === normalise(truth)),
+  exact: (answer, truth) => Number(sameText(answer, truth)),
+  math: (answer, truth) => Number(sameQuantity(answer, truth) ?? sameText(answer, truth)),
 };
+
+/**
+ * Equal after normalisation. A text of articles or punctuation only ("A", "+") normalises to nothing;
+ * there the plain texts are compared, or any such answer would match any such truth.
+ */
+function sameText(answer: string, truth: string): boolean {
+  const said = normalise(answer);
+  if (said !== normalise(truth)) return false;
+  return said !== '' || answer.trim().toLowerCase() === truth.trim().toLowerCase();
+}
 
 /** These must be equal as a whole: sharing a word with them means nothing. */
 const CLOSED_ANSWERS = new Set(['yes', 'no', 'noanswer']);
@@ -54,7 +63,8 @@ const CLOSED_ANSWERS = new Set(['yes', 'no', 'noanswer']);
 export function f1(prediction: string, truth: string): number {
   const [said, right] = [normalise(prediction), normalise(truth)];
   if (said !== right && (CLOSED_ANSWERS.has(said) || CLOSED_ANSWERS.has(right))) return 0;
-  const [saidWords, rightWords] = [words(said), words(right)];
+  if (said === '' || right === '') return Number(sameText(prediction, truth));
+  const [saidWords, rightWords] = [said.split(' '), right.split(' ')];
   const left = new Map<string, number>();
   for (const word of rightWords) left.set(word, (left.get(word) ?? 0) + 1);
   let common = 0;
@@ -80,8 +90,4 @@ export function normalise(text: string): string {
     .split(/\s+/)
     .filter((word) => word !== '')
     .join(' ');
-}
-
-function words(normalised: string): string[] {
-  return normalised === '' ? [] : normalised.split(' ');
 }

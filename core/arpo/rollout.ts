@@ -54,7 +54,7 @@ export async function rolloutGroups(options: RolloutOptions): Promise<RolloutGro
       options.tasks,
       groupsAtOnce,
       (task, index) => new GroupRollout(options, task, index, deadline).run(),
-      deadline.abort,
+      deadline.fail,
     );
   } finally {
     deadline.close();

@@ -2,7 +2,7 @@
  * What training rollouts and held-out evaluation share: a task's prompt, one turn of its episode, and
  * the scored trajectory that comes out. Everything random is keyed, nothing depends on the batch.
  */
-import { AppError } from '../errors.ts';
+import { AppError, toAppError } from '../errors.ts';
 import { mix } from '../prng.ts';
 import { Episode, type TrajectoryMeta } from '../agent/episode.ts';
 import { judge, type Judgement } from './reward.ts';
@@ -118,9 +118,13 @@ export function scoreEpisode(
   return { ...judgement, steps, record, formatError, answer };
 }
 
-/** Throws when the work was cancelled or took too long; a half-made group is of no use. */
+/**
+ * Throws when the work failed elsewhere (with that cause), was cancelled or took too long; a half-made
+ * group is of no use.
+ */
 export function throwIfAborted(deadline: Deadline, what: string): void {
   if (!deadline.signal.aborted) return;
+  if (deadline.failure !== null) throw toAppError(deadline.failure.thrown);
   if (deadline.expired) throw new AppError('request_timeout', `${what} took longer than its limit`);
   throw new AppError('request_cancelled', `${what}: cancelled`);
 }

@@ -1,0 +1,193 @@
+/** Live runs on a table-driven policy: refusals, server tools, client tools, failures, time. */
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { AppError } from '../errors.ts';
+import { LIMITS } from '../limits.ts';
+import {
+  FunctionTools,
+  TableSampler,
+  echoTools,
+  tableContext,
+  tableWith,
+  type TableSamplerOptions,
+} from '../../test/support/table-policy.ts';
+import { runAgent } from './run-agent.ts';
+import type { AgentRequest } from './types.ts';
+
+const SEARCH_THEN_ANSWER = tableWith({
+  '</user>|<think>': { a: 1 },
+  '<think>|a': { '</think>': 1 },
+  '</think>': { '<search>': 1 },
+  '<search>': { a: 1 },
+  '</result>': { '<think>': 1 },
+  '</result>|<think>': { b: 1 },
+  '<think>|b': { '</think>': 1 },
+  'b|</think>': { '<answer>': 1 },
+  '\\boxed{': { b: 1 },
+});
+const SEARCH_FOREVER = tableWith({ '</think>': { '<search>': 1 }, '<search>': { a: 1 } });
+const CLIENT_LOOKUP = { name: 'lookup', description: 'l', parameters: { type: 'object' } };
+
+function setUp(sampler: TableSamplerOptions = {}, tools = echoTools()) {
+  const engine = new TableSampler({ table: SEARCH_THEN_ANSWER, ...sampler });
+  const context = tableContext(tools);
+  const run = (changes: Partial<AgentRequest> = {}) =>
+    runAgent(context, {
+      sequence: engine.open({ policyVersion: 5 }),
+      messages: [{ role: 'user', content: 'who?' }],
+      toolNames: ['search'],
+      limits: { maxToolCalls: 3, maxTokens: 100 },
+      sampling: { temperature: 1, topP: 1, topK: 0, seed: 1 },
+      source: 'live',
+      conversationId: 'conv_1',
+      taskId: null,
+      ...changes,
+    });
+  return { engine, tools, run };
+}
+
+async function refused(run: Promise<unknown>): Promise<AppError> {
+  const error: unknown = await run.then(
+    () => null,
+    (thrown: unknown) => thrown,
+  );
+  expect(error).toBeInstanceOf(AppError);
+  return error as AppError;
+}
+
+afterEach(() => vi.useRealTimers());
+
+describe('runAgent', () => {
+  it('searches, answers, and returns everything to log', async () => {
+    const { run, engine } = setUp();
+    const onStep = vi.fn();
+    const outcome = await run({ onStep });
+    expect(outcome).toMatchObject({
+      answer: 'b',
+      endReason: 'answer',
+      formatOk: true,
+      pendingCalls: [],
+      error: null,
+      promptTokens: 6,
+    });
+    expect(outcome.steps.map((step) => step.kind)).toEqual(['prompt', 'policy', 'tool', 'policy']);
+    expect(onStep.mock.calls.map(([step]) => step)).toEqual(outcome.steps);
+    expect(outcome.log.steps).toEqual(outcome.steps);
+    expect(outcome.log.trajectories?.[0]).toMatchObject({
+      id: outcome.trajectoryId,
+      leafStepId: outcome.steps.at(-1)?.id,
+      conversationId: 'conv_1',
+      policyVersion: 5,
+      status: 'completed',
+      toolCalls: 1,
+      sampledTokens: outcome.sampledTokens,
+      reward: null,
+    });
+    expect(engine.openSequences).toBe(0);
+  });
+
+  it('refuses before work: unknown tool, a name twice, a prompt beyond the window', async () => {
+    const { run, engine } = setUp({ contextTokens: 40 });
+    expect(await refused(run({ toolNames: ['fly'] }))).toMatchObject({ code: 'unknown_tool' });
+    const twice = await refused(run({ toolNames: ['lookup'], clientTools: [CLIENT_LOOKUP] }));
+    expect(twice).toMatchObject({ code: 'invalid_request', param: 'tools' });
+    const long = [{ role: 'user' as const, content: 'x'.repeat(50) }];
+    const overflow = await refused(run({ messages: long }));
+    expect(overflow.code).toBe('context_length_exceeded');
+    expect(overflow.message).toMatch(/52 .* 40/);
+    const asked = await refused(run({ contextTokens: 40 }));
+    expect(asked.code).toBe('context_length_exceeded');
+    expect(asked.message).toMatch(/6 tokens; with 100 .* 40/);
+    expect(engine).toMatchObject({ openSequences: 0, sampleCalls: 0 });
+  });
+
+  it('refuses a prompt that leaves no room for a single token', async () => {
+    const { run } = setUp({ contextTokens: 6 });
+    const error = await refused(run());
+    expect(error).toMatchObject({ code: 'context_length_exceeded', param: 'messages' });
+  });
+
+  it('hands a call of a client tool to the client', async () => {
+    const { run, tools } = setUp();
+    const search = { ...CLIENT_LOOKUP, name: 'search' };
+    const outcome = await run({ toolNames: [], clientTools: [search] });
+    expect(outcome).toMatchObject({ endReason: 'tool_calls', answer: null, formatOk: true });
+    expect(outcome.pendingCalls).toEqual([
+      { id: expect.stringMatching(/^call_/), name: 'search', arguments: '{"query":"a"}' },
+    ]);
+    expect(outcome.steps).toHaveLength(2);
+    expect(tools.calls).toEqual([]);
+  });
+
+  it('a whole client call counts even where the token budget ends with it', async () => {
+    const { run } = setUp();
+    const search = { ...CLIENT_LOOKUP, name: 'search' };
+    const limits = { maxToolCalls: 0, maxTokens: 6 };
+    const whole = await run({ toolNames: [], clientTools: [search], limits });
+    expect(whole.steps.at(-1)?.text).toBe('<think>a</think><search>a</search>');
+    expect(whole.endReason).toBe('tool_calls');
+    const cut = await run({
+      toolNames: [],
+      clientTools: [search],
+      limits: { ...limits, maxTokens: 5 },
+    });
+    expect(cut).toMatchObject({ endReason: 'max_tokens', pendingCalls: [], formatOk: false });
+  });
+
+  it('a call of a tool that this run does not offer is answered, not run', async () => {
+    const { run, tools } = setUp();
+    const outcome = await run({ toolNames: ['lookup'] });
+    expect(outcome.endReason).toBe('answer');
+    expect(outcome.steps[2]?.toolCall?.error).toBe('unknown_tool');
+    expect(tools.calls).toEqual([]);
+  });
+
+  it('the tool limit ends a run that never answers', async () => {
+    const { run, tools } = setUp({ table: SEARCH_FOREVER });
+    const outcome = await run();
+    expect(outcome).toMatchObject({ endReason: 'max_tool_calls', answer: null, formatOk: false });
+    expect(tools.calls).toHaveLength(3);
+  });
+
+  it('an engine failure before the first token is thrown, a later one is an outcome', async () => {
+    const error = new AppError('engine_unavailable', 'the worker stopped');
+    const first = setUp({ failAt: { call: 0, error } });
+    expect(await refused(first.run())).toBe(error);
+    const second = setUp({ failAt: { call: 1, error } });
+    const outcome = await second.run();
+    expect(outcome).toMatchObject({ endReason: 'failed', error });
+    expect(outcome.log.trajectories?.[0]).toMatchObject({ status: 'failed' });
+    expect(outcome.steps).toHaveLength(3);
+    expect(first.engine.openSequences + second.engine.openSequences).toBe(0);
+  });
+
+  it('a client that goes away stops the sampling; the rows are kept as cancelled', async () => {
+    const { run, engine } = setUp({ table: SEARCH_FOREVER });
+    const controller = new AbortController();
+    const outcome = await run({
+      signal: controller.signal,
+      onTokens: () => {
+        if (engine.sampledTokens === 9) controller.abort();
+      },
+    });
+    expect(outcome).toMatchObject({ endReason: 'cancelled', sampledTokens: 9, error: null });
+    expect(outcome.log.trajectories?.[0]?.status).toBe('cancelled');
+    expect(engine.openSequences).toBe(0);
+  });
+
+  it('a run beyond its time ends as failed with request_timeout', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const tools = new FunctionTools({
+      search: {
+        run: () => {
+          vi.advanceTimersByTime(LIMITS.agentRunTimeoutMs);
+          return 'slow';
+        },
+      },
+    });
+    const { run } = setUp({}, tools);
+    const outcome = await run();
+    expect(outcome.endReason).toBe('failed');
+    expect(outcome.error?.code).toBe('request_timeout');
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
