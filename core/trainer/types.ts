@@ -17,6 +17,8 @@ export interface TrainingJob {
   gateTasks: Task[];
   /** onnxruntime threads of the trainer. */
   threads: number;
+  /** Where the trainer computes; cpu when left out. */
+  device?: 'cpu' | 'cuda' | 'webgpu';
 }
 
 /** From the trainer process to the server, in this order within one step. */
