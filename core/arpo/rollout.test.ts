@@ -287,9 +287,9 @@ describe('odd endings', () => {
     const calls = groups.flatMap((group) => forestSteps(group)).flatMap((s) => s.toolCall ?? []);
     const failed = calls.filter(({ name }) => name === 'search');
     expect(failed.length).toBeGreaterThan(0);
-    expect(
-      failed.every(({ error, result }) => error === 'tool_failed' && result === 'error: down'),
-    );
+    for (const { error, result } of failed) {
+      expect([error, result]).toEqual(['tool_failed', 'error: down']);
+    }
     for (const { trajectories } of groups) {
       for (const { reward } of trajectories) expect([-1, 0, 1]).toContain(reward);
     }
