@@ -98,7 +98,9 @@ describe('GroupCommit', () => {
       commits.run(1, insert('c')),
     ]);
     for (const failure of failures) {
-      expect(failure).toMatchObject({ status: 'rejected', reason: { code: 'storage_failed' } });
+      const message = `cannot write ${db.path}: database or disk is full (SQLITE_FULL)`;
+      const reason = { code: 'storage_failed', message };
+      expect(failure).toMatchObject({ status: 'rejected', reason });
     }
     expect(committed()).toEqual([]);
     db.sqlite.pragma('max_page_count = 1000000');

@@ -41,8 +41,6 @@ export function openDatabase(path: string): Database {
     if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
     sqlite = new BetterSqlite3(file, { timeout: LIMITS.databaseBusyTimeoutMs });
     configure(sqlite, file);
-    // SQLite falls back to reading when a file may not be written; find that out now, not at an answer.
-    sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
     refuseNewer(sqlite, file);
     const orm = drizzle(sqlite, { schema });
     migrate(orm, { migrationsFolder });

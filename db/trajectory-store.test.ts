@@ -126,6 +126,7 @@ describe('TrajectoryStore.list', () => {
     do {
       const page = stores.trajectories.list({}, { limit: 4, cursor });
       seen.push(...page.items.map(({ id }) => id));
+      expect(seen.length).toBeLessThan(1_000);
       cursor = page.nextCursor ?? undefined;
       await add();
       await add();
@@ -263,6 +264,8 @@ function readAll(filter: TrajectoryFilter, limit: number): TrajectoryRecord[] {
     const page = stores.trajectories.list(filter, { limit, cursor });
     expect(page.items.length).toBeLessThanOrEqual(limit);
     all.push(...page.items);
+    // A cursor that does not move would go on for ever.
+    expect(all.length).toBeLessThan(1_000);
     cursor = page.nextCursor ?? undefined;
   } while (cursor !== undefined);
   return all;
