@@ -61,6 +61,13 @@ export const LIMITS = {
   trainerEventsMax: 4,
   /** Characters of the trainer's error output kept for the message of a run that died. */
   trainerStderrCharsMax: 4_096,
+  /**
+   * Tokens of one forward and backward run, padding included. With the embedded policy 2,048 take
+   * 0.6 to 0.9 GB and 4,096 twice that, at the same tokens a second.
+   */
+  trainTokensPerRunMax: 2_048,
+  /** Logits of one such run, the largest tensor at a large vocabulary; several copies are alive. */
+  trainLogitBytesMax: 128 * 1024 * 1024,
   /** All rollouts of one training step, or one held-out evaluation, on the slowest machine. */
   rolloutTimeoutMs: 3_600_000,
   /** Events of a run kept for Last-Event-ID. */

@@ -1,0 +1,163 @@
+/**
+ * The HTTP application, apart from listening: every operation of the contract gets its route, its
+ * request check and its error answer here, so that a handler sees only valid input and may throw.
+ * Tests call `app.request()`; main.ts puts a socket in front.
+ */
+import { Hono } from 'hono';
+import type { Context } from 'hono';
+import type { Clock } from '../core/clock.ts';
+import type { PolicyEngine } from '../core/engine/types.ts';
+import { AppError, toAppError } from '../core/errors.ts';
+import type { NewId } from '../core/ids.ts';
+import type { Logger } from '../core/log.ts';
+import type { ToolRunner } from '../core/ports.ts';
+import type { Stores } from '../db/stores.ts';
+import type { AgentRuns } from './agent-runs.ts';
+import type { Contract, Operation } from './contract/contract.ts';
+import type { Handler, Handlers } from './handlers.ts';
+import { checkHost } from './host-check.ts';
+import type { Activity, Lifecycle } from './lifecycle.ts';
+import type { PolicyService } from './policy-service.ts';
+import { problemResponse } from './problem.ts';
+import { readInput } from './request.ts';
+import { agentRoutes } from './routes/agent.ts';
+import { chatRoutes } from './routes/chat.ts';
+import { feedbackRoutes } from './routes/feedback.ts';
+import { healthRoutes } from './routes/health.ts';
+import { policyRoutes } from './routes/policies.ts';
+import { taskRoutes } from './routes/tasks.ts';
+import { trainingRoutes } from './routes/training.ts';
+import { trajectoryRoutes } from './routes/trajectories.ts';
+import type { TrainingManager } from './training-manager.ts';
+
+/** Everything that handlers need, made by main.ts (or by a test). */
+export interface AppDeps {
+  contract: Contract;
+  stores: Stores;
+  engine: PolicyEngine;
+  policies: PolicyService;
+  agentRuns: AgentRuns;
+  training: TrainingManager;
+  tools: ToolRunner;
+  lifecycle: Lifecycle;
+  /** Throws when the database cannot be written now. */
+  checkStorage: () => void;
+  clock: Clock;
+  newId: NewId;
+  logger: Logger;
+}
+
+/** Operations that answer even while the server stops. */
+const ALWAYS_SERVED = new Set(['getHealth', 'getOpenapi']);
+
+type App = Hono<{ Variables: { requestId: string; activity: Activity } }>;
+type AppContext = Context<{ Variables: { requestId: string; activity: Activity } }>;
+
+export function createApp(deps: AppDeps): App {
+  const app: App = new Hono();
+  app.use('*', async (c, next) => {
+    const startedAt = performance.now();
+    c.set('requestId', deps.newId('request'));
+    const activity = deps.lifecycle.begin(c.req.raw.signal);
+    c.set('activity', activity);
+    try {
+      await next();
+    } finally {
+      // A stream goes on after this; it holds the activity itself.
+      activity.release();
+    }
+    c.header('x-request-id', c.get('requestId'));
+    const durationMs = Math.round(performance.now() - startedAt);
+    const { method, path } = c.req;
+    const facts = { requestId: c.get('requestId'), method, path, status: c.res.status, durationMs };
+    deps.logger.info(facts, 'request');
+  });
+  const handlers = createHandlers(deps);
+  for (const operation of deps.contract.operations) {
+    const path = operation.path.replaceAll(/\{(\w+)\}/g, ':$1');
+    app.on(operation.method, path, (c) => serve(deps, operation, handlers, c));
+  }
+  for (const [path, methods] of methodsByPath(deps.contract)) {
+    app.all(path, (c) => {
+      const error = new AppError(
+        'method_not_allowed',
+        `${c.req.method} ${c.req.path}: only ${methods}`,
+      );
+      return withHeader(problem(deps, c, error), 'allow', methods);
+    });
+  }
+  app.notFound((c) => problem(deps, c, new AppError('route_not_found', `no path ${c.req.path}`)));
+  app.onError((error, c) => problem(deps, c, error));
+  return app;
+}
+
+function createHandlers(deps: AppDeps): Handlers {
+  return {
+    ...chatRoutes(deps),
+    ...agentRoutes(deps),
+    ...trajectoryRoutes(deps),
+    ...feedbackRoutes(deps),
+    ...taskRoutes(deps),
+    ...trainingRoutes(deps),
+    ...policyRoutes(deps),
+    ...healthRoutes(deps),
+  };
+}
+
+async function serve(
+  deps: AppDeps,
+  operation: Operation,
+  handlers: Handlers,
+  c: AppContext,
+): Promise<Response> {
+  try {
+    checkHost(c.req.raw);
+    if (!ALWAYS_SERVED.has(operation.id)) deps.lifecycle.admit();
+    const input = await readInput(deps.contract, operation, c.req.raw, {
+      requestId: c.get('requestId'),
+      activity: c.get('activity'),
+      pathParameters: c.req.param(),
+    });
+    // The input was checked against this very operation, which the types cannot follow.
+    return await (handlers[operation.id] as Handler<never>)(input as never);
+  } catch (thrown) {
+    // Here and not in onError: hono passes only Error objects on to that.
+    return problem(deps, c, thrown);
+  }
+}
+
+function problem(deps: AppDeps, c: AppContext, thrown: unknown): Response {
+  const error = toAppError(thrown);
+  const requestId = c.get('requestId');
+  logFailure(deps.logger, requestId, error, thrown);
+  return problemResponse(error, requestId);
+}
+
+/** Our bugs and the world's failures go to the log with their stack; callers' mistakes do not. */
+export function logFailure(
+  logger: Logger,
+  requestId: string,
+  error: AppError,
+  thrown: unknown,
+): void {
+  if (error.code !== 'internal' && error.code !== 'storage_failed') return;
+  const stack = thrown instanceof Error ? thrown.stack : String(thrown);
+  const { cause } = error;
+  const causeStack = cause instanceof Error ? cause.stack : undefined;
+  logger.error({ requestId, code: error.code, stack, causeStack }, error.message);
+}
+
+function withHeader(response: Response, name: string, value: string): Response {
+  response.headers.set(name, value);
+  return response;
+}
+
+/** Hono path -> the methods that it offers, for 405. */
+function methodsByPath(contract: Contract): Map<string, string> {
+  const out = new Map<string, string>();
+  for (const { path, method } of contract.operations) {
+    const honoPath = path.replaceAll(/\{(\w+)\}/g, ':$1');
+    out.set(honoPath, out.has(honoPath) ? `${out.get(honoPath)}, ${method}` : method);
+  }
+  return out;
+}

@@ -1,0 +1,147 @@
+/**
+ * Settings from the environment (RAMIFY_*) and the same as flags (`--port 9000`, `--port=9000`); a
+ * flag wins. A name that is not known is refused like a wrong value: a misspelt setting must not
+ * silently do nothing. Reads nothing by itself: main.ts passes the environment in.
+ */
+import { availableParallelism } from 'node:os';
+import { isAbsolute, join, resolve } from 'node:path';
+import { AppError } from '../core/errors.ts';
+import { packageRoot } from '../core/paths.ts';
+import type { ScheduleSettings } from '../core/trainer/schedule.ts';
+
+export const DEVICES = ['auto', 'cuda', 'webgpu', 'cpu'] as const;
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
+
+export interface Config {
+  port: number;
+  host: string;
+  /** Absolute. */
+  dataFolder: string;
+  /** Absolute; becomes version 1 on the first start. */
+  policyFolder: string;
+  device: (typeof DEVICES)[number];
+  engineThreads: number;
+  trainerThreads: number;
+  schedule: ScheduleSettings;
+  logLevel: (typeof LOG_LEVELS)[number];
+}
+
+interface Setting {
+  /** What the value must be, for the error message. */
+  form: string;
+  fallback: string;
+}
+
+const THREADS = String(Math.max(1, Math.floor(availableParallelism() / 2)));
+
+const SETTINGS = {
+  RAMIFY_PORT: { form: 'a port from 0 to 65535', fallback: '8787' },
+  RAMIFY_HOST: { form: 'a loopback address', fallback: '127.0.0.1' },
+  RAMIFY_DATA: { form: 'a folder', fallback: './data' },
+  RAMIFY_POLICY: { form: 'a policy directory', fallback: join(packageRoot, 'policies/embedded') },
+  RAMIFY_DEVICE: { form: `one of ${DEVICES.join(', ')}`, fallback: 'auto' },
+  RAMIFY_ENGINE_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
+  RAMIFY_TRAINER_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
+  RAMIFY_MIN_NEW_SCORED: { form: 'off, or an integer of at least 1', fallback: 'off' },
+  RAMIFY_EVERY_MINUTES: { form: 'off, or a number above 0', fallback: 'off' },
+  RAMIFY_LOG_LEVEL: { form: `one of ${LOG_LEVELS.join(', ')}`, fallback: 'info' },
+} as const satisfies Record<string, Setting>;
+
+type SettingName = keyof typeof SETTINGS;
+
+/** @throws AppError config_invalid, one line that names the setting and its value. */
+export function parseConfig(
+  environment: Readonly<Record<string, string | undefined>>,
+  flags: readonly string[],
+): Config {
+  const given = { ...fromEnvironment(environment), ...fromFlags(flags) };
+  const text = (name: SettingName): string => given[name] ?? SETTINGS[name].fallback;
+  const integer = (name: SettingName, min: number, max: number): number => {
+    const value = /^\d{1,9}$/.test(text(name)) ? Number(text(name)) : NaN;
+    return value >= min && value <= max ? value : refuse(name, text(name));
+  };
+  const choice = <T extends string>(name: SettingName, values: readonly T[]): T =>
+    values.find((value) => value === text(name)) ?? refuse(name, text(name));
+  const host = text('RAMIFY_HOST');
+  if (!isLoopback(host)) {
+    throw new AppError(
+      'config_invalid',
+      `RAMIFY_HOST=${host}: only a loopback address is served, because there are no keys yet`,
+    );
+  }
+  return {
+    port: integer('RAMIFY_PORT', 0, 65_535),
+    host,
+    dataFolder: folder('RAMIFY_DATA', text('RAMIFY_DATA')),
+    policyFolder: folder('RAMIFY_POLICY', text('RAMIFY_POLICY')),
+    device: choice('RAMIFY_DEVICE', DEVICES),
+    engineThreads: integer('RAMIFY_ENGINE_THREADS', 1, 256),
+    trainerThreads: integer('RAMIFY_TRAINER_THREADS', 1, 256),
+    schedule: {
+      minNewScored:
+        text('RAMIFY_MIN_NEW_SCORED') === 'off'
+          ? null
+          : integer('RAMIFY_MIN_NEW_SCORED', 1, 1_000_000),
+      everyMinutes: minutes(text('RAMIFY_EVERY_MINUTES')),
+    },
+    logLevel: choice('RAMIFY_LOG_LEVEL', LOG_LEVELS),
+  };
+}
+
+/** Names of this machine that never leave it: localhost, 127.0.0.0/8 and ::1. */
+export function isLoopback(host: string): boolean {
+  const name = host.toLowerCase();
+  if (name === 'localhost' || name === '::1' || name === '[::1]') return true;
+  const parts = /^127\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(name);
+  return parts !== null && parts.slice(1).every((part) => Number(part) <= 255);
+}
+
+function fromEnvironment(
+  environment: Readonly<Record<string, string | undefined>>,
+): Partial<Record<SettingName, string>> {
+  const out: Partial<Record<SettingName, string>> = {};
+  for (const [name, value] of Object.entries(environment)) {
+    if (!name.startsWith('RAMIFY_') || value === undefined) continue;
+    out[known(name, `${name}=${value}`)] = value;
+  }
+  return out;
+}
+
+function fromFlags(flags: readonly string[]): Partial<Record<SettingName, string>> {
+  const out: Partial<Record<SettingName, string>> = {};
+  for (let i = 0; i < flags.length; i++) {
+    const flag = flags[i] as string;
+    const match = /^--([a-z-]+)(?:=(.*))?$/s.exec(flag);
+    const name = `RAMIFY_${(match?.[1] ?? '?').toUpperCase().replaceAll('-', '_')}`;
+    const setting = known(name, flag);
+    const value = match?.[2] ?? flags[++i];
+    if (value === undefined) {
+      throw new AppError('config_invalid', `${flag} needs a value: ${SETTINGS[setting].form}`);
+    }
+    out[setting] = value;
+  }
+  return out;
+}
+
+function known(name: string, asGiven: string): SettingName {
+  if (Object.hasOwn(SETTINGS, name)) return name as SettingName;
+  throw new AppError(
+    'config_invalid',
+    `${asGiven}: unknown setting; known are ${Object.keys(SETTINGS).join(', ')}`,
+  );
+}
+
+function folder(name: SettingName, path: string): string {
+  if (path.trim() === '' || path.includes('\0')) return refuse(name, path);
+  return isAbsolute(path) ? path : resolve(path);
+}
+
+function minutes(text: string): number | null {
+  if (text === 'off') return null;
+  const value = /^\d{1,6}(\.\d{1,6})?$/.test(text) ? Number(text) : 0;
+  return value > 0 ? value : refuse('RAMIFY_EVERY_MINUTES', text);
+}
+
+function refuse(name: SettingName, value: string): never {
+  throw new AppError('config_invalid', `${name}=${value}: must be ${SETTINGS[name].form}`);
+}

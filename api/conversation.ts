@@ -1,0 +1,15 @@
+/** Which conversation of the log a request belongs to, by the client's `x-session-id`. */
+import type { AppDeps } from './app.ts';
+
+/** The conversation's id, made on the first request of a session; null without a session. */
+export async function conversationOf(
+  deps: Pick<AppDeps, 'stores' | 'newId' | 'clock'>,
+  sessionId: string | undefined,
+): Promise<string | null> {
+  if (sessionId === undefined) return null;
+  const { conversations } = deps.stores;
+  const known = conversations.findBySession(sessionId);
+  if (known !== null) return known.id;
+  const created = { id: deps.newId('conversation'), nowMs: deps.clock.now() };
+  return (await conversations.open(sessionId, created)).id;
+}

@@ -1,0 +1,63 @@
+/** Answers with the events of a run as a stream that can be resumed by Last-Event-ID. */
+import { AppError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import { logFailure } from './app.ts';
+import type { AppDeps } from './app.ts';
+import { EventLog } from './event-log.ts';
+import type { NumberedEvent } from './event-log.ts';
+import type { Activity } from './lifecycle.ts';
+import { sseResponse } from './sse.ts';
+
+export interface FollowOptions {
+  requestId: string;
+  activity: Activity;
+  /** Only events with a greater id are sent. */
+  afterId: number;
+  headers?: Record<string, string>;
+  /** Called when the client leaves before the end. */
+  onLeave?: (() => void) | undefined;
+}
+
+type FollowDeps = Pick<AppDeps, 'lifecycle' | 'logger'>;
+
+/** Streams open now; the bound keeps idle followers from filling memory. */
+const open = new WeakMap<FollowDeps['lifecycle'], number>();
+
+/** `events`: a live log, or the whole list of a run that has ended. @throws AppError queue_full */
+export function followResponse<T extends { type: string }>(
+  deps: FollowDeps,
+  options: FollowOptions,
+  events: EventLog<T> | readonly NumberedEvent<T>[],
+): Response {
+  const count = open.get(deps.lifecycle) ?? 0;
+  if (count >= LIMITS.eventStreamsMax) {
+    throw new AppError('queue_full', `${count} event streams are open; no more fit`);
+  }
+  open.set(deps.lifecycle, count + 1);
+  const { requestId, activity, headers } = options;
+  return sseResponse(
+    {
+      requestId,
+      activity,
+      errorEvent: 'error',
+      ...(headers !== undefined && { headers }),
+      onError: (error, thrown) => logFailure(deps.logger, requestId, error, thrown),
+      onEnd: () => open.set(deps.lifecycle, (open.get(deps.lifecycle) ?? 1) - 1),
+    },
+    async (stream, clientSignal) => {
+      const source =
+        events instanceof EventLog
+          ? events.follow(options.afterId, clientSignal)
+          : events.filter(({ id }) => id > options.afterId);
+      for await (const { id, event } of source) {
+        stream.send({ id, event: event.type, data: event });
+        await stream.drained();
+      }
+      if (!clientSignal.aborted) return;
+      options.onLeave?.();
+      if (deps.lifecycle.aborted) {
+        throw new AppError('not_ready', 'the server is stopping; the events can be resumed');
+      }
+    },
+  );
+}

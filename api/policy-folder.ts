@@ -1,0 +1,74 @@
+/**
+ * The policy directories on disk at start: the first policy becomes version 1, what no version of the
+ * registry knows is removed (a run died between writing and registering), and the active directory is
+ * compared with the hash of its registration.
+ */
+import { readdir, rm, stat } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import type { Clock } from '../core/clock.ts';
+import { AppError } from '../core/errors.ts';
+import type { Logger } from '../core/log.ts';
+import type { PolicyRecord } from '../core/records.ts';
+import { directorySha256 } from '../core/trainer/candidate.ts';
+import type { PolicyStore } from '../db/policy-store.ts';
+
+export interface PolicyFolderOptions {
+  store: PolicyStore;
+  /** Where candidates live: <data>/policies. */
+  folder: string;
+  /** RAMIFY_POLICY. */
+  firstPolicy: string;
+  clock: Clock;
+  logger: Logger;
+}
+
+/** Returns the active policy. @throws AppError policy_invalid */
+export async function preparePolicies(options: PolicyFolderOptions): Promise<PolicyRecord> {
+  const { store } = options;
+  await removeUnknown(options);
+  const active = store.active();
+  if (active === null) return registerFirst(options);
+  const sha256 = await hashOf(active.path);
+  if (sha256 === active.sha256) return active;
+  const what = `the files of policy ${active.version} in ${active.path}`;
+  if (dirname(active.path) === resolve(options.folder)) {
+    // We wrote these files whole and never change them: someone or something else did.
+    throw new AppError('policy_invalid', `${what} are not those that were registered`);
+  }
+  options.logger.warn({ version: active.version, sha256 }, `${what} have changed since`);
+  return active;
+}
+
+async function registerFirst(options: PolicyFolderOptions): Promise<PolicyRecord> {
+  const { store, clock, firstPolicy } = options;
+  return store.register({
+    parentVersion: null,
+    kind: 'full',
+    path: firstPolicy,
+    sha256: await hashOf(firstPolicy),
+    sourceRunId: null,
+    status: 'active',
+    evaluation: null,
+    createdAt: clock.now(),
+  });
+}
+
+async function hashOf(directory: string): Promise<string> {
+  const found = await stat(directory).catch(() => null);
+  if (found?.isDirectory() !== true) {
+    throw new AppError('policy_invalid', `the policy directory ${directory} is missing`);
+  }
+  return directorySha256(directory);
+}
+
+async function removeUnknown({ store, folder, logger }: PolicyFolderOptions): Promise<void> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  for (const entry of entries) {
+    const version = /^\d{1,9}$/.test(entry.name) ? Number(entry.name) : null;
+    const known = version === null ? null : store.find(version);
+    const path = join(folder, entry.name);
+    if (known !== null && resolve(known.path) === resolve(path)) continue;
+    logger.warn({ path }, 'removing a policy directory that no version knows');
+    await rm(path, { recursive: true, force: true });
+  }
+}

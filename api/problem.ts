@@ -1,0 +1,88 @@
+/**
+ * Errors as HTTP: one status a code (a new code without one does not compile), OpenAI's body, and the
+ * headers by which its clients decide on retries. What was not thrown on purpose is told as `internal`
+ * with nothing but the request id; the rest stays in the log.
+ */
+import { RETRYABLE } from '../core/errors.ts';
+import type { AppError, ErrorCode } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { Schemas } from './handlers.ts';
+
+export type Problem = Schemas['Error'];
+
+export const STATUS: Readonly<Record<ErrorCode, number>> = {
+  invalid_json: 400,
+  invalid_request: 400,
+  unsupported_parameter: 400,
+  unsupported_media_type: 415,
+  payload_too_large: 413,
+  context_length_exceeded: 400,
+  unknown_tool: 400,
+  unauthorized: 401,
+  forbidden: 403,
+  route_not_found: 404,
+  method_not_allowed: 405,
+  model_not_found: 404,
+  agent_run_not_found: 404,
+  trajectory_not_found: 404,
+  step_not_found: 404,
+  training_run_not_found: 404,
+  policy_not_found: 404,
+  task_invalid: 400,
+  feedback_conflict: 409,
+  policy_not_activatable: 409,
+  nothing_to_roll_back: 409,
+  training_run_finished: 409,
+  training_queue_full: 503,
+  queue_full: 503,
+  engine_unavailable: 503,
+  not_ready: 503,
+  request_cancelled: 499,
+  request_timeout: 504,
+  tool_failed: 502,
+  tool_timeout: 504,
+  tool_arguments_invalid: 400,
+  policy_invalid: 500,
+  config_invalid: 500,
+  storage_failed: 500,
+  internal: 500,
+};
+
+/** The body of an error. Messages of our own bugs are replaced. */
+export function problemBody(error: AppError, requestId: string): Problem {
+  const { code, param } = error;
+  const message =
+    code === 'internal'
+      ? `An internal error occurred; the log has it under ${requestId}.`
+      : error.message;
+  return { error: { message, type: typeOf(STATUS[code]), code, param } };
+}
+
+export function problemResponse(error: AppError, requestId: string): Response {
+  const status = STATUS[error.code];
+  const headers = new Headers({ 'content-type': 'application/json' });
+  if (RETRYABLE.has(error.code)) {
+    const seconds = Math.ceil(error.retryAfterS ?? LIMITS.retryAfterS);
+    headers.set('retry-after', String(seconds));
+    headers.set('retry-after-ms', String(seconds * 1000));
+  } else if (status === 409 || status >= 500) {
+    // OpenAI's clients repeat these by themselves; here the same call would fail again.
+    headers.set('x-should-retry', 'false');
+  }
+  return new Response(JSON.stringify(problemBody(error, requestId)), { status, headers });
+}
+
+function typeOf(status: number): Problem['error']['type'] {
+  switch (status) {
+    case 401:
+      return 'authentication_error';
+    case 403:
+      return 'permission_error';
+    case 404:
+      return 'not_found_error';
+    case 409:
+      return 'conflict_error';
+    default:
+      return status >= 500 ? 'server_error' : 'invalid_request_error';
+  }
+}

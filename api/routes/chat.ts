@@ -1,0 +1,252 @@
+/**
+ * OpenAI-compatible serving. The order of a stream's chunks and the fields in them are what OpenAI's
+ * own client and others rely on: role first, text or tool fragments, finish_reason in a chunk of its
+ * own, usage with empty choices when asked for, then `[DONE]`. The version and the trajectory are in
+ * the headers, so they are fixed before the first byte.
+ */
+import { AppError } from '../../core/errors.ts';
+import type { PolicyRecord } from '../../core/records.ts';
+import { logFailure } from '../app.ts';
+import type { AppDeps } from '../app.ts';
+import { runCompletion } from '../chat-completion.ts';
+import type { Completion, CompletionPiece, CompletionRequest } from '../chat-completion.ts';
+import {
+  chatMessages,
+  clientTools,
+  requestedTokens,
+  samplingParams,
+  stopTexts,
+} from '../chat-request.ts';
+import { conversationOf } from '../conversation.ts';
+import { json } from '../handlers.ts';
+import type { Handlers, Input, Schemas } from '../handlers.ts';
+import { pinnedName } from '../policy-service.ts';
+import type { OpenedPolicy } from '../policy-service.ts';
+import { sseResponse } from '../sse.ts';
+import type { SseStream } from '../sse.ts';
+
+type Chunk = Schemas['ChatCompletionChunk'];
+type Choice = Chunk['choices'][number];
+
+/** How long a stream waits for its first token, so that an early failure still gets its status. */
+const FIRST_TOKEN_MS = 500;
+
+export function chatRoutes(deps: AppDeps): Pick<Handlers, 'createChatCompletion' | 'listModels'> {
+  return {
+    createChatCompletion: (input) => createChatCompletion(deps, input),
+    listModels: () => json<Schemas['ModelList']>({ object: 'list', data: models(deps) }),
+  };
+}
+
+async function createChatCompletion(
+  deps: AppDeps,
+  input: Input<'createChatCompletion'>,
+): Promise<Response> {
+  const { body } = input;
+  const request = completionRequest(deps, input);
+  const opened = await deps.policies.open(body.model);
+  try {
+    if (body.parallel_tool_calls === false && opened.policy.protocol.name === 'hermes') {
+      throw new AppError(
+        'unsupported_parameter',
+        'parallel_tool_calls: this policy may make several calls a step; false is not offered',
+        { param: 'parallel_tool_calls' },
+      );
+    }
+    request.conversationId = await conversationOf(deps, input.header['x-session-id']);
+  } catch (error) {
+    opened.sequence.close();
+    throw error;
+  }
+  const answer = new ChatAnswer(deps, input, opened, request);
+  return body.stream === true ? answer.streamed() : answer.plain();
+}
+
+function completionRequest(
+  deps: AppDeps,
+  { body, activity }: Input<'createChatCompletion'>,
+): CompletionRequest {
+  return {
+    messages: chatMessages(body.messages),
+    tools: body.tool_choice === 'none' ? [] : clientTools(body.tools ?? []),
+    sampling: samplingParams(body),
+    maxTokens: requestedTokens(body),
+    stops: stopTexts(body.stop),
+    logprobs: body.logprobs === true,
+    conversationId: null,
+    trajectoryId: deps.newId('trajectory'),
+    signal: activity.signal,
+  };
+}
+
+/** One answer in one of its two forms. */
+class ChatAnswer {
+  private readonly deps: AppDeps;
+  private readonly input: Input<'createChatCompletion'>;
+  private readonly opened: OpenedPolicy;
+  private readonly request: CompletionRequest;
+  private readonly id: string;
+  private readonly created: number;
+  private readonly model: string;
+
+  constructor(
+    deps: AppDeps,
+    input: Input<'createChatCompletion'>,
+    opened: OpenedPolicy,
+    request: CompletionRequest,
+  ) {
+    this.deps = deps;
+    this.input = input;
+    this.opened = opened;
+    this.request = request;
+    this.id = deps.newId('completion');
+    this.created = Math.floor(deps.clock.now() / 1000);
+    this.model = pinnedName(opened.policy.version);
+  }
+
+  async plain(): Promise<Response> {
+    const pieces: CompletionPiece[] = [];
+    const completion = await runCompletion(this.deps, this.opened, this.request, (piece) => {
+      pieces.push(piece);
+    });
+    const { finishReason, toolCalls, usage } = completion;
+    const reasoning = pieces.map((piece) => piece.reasoning).join('');
+    const content = pieces.map((piece) => piece.content).join('');
+    const message = {
+      role: 'assistant' as const,
+      content: content === '' && toolCalls.length > 0 ? null : content,
+      refusal: null,
+      ...(reasoning !== '' && { reasoning_content: reasoning }),
+      ...(toolCalls.length > 0 && { tool_calls: toolCalls }),
+    };
+    const logprobs = this.request.logprobs
+      ? { content: pieces.flatMap((piece) => piece.logprobs), refusal: null }
+      : null;
+    const body: Schemas['ChatCompletion'] = {
+      id: this.id,
+      object: 'chat.completion',
+      created: this.created,
+      model: this.model,
+      choices: [{ index: 0, message, logprobs, finish_reason: finishReason }],
+      usage,
+    };
+    return json(body, { headers: this.headers() });
+  }
+
+  async streamed(): Promise<Response> {
+    // What comes before the stream is open waits here; from then on pieces go straight out.
+    const waiting: CompletionPiece[] = [];
+    let deliver = (piece: CompletionPiece): void => void waiting.push(piece);
+    let begun = (): void => undefined;
+    const first = new Promise<void>((resolve) => (begun = resolve));
+    const gone = new AbortController();
+    const signal = AbortSignal.any([this.request.signal, gone.signal]);
+    const done = runCompletion(this.deps, this.opened, { ...this.request, signal }, (piece) => {
+      deliver(piece);
+      begun();
+    });
+    // A failure before the first token is an HTTP error: it rejects the race.
+    await Promise.race([done, first, wait(FIRST_TOKEN_MS)]);
+    const { deps, input } = this;
+    return sseResponse(
+      {
+        requestId: input.requestId,
+        activity: input.activity,
+        headers: this.headers(),
+        onError: (error, thrown) => logFailure(deps.logger, input.requestId, error, thrown),
+      },
+      async (stream, clientSignal) => {
+        clientSignal.addEventListener('abort', () => gone.abort(), { once: true });
+        this.chunk(stream, { role: 'assistant', content: '' });
+        deliver = (piece) => this.textChunks(stream, piece);
+        for (const piece of waiting.splice(0)) deliver(piece);
+        this.lastChunks(stream, await done);
+      },
+    );
+  }
+
+  private textChunks(stream: SseStream, piece: CompletionPiece): void {
+    // The tokens' figures go with the first chunk of their text, or alone where no text came of them.
+    let { logprobs } = piece;
+    if (piece.reasoning !== '') {
+      this.chunk(stream, { reasoning_content: piece.reasoning }, null, logprobs);
+      logprobs = [];
+    }
+    if (piece.content !== '' || logprobs.length > 0) {
+      this.chunk(stream, { content: piece.content }, null, logprobs);
+    }
+  }
+
+  private lastChunks(stream: SseStream, { finishReason, toolCalls, usage }: Completion): void {
+    toolCalls.forEach(({ id, type, function: { name, arguments: text } }, index) => {
+      const call = { index, id, type, function: { name, arguments: '' } };
+      this.chunk(stream, { tool_calls: [call] });
+      this.chunk(stream, { tool_calls: [{ index, function: { arguments: text } }] });
+    });
+    this.chunk(stream, {}, finishReason);
+    if (this.includeUsage) this.send(stream, { ...this.base(), choices: [], usage });
+    stream.send({ data: '[DONE]' });
+  }
+
+  private chunk(
+    stream: SseStream,
+    delta: Choice['delta'],
+    finishReason: Choice['finish_reason'] = null,
+    logprobs: CompletionPiece['logprobs'] = [],
+  ): void {
+    const figures = logprobs.length > 0 ? { content: logprobs, refusal: null } : null;
+    this.send(stream, {
+      ...this.base(),
+      choices: [{ index: 0, delta, logprobs: figures, finish_reason: finishReason }],
+      ...(this.includeUsage && { usage: null }),
+    });
+  }
+
+  private send(stream: SseStream, chunk: Chunk): void {
+    stream.send({ data: chunk });
+  }
+
+  private base(): Pick<Chunk, 'id' | 'object' | 'created' | 'model'> {
+    const { id, created, model } = this;
+    return { id, object: 'chat.completion.chunk', created, model };
+  }
+
+  private get includeUsage(): boolean {
+    return this.input.body.stream_options?.include_usage === true;
+  }
+
+  private headers(): Record<string, string> {
+    return {
+      'x-ramify-policy': String(this.opened.policy.version),
+      'x-ramify-trajectory': this.request.trajectoryId,
+    };
+  }
+}
+
+/** The live name first, then every version that can be pinned, newest first. */
+function models(deps: AppDeps): Schemas['Model'][] {
+  const policies: PolicyRecord[] = [];
+  let cursor: string | null = null;
+  do {
+    const page = deps.stores.policies.list(cursor === null ? {} : { cursor });
+    policies.push(...page.items);
+    cursor = page.nextCursor;
+  } while (cursor !== null);
+  const model = (id: string, policy: PolicyRecord): Schemas['Model'] => ({
+    id,
+    object: 'model',
+    created: Math.floor(policy.createdAt / 1000),
+    owned_by: 'ramify',
+    root: pinnedName(policy.version),
+    parent: policy.parentVersion === null ? null : pinnedName(policy.parentVersion),
+  });
+  const live = policies.find(({ version }) => version === deps.policies.liveVersion);
+  return [
+    ...(live === undefined ? [] : [model('ramify', live)]),
+    ...policies.map((policy) => model(pinnedName(policy.version), policy)),
+  ];
+}
+
+function wait(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms).unref());
+}

@@ -1,0 +1,54 @@
+/** What clients say about answers: rewards that training reads, remarks and right answers beside them. */
+import { AppError } from '../../core/errors.ts';
+import type { Feedback } from '../../core/records.ts';
+import type { AppDeps } from '../app.ts';
+import { json } from '../handlers.ts';
+import type { Handlers, Input, Schemas } from '../handlers.ts';
+import { feedbackView } from '../views.ts';
+
+type Body = Input<'createFeedback'>['body'];
+
+export function feedbackRoutes(deps: AppDeps): Pick<Handlers, 'createFeedback'> {
+  return {
+    createFeedback: async ({ body }) => {
+      checkValue(body);
+      const feedback: Feedback = {
+        id: body.id ?? deps.newId('feedback'),
+        ...targetOf(deps, body),
+        metricName: body.metric_name,
+        value: body.value,
+        tags: body.tags ?? {},
+        createdAt: deps.clock.now(),
+      };
+      const stored = await deps.stores.feedback.record(feedback);
+      return json<Schemas['Feedback']>(feedbackView(stored.feedback));
+    },
+  };
+}
+
+function checkValue({ metric_name, value }: Body): void {
+  const wanted = metric_name === 'reward' ? 'number' : 'string';
+  if (typeof value === wanted) return;
+  throw new AppError(
+    'invalid_request',
+    `value: ${metric_name} takes a ${wanted}, not ${JSON.stringify(value)}`,
+    { param: 'value' },
+  );
+}
+
+function targetOf(deps: AppDeps, body: Body): Pick<Feedback, 'trajectoryId' | 'stepId'> {
+  const { trajectory_id, step_id } = body;
+  if (trajectory_id !== undefined && step_id === undefined) {
+    return { trajectoryId: trajectory_id, stepId: null };
+  }
+  if (step_id === undefined || trajectory_id !== undefined) {
+    throw new AppError('invalid_request', 'give exactly one of trajectory_id and step_id', {
+      param: 'trajectory_id',
+    });
+  }
+  const trajectory = deps.stores.trajectories.findByStep(step_id);
+  if (trajectory === null) {
+    throw new AppError('step_not_found', `no step has the id ${step_id}`, { param: 'step_id' });
+  }
+  return { trajectoryId: trajectory.id, stepId: step_id };
+}

@@ -1,0 +1,147 @@
+/**
+ * Server-sent events. A failure inside a stream becomes our own error frame, never a silent end and
+ * never a raw message; while nothing happens, comments keep the connection alive; a client that goes
+ * away aborts the producer. hono's streamSSE does none of the first and last, so this is our own.
+ */
+import type { AppError } from '../core/errors.ts';
+import { toAppError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { Activity } from './lifecycle.ts';
+import { problemBody } from './problem.ts';
+
+export interface Frame {
+  /** JSON, or text as it is (`[DONE]`). */
+  data: unknown;
+  event?: string;
+  id?: number;
+}
+
+export interface SseOptions {
+  requestId: string;
+  headers?: Record<string, string>;
+  /** The request's; the stream holds it and ends when its signal aborts. */
+  activity: Activity;
+  /** Told of failures after the stream began. */
+  onError: (error: AppError, thrown: unknown) => void;
+  /** Called once, when the stream has ended in whatever way. */
+  onEnd?: () => void;
+  heartbeatMs?: number;
+  /** `event` line of error frames; none for OpenAI's clients. */
+  errorEvent?: string;
+}
+
+const QUEUED_BYTES = 64 * 1024;
+
+/** What a producer writes to. */
+export class SseStream {
+  private readonly controller: ReadableStreamDefaultController<Uint8Array>;
+  private readonly encoder = new TextEncoder();
+  private closed = false;
+  private wakeups: (() => void)[] = [];
+
+  constructor(controller: ReadableStreamDefaultController<Uint8Array>) {
+    this.controller = controller;
+  }
+
+  send(frame: Frame): void {
+    const data = typeof frame.data === 'string' ? frame.data : JSON.stringify(frame.data);
+    const event = frame.event === undefined ? '' : `event: ${frame.event}\n`;
+    const id = frame.id === undefined ? '' : `id: ${frame.id}\n`;
+    this.write(`${event}${id}data: ${data}\n\n`);
+  }
+
+  comment(text: string): void {
+    this.write(`: ${text}\n\n`);
+  }
+
+  /** Resolves when the client has taken what was sent, or is gone. */
+  async drained(): Promise<void> {
+    while (!this.closed && (this.controller.desiredSize ?? 0) <= 0) {
+      await new Promise<void>((resolve) => this.wakeups.push(resolve));
+    }
+  }
+
+  /** Called by the stream when the client reads. */
+  wake(): void {
+    for (const wakeup of this.wakeups.splice(0)) wakeup();
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.wake();
+    this.controller.close();
+  }
+
+  /** The client is gone: what is sent from now on is dropped. */
+  abandon(): void {
+    this.closed = true;
+    this.wake();
+  }
+
+  private write(text: string): void {
+    if (!this.closed) this.controller.enqueue(this.encoder.encode(text));
+  }
+}
+
+/**
+ * Answers with a stream that `produce` fills; it gets a signal that aborts when the client leaves.
+ * When it returns the stream ends; when it throws, an error frame is sent first.
+ */
+export function sseResponse(
+  options: SseOptions,
+  produce: (stream: SseStream, signal: AbortSignal) => Promise<void>,
+): Response {
+  const gone = new AbortController();
+  const signal = AbortSignal.any([options.activity.signal, gone.signal]);
+  options.activity.hold();
+  let stream: SseStream;
+  const body = new ReadableStream<Uint8Array>(
+    {
+      start(controller) {
+        stream = new SseStream(controller);
+        void run(stream, signal, options, produce);
+      },
+      pull: () => stream.wake(),
+      cancel: () => {
+        stream.abandon();
+        gone.abort();
+      },
+    },
+    { highWaterMark: QUEUED_BYTES, size: (chunk) => chunk?.byteLength ?? 0 },
+  );
+  return new Response(body, {
+    headers: {
+      'content-type': 'text/event-stream',
+      'cache-control': 'no-cache',
+      // Proxies that buffer would hold the tokens back.
+      'x-accel-buffering': 'no',
+      ...options.headers,
+    },
+  });
+}
+
+async function run(
+  stream: SseStream,
+  signal: AbortSignal,
+  options: SseOptions,
+  produce: (stream: SseStream, signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const period = options.heartbeatMs ?? LIMITS.heartbeatMs;
+  const heartbeat = setInterval(() => stream.comment('keep-alive'), period);
+  try {
+    await produce(stream, signal);
+  } catch (thrown) {
+    const error = toAppError(thrown);
+    options.onError(error, thrown);
+    stream.send({
+      data: problemBody(error, options.requestId),
+      ...(options.errorEvent !== undefined && { event: options.errorEvent }),
+    });
+  } finally {
+    clearInterval(heartbeat);
+    stream.close();
+    options.onEnd?.();
+    options.activity.release();
+  }
+}
