@@ -23,6 +23,7 @@ import type { ArpoSettings } from '../arpo/settings.ts';
 import { episodeLimits, parseSettings } from '../arpo/settings.ts';
 import type { EpisodeContext } from '../agent/types.ts';
 import type { Clock } from '../clock.ts';
+import { LIMITS } from '../limits.ts';
 import type { ModelConfig, TrainingSession } from '../model/types.ts';
 import type { Sampler } from '../ports.ts';
 import { mix } from '../prng.ts';
@@ -174,12 +175,8 @@ function evaluateGateTasks(
   });
 }
 
-/** Logits of one forward pass are the largest tensor at a large vocabulary; several copies are alive. */
-const LOGIT_BYTES_MAX = 128 * 1024 * 1024;
-const TOKENS_PER_RUN_MAX = 4_096;
-
-/** Tokens of one micro-batch, so that its logits stay within LOGIT_BYTES_MAX. */
+/** Tokens of one micro-batch, so that time, padding and the memory of its logits stay bounded. */
 export function tokensPerRun({ vocabulary }: Pick<ModelConfig, 'vocabulary'>): number {
-  const fitting = Math.floor(LOGIT_BYTES_MAX / (4 * vocabulary));
-  return Math.max(1, Math.min(TOKENS_PER_RUN_MAX, fitting));
+  const fitting = Math.floor(LIMITS.trainLogitBytesMax / (4 * vocabulary));
+  return Math.max(1, Math.min(LIMITS.trainTokensPerRunMax, fitting));
 }

@@ -1,0 +1,152 @@
+/**
+ * The real trainer process, forked as the server forks it, with a tiny random policy. What could
+ * silently break: a part that is not wired, a candidate that does not load, a kill or cancel that leaves
+ * half a policy behind.
+ */
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { quiet } from '../core/log.ts';
+import { initialWeights } from '../core/model/parameters.ts';
+import { loadPolicyModel, savePolicyModel } from '../core/model/policy-directory.ts';
+import type { ModelConfig } from '../core/model/types.ts';
+import { builtModule } from '../core/paths.ts';
+import { Prng } from '../core/prng.ts';
+import type { Task } from '../core/records.ts';
+import { loadText } from '../core/text/load-text.ts';
+import { writeEmbeddedTextFiles } from '../core/text/embedded-text-files.ts';
+import { directorySha256 } from '../core/trainer/candidate.ts';
+import { trainerStarter } from '../core/trainer/start-trainer.ts';
+import type { TrainerEvent, TrainingJob } from '../core/trainer/types.ts';
+
+let root: string;
+let base: string;
+beforeAll(() => {
+  root = mkdtempSync(join(tmpdir(), 'ramify-trainer-'));
+  base = join(root, 'base');
+  const { tokenizer } = writeEmbeddedTextFiles(base, {
+    texts: Array.from({ length: 200 }, (_, i) => `what is ${i} plus ${i + 1}`),
+    vocabularySize: 320,
+    tools: ['search', 'javascript'],
+  });
+  const config: ModelConfig = {
+    modelType: 'llama',
+    layers: 1,
+    hidden: 16,
+    heads: 2,
+    kvHeads: 1,
+    headDim: 8,
+    intermediate: 32,
+    vocabulary: tokenizer.vocabularySize,
+    contextTokens: 128,
+    ropeTheta: 10_000,
+    rmsNormEpsilon: 1e-6,
+    qkvBias: false,
+    tiedEmbeddings: true,
+  };
+  savePolicyModel(base, { config, weights: initialWeights(config, new Prng(1)) });
+});
+afterAll(() => rmSync(root, { recursive: true }));
+
+function tasks(split: Task['split']): Task[] {
+  return Array.from({ length: 6 }, (_, i) => ({
+    id: `${split}_${i}`,
+    family: 'math',
+    split,
+    question: `what is ${i} plus ${i}`,
+    truths: [String(2 * i)],
+    verifier: 'math',
+    tools: ['search', 'javascript'],
+    metadata: {},
+  }));
+}
+
+function job(name: string, change: Partial<TrainingJob> = {}): TrainingJob {
+  return {
+    runId: 'trn_process',
+    algorithm: 'arpo',
+    steps: 2,
+    settings: { groupSize: 4, promptsPerStep: 2, maxTokens: 16, gateTasks: 6 },
+    seed: 3,
+    baseVersion: 1,
+    baseDirectory: base,
+    candidateDirectory: join(root, 'policies', name),
+    trainTasks: tasks('train'),
+    gateTasks: tasks('gate'),
+    threads: 1,
+    ...change,
+  };
+}
+
+/** Starts a job; `onEvent` sees each event and may act on the run. */
+function start(aJob: TrainingJob, onEvent: (event: TrainerEvent) => void = () => undefined) {
+  const events: TrainerEvent[] = [];
+  const module = builtModule(import.meta.url, './trainer-process.ts');
+  const handle = trainerStarter({ module, logger: quiet })(aJob, (event) => {
+    events.push(event);
+    onEvent(event);
+  });
+  return { handle, events };
+}
+
+const policies = (): string[] =>
+  existsSync(join(root, 'policies')) ? readdirSync(join(root, 'policies')) : [];
+
+describe('the trainer process', () => {
+  it('runs a job from start to candidate', async () => {
+    const { handle, events } = start(job('whole'));
+    const { outcome, detail } = await handle.done;
+    expect({ outcome, detail }).toMatchObject({ outcome: 'completed' });
+    expect(events.map((event) => event.type)).toEqual([
+      'started',
+      'rollouts',
+      'rollouts',
+      'step',
+      'rollouts',
+      'rollouts',
+      'step',
+      'candidate',
+    ]);
+    const rollouts = events.find((event) => event.type === 'rollouts');
+    // Typed arrays cross the border as such.
+    expect(rollouts?.steps.find((step) => step.kind === 'policy')).toMatchObject({
+      tokens: expect.any(Uint32Array),
+      logprobs: expect.any(Float32Array),
+    });
+    const last = events.at(-1);
+    const candidate = last?.type === 'candidate' ? last : null;
+    const directory = candidate?.directory ?? '';
+    expect(candidate?.sha256).toBe(await directorySha256(directory));
+    expect(loadText(directory).protocol.name).toBe('tags');
+    const { config, weights } = loadPolicyModel(directory);
+    const before = loadPolicyModel(base);
+    expect(config).toEqual(before.config);
+    for (const [name, { data }] of before.weights) {
+      expect(weights.get(name)?.data.length).toBe(data.length);
+    }
+  });
+
+  it('fails with the code of a broken base policy', async () => {
+    const { handle, events } = start(job('broken', { baseDirectory: join(root, 'nowhere') }));
+    expect((await handle.done).outcome).toBe('failed');
+    expect(events).toMatchObject([{ type: 'failed', code: 'policy_invalid' }]);
+  });
+
+  it('is cancelled in the middle of a run and leaves no policy', async () => {
+    const { handle, events } = start(job('cancelled', { steps: 1_000 }), (event) => {
+      if (event.type === 'step' && event.step === 1) handle.cancel();
+    });
+    expect(await handle.done).toEqual({ outcome: 'cancelled', detail: 'cancelled' });
+    expect(events.at(-1)?.type).toBe('cancelled');
+    expect(policies().filter((name) => name.includes('cancelled'))).toEqual([]);
+  });
+
+  it('is killed in the middle of a run and leaves no policy', async () => {
+    const { handle } = start(job('killed', { steps: 1_000 }), (event) => {
+      if (event.type === 'step' && event.step === 1) process.kill(handle.pid as number, 'SIGKILL');
+    });
+    expect(await handle.done).toMatchObject({ outcome: 'died', detail: 'SIGKILL' });
+    expect(policies().filter((name) => name.includes('killed'))).toEqual([]);
+  });
+});

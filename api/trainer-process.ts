@@ -1,0 +1,62 @@
+/**
+ * The trainer process: everything that a training run needs, put together, then core/trainer/train.ts.
+ * The server forks it (core/trainer/start-trainer.ts) and sends one job; nothing here opens the
+ * server's database, so a crash at any point costs the server nothing but the run.
+ *
+ * Order of starting: text layer, tools, weights (the run's own copy), training session, engine; all of
+ * it is undone in reverse. Knows nothing of HTTP.
+ */
+import { join } from 'node:path';
+import { systemClock } from '../core/clock.ts';
+import { createLocalEngine } from '../core/engine/local-engine.ts';
+import { idGenerator } from '../core/ids.ts';
+import { loadPolicyModel, savePolicyModel } from '../core/model/policy-directory.ts';
+import { createTrainingSession } from '../core/model/training-session.ts';
+import { packageRoot } from '../core/paths.ts';
+import { loadText } from '../core/text/load-text.ts';
+import { javascriptTool } from '../core/tools/javascript-tool.ts';
+import { createToolRegistry } from '../core/tools/registry.ts';
+import { searchTool } from '../core/tools/search-tool.ts';
+import type { Emit } from '../core/trainer/job-loop.ts';
+import { train } from '../core/trainer/train.ts';
+import { runTrainerProcess } from '../core/trainer/trainer-shell.ts';
+import type { TrainingJob } from '../core/trainer/types.ts';
+import { openSearchIndex } from '../db/search-index.ts';
+
+async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promise<void> {
+  const clock = systemClock;
+  const { tokenizer, protocol } = loadText(job.baseDirectory);
+  const { config, weights } = loadPolicyModel(job.baseDirectory);
+  const runtime = { device: job.device ?? 'cpu', threads: job.threads };
+  const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
+  const javascript = javascriptTool();
+  const session = createTrainingSession(config, weights, runtime);
+  const sampler = await createLocalEngine({
+    config,
+    weights,
+    version: job.baseVersion,
+    ...runtime,
+  });
+  try {
+    const tools = createToolRegistry([searchTool(index), javascript], { clock });
+    await train(
+      job,
+      {
+        sampler,
+        session,
+        context: { tokenizer, protocol, tools, clock, newId: idGenerator(clock) },
+        clock,
+        writeWeights: async (directory) => savePolicyModel(directory, { config, weights }),
+      },
+      emit,
+      signal,
+    );
+  } finally {
+    await sampler.close();
+    await session.dispose();
+    await javascript.stop();
+    index.close();
+  }
+}
+
+await runTrainerProcess(runJob);
