@@ -4,7 +4,7 @@
  */
 import { AppError } from '../errors.ts';
 import * as functions from './functions.ts';
-import type { Graph, GraphNode, Value } from './graph.ts';
+import { Graph, type GraphNode, type Value } from './graph.ts';
 import { OPS, type OpName } from './op-table.ts';
 
 /**
@@ -18,7 +18,7 @@ export function gradients(graph: Graph, loss: Value, wrt: readonly Value[]): Val
   for (const node of [...graph.nodes].reverse()) {
     const grads = node.outputs.map((output) => known.get(output.name) ?? null);
     if (grads.every((grad) => grad === null)) continue;
-    if (!node.inputs.some((input) => needed.has(input.name))) continue;
+    if (!namesRead(node).some((name) => needed.has(name))) continue;
     inputGradients(node, grads).forEach((grad, i) => {
       const input = node.inputs[i] as Value;
       if (grad === null || !needed.has(input.name)) return;
@@ -49,9 +49,22 @@ function inputGradients<K extends OpName>(
 function ancestorsOf(graph: Graph, wrt: readonly Value[]): Set<string> {
   const reached = new Set(wrt.map((value) => value.name));
   for (const node of graph.nodes) {
-    if (node.inputs.some((input) => reached.has(input.name))) {
+    if (namesRead(node).some((name) => reached.has(name))) {
       for (const output of node.outputs) reached.add(output.name);
     }
   }
   return reached;
+}
+
+/** What a node reads: its inputs, and what graphs nested in it read around them. */
+function namesRead({ inputs, params }: GraphNode): string[] {
+  const names = inputs.map(({ name }) => name);
+  for (const nested of Object.values(params)) {
+    if (!(nested instanceof Graph)) continue;
+    names.push(
+      ...nested.nodes.flatMap(namesRead),
+      ...nested.outputs.map(({ value }) => value.name),
+    );
+  }
+  return names;
 }

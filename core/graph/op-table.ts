@@ -14,7 +14,7 @@ import { layoutOps } from './ops/layout.ts';
 import { linearOps } from './ops/linear.ts';
 import { normalizeOps } from './ops/normalize.ts';
 import { reduceOps } from './ops/reduce.ts';
-import type { DType, TensorType } from './tensor-type.ts';
+import { checkInputs, type DType, type InputKind, type TensorType } from './tensor-type.ts';
 
 type None = Record<never, never>;
 interface Axis {
@@ -109,6 +109,9 @@ export type OpName = keyof OpParams;
 export type Ops = typeof Functions;
 
 export interface OpDefinition<K extends OpName> {
+  /** Element types of the inputs, one an input; `each` for ops that take any number of them. */
+  takes: readonly InputKind[] | { each: InputKind };
+  /** Types of the outputs; throws when shapes do not fit. Count and element types are checked. */
   infer(inputs: readonly Value[], params: OpParams[K]): TensorType[];
   /**
    * Gradients of the inputs (null: not differentiable there) given those of the outputs (null: the
@@ -143,6 +146,7 @@ export function apply<K extends OpName>(
   let graph = within ?? inputs[0]?.graph;
   for (const input of inputs) if (graph && input.graph.depth > graph.depth) graph = input.graph;
   assert(graph !== undefined, `${op}: an op needs an input`);
+  checkInputs(op, OPS[op].takes, inputs);
   return graph.append(op, inputs, params, OPS[op].infer(inputs, params));
 }
 

@@ -41,9 +41,42 @@ export function broadcast(a: Shape, b: Shape): Shape | null {
   return out;
 }
 
-/** Axis counted from the front; negative ones count from the back. */
-export function axisOf(axis: number, rank: number): number {
-  return axis < 0 ? axis + rank : axis;
+/** What one input of an op may be: `number` is float32 or int64. */
+export type InputKind = DType | 'number' | 'any';
+
+/** Refuses a wrong count or element type. A record takes any count, but at least one. */
+export function checkInputs(
+  op: string,
+  kinds: readonly InputKind[] | { each: InputKind },
+  inputs: readonly TensorType[],
+): void {
+  const wanted = 'each' in kinds ? inputs.map(() => kinds.each) : kinds;
+  const fits = (kind: InputKind | undefined, { dtype }: TensorType) =>
+    kind === dtype || kind === 'any' || (kind === 'number' && dtype !== 'bool');
+  const right = inputs.length === wanted.length && inputs.every((x, i) => fits(wanted[i], x));
+  if (!right || inputs.length === 0) {
+    const expected = 'each' in kinds ? `inputs, each ${kinds.each}` : wanted.join(', ');
+    throw shapeError(op, expected, ...inputs);
+  }
+}
+
+/** Axis counted from the front; negative ones count from the back. Throws outside of the rank. */
+export function axisOf(op: string, axis: number, rank: number): number {
+  const found = axis < 0 ? axis + rank : axis;
+  if (!Number.isInteger(found) || found < 0 || found >= rank) {
+    throw new AppError('internal', `internal: ${op}: axis ${axis} of a tensor of rank ${rank}`);
+  }
+  return found;
+}
+
+/** The number of elements; null while it depends on a symbol. */
+export function elementCount(shape: Shape): number | null {
+  let product = 1;
+  for (const dim of shape) {
+    if (typeof dim === 'string') return null;
+    product *= dim;
+  }
+  return product;
 }
 
 export function addDims(a: Dim, b: Dim): Dim {

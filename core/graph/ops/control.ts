@@ -2,7 +2,7 @@
 import { assert } from '../../assert.ts';
 import { onnxNode } from '../lowering.ts';
 import type { OpGroup } from '../op-table.ts';
-import { sameShape, type Dim } from '../tensor-type.ts';
+import { sameShape, shapeError, type Dim, type TensorType } from '../tensor-type.ts';
 
 const DECODE_ONLY = 'control flow belongs to decoding, which is never differentiated';
 
@@ -12,15 +12,19 @@ export const controlOps: OpGroup<'loop' | 'choose'> = {
    * body outputs: condition, carried, scanned. Outputs: carried, then scanned with a leading axis.
    */
   loop: {
-    infer: (_inputs, { body, carried, scanned }) => {
-      assert(
-        body.inputs.length === carried + 2,
-        'loop: body inputs are iteration, condition, state',
-      );
-      assert(
-        body.outputs.length === carried + scanned + 1,
-        'loop: body outputs are condition, ...',
-      );
+    takes: { each: 'any' },
+    infer: (inputs, { body, carried, scanned }) => {
+      const types = (values: readonly TensorType[]) => values.map(({ dtype }) => dtype).join();
+      const state = inputs.slice(2);
+      const outputs = body.outputs.map(({ value }) => value);
+      const counts = state.length === carried && outputs.length === carried + scanned + 1;
+      const typed =
+        types(inputs.slice(0, 2)) === 'int64,bool' &&
+        types(body.inputs) === types(inputs) &&
+        types(outputs.slice(0, carried + 1)) === types(inputs.slice(1));
+      if (!counts || !typed || scanned < 0) {
+        throw shapeError('loop', 'a body like its state', ...inputs, ...body.inputs, ...outputs);
+      }
       return body.outputs.slice(1).map(({ value }, i) => {
         const leading: Dim[] = i < carried ? [] : ['steps'];
         return { dtype: value.dtype, shape: [...leading, ...value.shape] };
@@ -30,6 +34,7 @@ export const controlOps: OpGroup<'loop' | 'choose'> = {
     lower: (node) => [onnxNode('Loop', node, { body: { graph: node.params.body } })],
   },
   choose: {
+    takes: ['bool'],
     infer: (_inputs, { whenTrue, whenFalse }) => {
       assert(whenTrue.outputs.length === whenFalse.outputs.length, 'choose: branches differ');
       return whenTrue.outputs.map(({ value }, i) => {

@@ -2,11 +2,17 @@
 import type { Value } from '../graph.ts';
 import { onnxNode, intVector, scratchName } from '../lowering.ts';
 import type { OpGroup, OpDefinition, OpName, Ops } from '../op-table.ts';
-import { broadcast, shapeError, type DType, type TensorType } from '../tensor-type.ts';
+import {
+  broadcast,
+  shapeError,
+  type DType,
+  type InputKind,
+  type TensorType,
+} from '../tensor-type.ts';
 
 function broadcasting(op: string, dtype: DType | 'same') {
-  return ([a, b]: readonly Value[]): TensorType[] => {
-    if (a === undefined || b === undefined) throw shapeError(op, 'two inputs');
+  return (inputs: readonly Value[]): TensorType[] => {
+    const [a, b] = inputs as [Value, Value];
     const shape = broadcast(a.shape, b.shape);
     if (shape === null || a.dtype !== b.dtype) {
       throw shapeError(op, 'two inputs of one type that broadcast', a, b);
@@ -17,8 +23,14 @@ function broadcasting(op: string, dtype: DType | 'same') {
 
 type BinaryRule = (ops: Ops, a: Value, b: Value, out: Value, grad: Value) => [Value, Value];
 
-function binary<K extends OpName>(op: K, onnx: string, rule: BinaryRule): OpDefinition<K> {
+function binary<K extends OpName>(
+  op: K,
+  onnx: string,
+  rule: BinaryRule,
+  kind: InputKind = 'number',
+): OpDefinition<K> {
   return {
+    takes: [kind, kind],
     infer: broadcasting(op, 'same'),
     gradient: (ops, { inputs, outputs }, [grad]) => {
       const [a, b] = inputs as [Value, Value];
@@ -29,8 +41,9 @@ function binary<K extends OpName>(op: K, onnx: string, rule: BinaryRule): OpDefi
   };
 }
 
-function comparison<K extends OpName>(op: K, onnx: string): OpDefinition<K> {
+function comparison<K extends OpName>(op: K, onnx: string, kind: InputKind): OpDefinition<K> {
   return {
+    takes: [kind, kind],
     infer: broadcasting(op, 'bool'),
     gradient: { none: 'a comparison is piecewise constant' },
     lower: (node) => [onnxNode(onnx, node)],
@@ -41,6 +54,7 @@ type UnaryRule = (ops: Ops, x: Value, y: Value, grad: Value) => Value;
 
 function unary<K extends OpName>(onnx: string, rule: UnaryRule): OpDefinition<K> {
   return {
+    takes: ['float32'],
     infer: (inputs) => [inputs[0] as Value],
     gradient: (ops, { inputs, outputs }, [grad]) => [
       rule(ops, inputs[0] as Value, outputs[0] as Value, grad as Value),
@@ -82,10 +96,15 @@ export const elementwiseOps: OpGroup<
   add: binary('add', 'Add', (_ops, _a, _b, _out, grad) => [grad, grad]),
   sub: binary('sub', 'Sub', (ops, _a, _b, _out, grad) => [grad, ops.neg(grad)]),
   mul: binary('mul', 'Mul', (ops, a, b, _out, grad) => [ops.mul(grad, b), ops.mul(grad, a)]),
-  div: binary('div', 'Div', (ops, _a, b, out, grad) => {
-    const da = ops.div(grad, b);
-    return [da, ops.neg(ops.mul(da, out))];
-  }),
+  div: binary(
+    'div',
+    'Div',
+    (ops, _a, b, out, grad) => {
+      const da = ops.div(grad, b);
+      return [da, ops.neg(ops.mul(da, out))];
+    },
+    'float32',
+  ),
   min: binary(
     'min',
     'Min',
@@ -96,12 +115,13 @@ export const elementwiseOps: OpGroup<
     'Max',
     choosing((ops, a, b) => ops.lessOrEqual(b, a)),
   ),
-  less: comparison('less', 'Less'),
-  lessOrEqual: comparison('lessOrEqual', 'LessOrEqual'),
-  equal: comparison('equal', 'Equal'),
-  and: comparison('and', 'And'),
-  or: comparison('or', 'Or'),
+  less: comparison('less', 'Less', 'number'),
+  lessOrEqual: comparison('lessOrEqual', 'LessOrEqual', 'number'),
+  equal: comparison('equal', 'Equal', 'any'),
+  and: comparison('and', 'And', 'bool'),
+  or: comparison('or', 'Or', 'bool'),
   not: {
+    takes: ['bool'],
     infer: (inputs) => [inputs[0] as Value],
     gradient: { none: 'a truth value has no gradient' },
     lower: (node) => [onnxNode('Not', node)],
@@ -113,11 +133,12 @@ export const elementwiseOps: OpGroup<
     ops.mul(grad, ops.mul(y, ops.sub(ops.scalar(y, 1), y))),
   ),
   where: {
-    infer: ([condition, a, b]) => {
-      if (!condition || !a || !b) throw shapeError('where', 'three inputs');
+    takes: ['bool', 'number', 'number'],
+    infer: (inputs) => {
+      const [condition, a, b] = inputs as [Value, Value, Value];
       const values = broadcast(a.shape, b.shape);
       const shape = values && broadcast(condition.shape, values);
-      if (!shape || condition.dtype !== 'bool' || a.dtype !== b.dtype) {
+      if (!shape || a.dtype !== b.dtype) {
         throw shapeError('where', 'a bool and two of one type that broadcast', condition, a, b);
       }
       return [{ dtype: a.dtype, shape }];
@@ -130,9 +151,11 @@ export const elementwiseOps: OpGroup<
     lower: (node) => [onnxNode('Where', node)],
   },
   clip: {
-    infer: ([x, low, high]) => {
-      if (!x || !low || !high || low.shape.length > 0 || high.shape.length > 0) {
-        throw shapeError('clip', 'a tensor and two scalars', ...[x, low, high].filter((v) => !!v));
+    takes: ['float32', 'float32', 'float32'],
+    infer: (inputs) => {
+      const [x, low, high] = inputs as [Value, Value, Value];
+      if (low.shape.length > 0 || high.shape.length > 0) {
+        throw shapeError('clip', 'a tensor and two scalars', x, low, high);
       }
       return [x];
     },
@@ -144,14 +167,19 @@ export const elementwiseOps: OpGroup<
     lower: (node) => [onnxNode('Clip', node)],
   },
   cast: {
+    takes: ['any'],
     infer: ([x], { to }) => [{ dtype: to, shape: (x as Value).shape }],
     gradient: { none: 'casts go to and from integers and truth values' },
     lower: (node) => [onnxNode('Cast', node, { to: CAST_TYPE[node.params.to] })],
   },
   rotateHalf: {
+    takes: ['float32'],
     infer: (inputs) => {
       const x = inputs[0] as Value;
-      if (typeof x.shape.at(-1) !== 'number') throw shapeError('rotateHalf', 'a fixed width', x);
+      const width = x.shape.at(-1);
+      if (typeof width !== 'number' || width % 2 !== 0) {
+        throw shapeError('rotateHalf', 'a fixed, even width', x);
+      }
       return [x];
     },
     // The map is orthogonal and its transpose is its negative.

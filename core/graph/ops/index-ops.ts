@@ -3,7 +3,7 @@ import type { Value } from '../graph.ts';
 import type { OnnxNode } from '../onnx.ts';
 import { intVector, onnxNode, scratchName } from '../lowering.ts';
 import type { OpGroup } from '../op-table.ts';
-import { axisOf, shapeError, type Dim } from '../tensor-type.ts';
+import { axisOf, sameShape, shapeError } from '../tensor-type.ts';
 
 export const indexOps: OpGroup<
   | 'gather'
@@ -15,12 +15,15 @@ export const indexOps: OpGroup<
   | 'zerosFor'
 > = {
   gather: {
-    infer: ([table, ids]) => {
-      if (!table || ids?.dtype !== 'int64') throw shapeError('gather', 'a table and int64 ids');
+    takes: ['any', 'int64'],
+    infer: (inputs) => {
+      const [table, ids] = inputs as [Value, Value];
+      if (table.shape.length === 0) throw shapeError('gather', 'a table with rows', table, ids);
       return [{ dtype: table.dtype, shape: [...ids.shape, ...table.shape.slice(1)] }];
     },
     gradient: (ops, { inputs }, [grad]) => {
       const [table, ids] = inputs as [Value, Value];
+      if (table.shape.length !== 2) throw shapeError('gather', 'a matrix to differentiate', table);
       const [count, width] = table.shape as [number, number];
       const rows = ops.reshape(grad as Value, [-1, width], 'rows');
       return [ops.scatterAddRows(ops.reshape(ids, [-1, 1], 'rows'), rows, count), null];
@@ -28,11 +31,14 @@ export const indexOps: OpGroup<
     lower: (node) => [onnxNode('Gather', node, { axis: 0 })],
   },
   scatterAddRows: {
-    infer: ([ids, rows], { count }) => {
-      if (ids?.shape.length !== 2 || rows?.shape.length !== 2) {
-        throw shapeError('scatterAddRows', 'ids (n, 1) and rows (n, D)');
+    takes: ['int64', 'float32'],
+    infer: (inputs, { count }) => {
+      const [ids, rows] = inputs as [Value, Value];
+      const fits = ids.shape.length === 2 && ids.shape[1] === 1 && ids.shape[0] === rows.shape[0];
+      if (!fits || rows.shape.length !== 2 || typeof rows.shape[1] !== 'number') {
+        throw shapeError('scatterAddRows', 'ids (n, 1) and rows (n, D)', ids, rows);
       }
-      return [{ dtype: rows.dtype, shape: [count, rows.shape[1] as Dim] }];
+      return [{ dtype: rows.dtype, shape: [count, rows.shape[1]] }];
     },
     gradient: { none: 'it is itself a gradient, and no second derivative is taken' },
     lower: (node) => {
@@ -51,17 +57,42 @@ export const indexOps: OpGroup<
     },
   },
   gatherElements: {
-    infer: ([x, index]) => [{ dtype: (x as Value).dtype, shape: (index as Value).shape }],
+    takes: ['any', 'int64'],
+    infer: (inputs) => {
+      const [x, index] = inputs as [Value, Value];
+      const leading = sameShape(x.shape.slice(0, -1), index.shape.slice(0, -1));
+      if (x.shape.length === 0 || x.shape.length !== index.shape.length || !leading) {
+        throw shapeError('gatherElements', '(.., V) and (.., n)', x, index);
+      }
+      return [{ dtype: x.dtype, shape: index.shape }];
+    },
     gradient: { none: 'used for sampling; training uses tokenLogprob' },
     lower: (node) => [onnxNode('GatherElements', node, { axis: -1 })],
   },
   scatterAddElements: {
-    infer: ([x]) => [x as Value],
+    takes: ['float32', 'int64', 'float32'],
+    infer: (inputs) => {
+      const [x, index, updates] = inputs as [Value, Value, Value];
+      const leading = sameShape(x.shape.slice(0, -1), index.shape.slice(0, -1));
+      if (
+        x.shape.length !== index.shape.length ||
+        !sameShape(index.shape, updates.shape) ||
+        !leading
+      ) {
+        throw shapeError('scatterAddElements', '(.., V) and twice (.., n)', x, index, updates);
+      }
+      return [x];
+    },
     gradient: { none: 'it is itself a gradient, and no second derivative is taken' },
     lower: (node) => [onnxNode('ScatterElements', node, { axis: -1, reduction: 'add' })],
   },
   topK: {
+    takes: ['float32', 'int64'],
     infer: ([x], { size }) => {
+      const width = (x as Value).shape.at(-1);
+      if (width === undefined || (typeof width === 'number' && Number(size) > width)) {
+        throw shapeError('topK', `a last axis of at least ${size}`, x as Value);
+      }
       const shape = [...(x as Value).shape.slice(0, -1), size];
       return [
         { dtype: (x as Value).dtype, shape },
@@ -72,11 +103,15 @@ export const indexOps: OpGroup<
     lower: (node) => [onnxNode('TopK', node, { axis: -1, largest: 1, sorted: 1 })],
   },
   dimension: {
-    infer: () => [{ dtype: 'int64', shape: [] }],
+    takes: ['any'],
+    infer: ([x], { axis }) => {
+      axisOf('dimension', axis, (x as Value).shape.length);
+      return [{ dtype: 'int64', shape: [] }];
+    },
     gradient: { none: 'a size has no gradient' },
     lower: (node) => {
       const x = node.inputs[0] as Value;
-      const axis = axisOf(node.params.axis, x.shape.length);
+      const axis = axisOf('dimension', node.params.axis, x.shape.length);
       const size = scratchName(node, 'size');
       return [
         {
@@ -94,9 +129,12 @@ export const indexOps: OpGroup<
     },
   },
   zerosFor: {
-    infer: ([like], { shape }) => [
-      { dtype: 'float32', shape: [(like as Value).shape[0] as Dim, ...shape] },
-    ],
+    takes: ['any'],
+    infer: ([like], { shape }) => {
+      const first = (like as Value).shape[0];
+      if (first === undefined) throw shapeError('zerosFor', 'a first axis', like as Value);
+      return [{ dtype: 'float32', shape: [first, ...shape] }];
+    },
     gradient: { none: 'a constant has no gradient' },
     lower: (node) => {
       const [first, size] = [scratchName(node, 'size'), scratchName(node, 'size')];

@@ -4,7 +4,14 @@ import type { Value } from '../graph.ts';
 import { intVector, onnxNode, scratchName } from '../lowering.ts';
 import type { OpGroup } from '../op-table.ts';
 import type { OnnxNode } from '../onnx.ts';
-import { addDims, axisOf, shapeError, type Dim } from '../tensor-type.ts';
+import {
+  addDims,
+  axisOf,
+  elementCount,
+  shapeError,
+  type Dim,
+  type TensorType,
+} from '../tensor-type.ts';
 
 const END = Number.MAX_SAFE_INTEGER;
 
@@ -30,16 +37,31 @@ function splitAt(node: Parameters<typeof onnxNode>[1], part: 'head' | 'tail'): O
   ];
 }
 
+/** Where both counts of elements are known they must be equal. */
+function refuseOtherCount(op: string, x: TensorType, to: TensorType): void {
+  const [before, after] = [elementCount(x.shape), elementCount(to.shape)];
+  if (before !== null && after !== null && before !== after) {
+    throw shapeError(op, 'as many elements as before', x, to);
+  }
+}
+
+function refuseScalars(op: string, x: Value, like: Value): void {
+  const scalar = x.shape.length === 0 || like.shape.length === 0;
+  if (scalar) throw shapeError(op, 'two tensors with a last axis', x, like);
+}
+
 const CACHE_ONLY = 'splits attention over a KV cache, which is never differentiated';
 
 export const layoutOps: OpGroup<
   'transpose' | 'reshape' | 'reshapeLike' | 'unsqueeze' | 'squeeze' | 'concat' | 'head' | 'tail'
 > = {
   transpose: {
+    takes: ['any'],
     infer: ([x], { permutation }) => {
       const { dtype, shape } = x as Value;
-      if (permutation.length !== shape.length) {
-        throw shapeError('transpose', `rank ${permutation.length}`, x as Value);
+      const once = shape.every((_, axis) => permutation.includes(axis));
+      if (permutation.length !== shape.length || !once) {
+        throw shapeError('transpose', `axes ${permutation.join()}`, x as Value);
       }
       return [{ dtype, shape: permutation.map((axis) => shape[axis] as Dim) }];
     },
@@ -50,6 +72,7 @@ export const layoutOps: OpGroup<
     lower: (node) => [onnxNode('Transpose', node, { perm: node.params.permutation })],
   },
   reshape: {
+    takes: ['any'],
     infer: ([x], { sizes, inferred }) => {
       const { dtype, shape } = x as Value;
       const dims = sizes.map((size, i): Dim => {
@@ -58,13 +81,19 @@ export const layoutOps: OpGroup<
         assert(inferred !== null, 'reshape: an inferred size needs a name');
         return inferred;
       });
+      refuseOtherCount('reshape', x as Value, { dtype, shape: dims });
       return [{ dtype, shape: dims }];
     },
     gradient: (ops, { inputs }, [grad]) => [ops.reshapeLike(grad as Value, inputs[0] as Value)],
     lower: (node) => [onnxNode('Reshape', node, {}, [intVector(node, node.params.sizes)])],
   },
   reshapeLike: {
-    infer: ([x, like]) => [{ dtype: (x as Value).dtype, shape: (like as Value).shape }],
+    takes: ['any', 'any'],
+    infer: (inputs) => {
+      const [x, like] = inputs as [Value, Value];
+      refuseOtherCount('reshapeLike', x, like);
+      return [{ dtype: x.dtype, shape: like.shape }];
+    },
     gradient: (ops, { inputs }, [grad]) => [
       ops.reshapeLike(grad as Value, inputs[0] as Value),
       null,
@@ -79,10 +108,11 @@ export const layoutOps: OpGroup<
     },
   },
   unsqueeze: {
+    takes: ['any'],
     infer: ([x], { axes }) => {
       const { dtype, shape } = x as Value;
       const rank = shape.length + axes.length;
-      const added = new Set(axes.map((axis) => axisOf(axis, rank)));
+      const added = new Set(axes.map((axis) => axisOf('unsqueeze', axis, rank)));
       const rest = [...shape];
       const dims = Array.from({ length: rank }, (_, i) => (added.has(i) ? 1 : rest.shift()!));
       return [{ dtype, shape: dims }];
@@ -91,22 +121,29 @@ export const layoutOps: OpGroup<
     lower: (node) => [onnxNode('Unsqueeze', node, {}, [intVector(node, node.params.axes)])],
   },
   squeeze: {
+    takes: ['any'],
     infer: ([x], { axes }) => {
       const { dtype, shape } = x as Value;
-      const gone = new Set(axes.map((axis) => axisOf(axis, shape.length)));
+      const gone = new Set(axes.map((axis) => axisOf('squeeze', axis, shape.length)));
+      if ([...gone].some((axis) => shape[axis] !== 1)) {
+        throw shapeError('squeeze', `size 1 on axes ${axes.join()}`, x as Value);
+      }
       return [{ dtype, shape: shape.filter((_, i) => !gone.has(i)) }];
     },
     gradient: (ops, { inputs }, [grad]) => [ops.reshapeLike(grad as Value, inputs[0] as Value)],
     lower: (node) => [onnxNode('Squeeze', node, {}, [intVector(node, node.params.axes)])],
   },
   concat: {
+    takes: { each: 'any' },
     infer: (inputs, { axis }) => {
       const first = inputs[0] as Value;
-      const at = axisOf(axis, first.shape.length);
+      const at = axisOf('concat', axis, first.shape.length);
       const dims = [...first.shape];
       for (const next of inputs.slice(1)) {
         const fits = next.shape.every((dim, i) => i === at || dim === first.shape[i]);
-        if (!fits) throw shapeError('concat', `equal sizes but on axis ${at}`, first, next);
+        const alike = next.dtype === first.dtype && next.shape.length === first.shape.length;
+        if (!fits || !alike)
+          throw shapeError('concat', `equal sizes but on axis ${at}`, first, next);
         dims[at] = addDims(dims[at] as Dim, next.shape[at] as Dim);
       }
       return [{ dtype: first.dtype, shape: dims }];
@@ -115,7 +152,9 @@ export const layoutOps: OpGroup<
     lower: (node) => [onnxNode('Concat', node, { axis: node.params.axis })],
   },
   head: {
+    takes: ['any', 'any'],
     infer: ([x, like]) => {
+      refuseScalars('head', x as Value, like as Value);
       const { dtype, shape } = x as Value;
       return [{ dtype, shape: [...shape.slice(0, -1), (like as Value).shape.at(-1) as Dim] }];
     },
@@ -123,7 +162,9 @@ export const layoutOps: OpGroup<
     lower: (node) => splitAt(node, 'head'),
   },
   tail: {
-    infer: ([x], { size }) => {
+    takes: ['any', 'any'],
+    infer: ([x, like], { size }) => {
+      refuseScalars('tail', x as Value, like as Value);
       const { dtype, shape } = x as Value;
       return [{ dtype, shape: [...shape.slice(0, -1), size] }];
     },

@@ -6,8 +6,9 @@ import { broadcast, shapeError } from '../tensor-type.ts';
 
 export const linearOps: OpGroup<'matmul' | 'linear' | 'leftTransposed'> = {
   matmul: {
-    infer: ([a, b]) => {
-      if (!a || !b) throw shapeError('matmul', 'two inputs');
+    takes: ['float32', 'float32'],
+    infer: (inputs) => {
+      const [a, b] = inputs as [Value, Value];
       const batch = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
       const fits = a.shape.at(-1) === b.shape.at(-2);
       if (a.shape.length < 2 || b.shape.length < 2 || !batch || !fits) {
@@ -24,9 +25,11 @@ export const linearOps: OpGroup<'matmul' | 'linear' | 'leftTransposed'> = {
     lower: (node) => [onnxNode('MatMul', node)],
   },
   linear: {
-    infer: ([x, w]) => {
-      if (!x || w?.shape.length !== 2 || x.shape.at(-1) !== w.shape[1]) {
-        throw shapeError('linear', '(.., in) and (out, in)', ...[x, w].filter((v) => !!v));
+    takes: ['float32', 'float32'],
+    infer: (inputs) => {
+      const [x, w] = inputs as [Value, Value];
+      if (w.shape.length !== 2 || x.shape.length < 2 || x.shape.at(-1) !== w.shape[1]) {
+        throw shapeError('linear', '(.., n, in) and (out, in)', x, w);
       }
       return [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), w.shape[0]!] }];
     },
@@ -53,9 +56,11 @@ export const linearOps: OpGroup<'matmul' | 'linear' | 'leftTransposed'> = {
     },
   },
   leftTransposed: {
-    infer: ([a, b]) => {
-      if (a?.shape.length !== 2 || b?.shape.length !== 2 || a.shape[0] !== b.shape[0]) {
-        throw shapeError('leftTransposed', '(k, n) and (k, m)', ...[a, b].filter((v) => !!v));
+    takes: ['float32', 'float32'],
+    infer: (inputs) => {
+      const [a, b] = inputs as [Value, Value];
+      if (a.shape.length !== 2 || b.shape.length !== 2 || a.shape[0] !== b.shape[0]) {
+        throw shapeError('leftTransposed', '(k, n) and (k, m)', a, b);
       }
       return [{ dtype: a.dtype, shape: [a.shape[1]!, b.shape[1]!] }];
     },

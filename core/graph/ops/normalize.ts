@@ -2,11 +2,20 @@
 import type { Value } from '../graph.ts';
 import { onnxNode, intVector, scratchName } from '../lowering.ts';
 import type { OpGroup } from '../op-table.ts';
-import { sameShape, shapeError, axisOf } from '../tensor-type.ts';
+import { axisOf, sameShape, shapeError, type TensorType } from '../tensor-type.ts';
+
+function alongAxis(op: string) {
+  return (inputs: readonly Value[], { axis }: { axis: number }): TensorType[] => {
+    const x = inputs[0] as Value;
+    axisOf(op, axis, x.shape.length);
+    return [x];
+  };
+}
 
 export const normalizeOps: OpGroup<'softmax' | 'logSoftmax' | 'rmsNorm' | 'tokenLogprob'> = {
   softmax: {
-    infer: ([x]) => [x as Value],
+    takes: ['float32'],
+    infer: alongAxis('softmax'),
     gradient: (ops, { outputs, params }, [grad]) => {
       const p = outputs[0] as Value;
       const weighted = ops.mul(grad as Value, p);
@@ -16,7 +25,8 @@ export const normalizeOps: OpGroup<'softmax' | 'logSoftmax' | 'rmsNorm' | 'token
     lower: (node) => [onnxNode('Softmax', node, { axis: node.params.axis })],
   },
   logSoftmax: {
-    infer: ([x]) => [x as Value],
+    takes: ['float32'],
+    infer: alongAxis('logSoftmax'),
     gradient: (ops, { outputs, params }, [grad]) => {
       const p = ops.exp(outputs[0] as Value);
       const total = ops.reduceSum(grad as Value, [params.axis], true);
@@ -25,9 +35,11 @@ export const normalizeOps: OpGroup<'softmax' | 'logSoftmax' | 'rmsNorm' | 'token
     lower: (node) => [onnxNode('LogSoftmax', node, { axis: node.params.axis })],
   },
   rmsNorm: {
-    infer: ([x, gain]) => {
-      if (!x || gain?.shape.length !== 1 || gain.shape[0] !== x.shape.at(-1)) {
-        throw shapeError('rmsNorm', '(.., D) and (D)', ...[x, gain].filter((v) => !!v));
+    takes: ['float32', 'float32'],
+    infer: (inputs) => {
+      const [x, gain] = inputs as [Value, Value];
+      if (gain.shape.length !== 1 || gain.shape[0] !== x.shape.at(-1)) {
+        throw shapeError('rmsNorm', '(.., D) and (D)', x, gain);
       }
       return [x, { dtype: x.dtype, shape: [...x.shape.slice(0, -1), 1] }];
     },
@@ -50,10 +62,11 @@ export const normalizeOps: OpGroup<'softmax' | 'logSoftmax' | 'rmsNorm' | 'token
     ],
   },
   tokenLogprob: {
-    infer: ([logits, ids]) => {
-      if (!logits || !ids || !sameShape(logits.shape.slice(0, -1), ids.shape)) {
-        const got = [logits, ids].filter((v) => !!v);
-        throw shapeError('tokenLogprob', 'logits (.., V) and ids (..)', ...got);
+    takes: ['float32', 'int64'],
+    infer: (inputs) => {
+      const [logits, ids] = inputs as [Value, Value];
+      if (logits.shape.length === 0 || !sameShape(logits.shape.slice(0, -1), ids.shape)) {
+        throw shapeError('tokenLogprob', 'logits (.., V) and ids (..)', logits, ids);
       }
       return [{ dtype: logits.dtype, shape: ids.shape }];
     },
@@ -66,7 +79,7 @@ export const normalizeOps: OpGroup<'softmax' | 'logSoftmax' | 'rmsNorm' | 'token
     },
     lower: (node) => {
       const [logits, ids] = node.inputs as [Value, Value];
-      const axis = axisOf(-1, logits.shape.length);
+      const axis = axisOf('tokenLogprob', -1, logits.shape.length);
       const last = intVector(node, [axis]).name;
       const [all, index, picked] = [0, 1, 2].map(() => scratchName(node, 'logprob'));
       return [

@@ -1,0 +1,57 @@
+/** Elementwise ops of the slow twin. */
+import type { OpName } from '../op-table.ts';
+import type { elementwiseOps } from '../ops/elementwise.ts';
+import { at, expandAll, generate, mapLines, type ReferenceGroup, type Tensor } from './tensor.ts';
+
+function binary(f: (a: number, b: number) => number) {
+  return (inputs: readonly Tensor[]): Tensor[] => {
+    const [a, b] = expandAll(...inputs) as [Tensor, Tensor];
+    return [generate(a.shape, (i) => f(at(a, i), at(b, i)))];
+  };
+}
+
+function unary(f: (x: number) => number) {
+  return ([x]: readonly Tensor[]): Tensor[] => [
+    generate((x as Tensor).shape, (i) => f(at(x as Tensor, i))),
+  ];
+}
+
+const CAST = {
+  float32: (x: number) => x,
+  int64: Math.trunc,
+  bool: (x: number) => Number(x !== 0),
+};
+
+export const elementwise: ReferenceGroup<keyof typeof elementwiseOps & OpName> = {
+  add: binary((a, b) => a + b),
+  sub: binary((a, b) => a - b),
+  mul: binary((a, b) => a * b),
+  div: binary((a, b) => a / b),
+  min: binary(Math.min),
+  max: binary(Math.max),
+  less: binary((a, b) => Number(a < b)),
+  lessOrEqual: binary((a, b) => Number(a <= b)),
+  equal: binary((a, b) => Number(a === b)),
+  and: binary((a, b) => a && b),
+  or: binary((a, b) => a || b),
+  not: unary((x) => 1 - x),
+  neg: unary((x) => -x),
+  exp: unary(Math.exp),
+  log: unary(Math.log),
+  sigmoid: unary((x) => 1 / (1 + Math.exp(-x))),
+  where: (inputs) => {
+    const [condition, a, b] = expandAll(...inputs) as [Tensor, Tensor, Tensor];
+    return [generate(a.shape, (i) => (at(condition, i) ? at(a, i) : at(b, i)))];
+  },
+  clip: (inputs) => {
+    const [x, low, high] = inputs as [Tensor, Tensor, Tensor];
+    return [generate(x.shape, (i) => Math.min(Math.max(at(x, i), at(low, 0)), at(high, 0)))];
+  },
+  cast: (inputs, { to }) => unary(CAST[to])(inputs),
+  rotateHalf: ([x]) => [
+    mapLines(x as Tensor, -1, (line) => {
+      const half = line.length / 2;
+      return [...line.subarray(half).map((value) => -value), ...line.subarray(0, half)];
+    }),
+  ],
+};
