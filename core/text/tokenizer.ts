@@ -134,7 +134,8 @@ function spellings(tokens: readonly AddedToken[], guard: string | undefined): st
   const contents = tokens.map((token) => token.content).sort((a, b) => b.length - a.length);
   return contents
     .map((content) => {
-      const before = guard !== undefined && isSingleCharacter(content) ? `(?<!${guard}${guard})` : '';
+      const before =
+        guard !== undefined && isSingleCharacter(content) ? `(?<!${guard}${guard})` : '';
       return before + literalPattern(content);
     })
     .join('|');

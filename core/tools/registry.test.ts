@@ -1,0 +1,201 @@
+/** Tests of the tool registry: every failure is an outcome, every bound holds. */
+import { describe, expect, test } from 'vitest';
+import { ManualClock } from '../clock.ts';
+import { AppError } from '../errors.ts';
+import { LIMITS } from '../limits.ts';
+import type { Tool } from '../ports.ts';
+import { createToolRegistry } from './registry.ts';
+import type { ToolRegistryOptions } from './registry.ts';
+
+const clock = new ManualClock();
+
+function tool(name: string, run: Tool['run'], timeoutMs = 1_000): Tool {
+  const properties = { text: { type: 'string' } };
+  return {
+    name,
+    description: `does ${name}`,
+    parameters: { type: 'object', properties, required: ['text'], additionalProperties: false },
+    primaryArgument: 'text',
+    effects: 'none',
+    timeoutMs,
+    run,
+  };
+}
+
+const registry = (tools: Tool[], options: Partial<ToolRegistryOptions> = {}) =>
+  createToolRegistry(tools, { clock, ...options });
+
+const echo = tool('echo', async (args) => `echo ${String(args.text)}`);
+const ARGS = '{"text":"hi"}';
+
+test('a result, its time by the clock, and the specs', async () => {
+  const slow = {
+    ...tool('slow', async () => (clock.advance(30), 'done')),
+    effects: 'writes' as const,
+  };
+  const tools = registry([echo, slow]);
+  expect(await tools.call('echo', ARGS)).toEqual({
+    result: 'echo hi',
+    error: null,
+    durationMs: 0,
+    effects: 'none',
+    served: 'live',
+  });
+  expect(await tools.call('slow', ARGS)).toMatchObject({ durationMs: 30, effects: 'writes' });
+  expect(tools.has('echo')).toBe(true);
+  expect(tools.has('toString')).toBe(false);
+  expect(tools.specs(['slow'])).toEqual([
+    {
+      name: 'slow',
+      description: 'does slow',
+      parameters: slow.parameters,
+      primaryArgument: 'text',
+      effects: 'writes',
+    },
+  ]);
+  expect(() => tools.specs(['echo', 'nope'])).toThrow(
+    expect.objectContaining({ code: 'unknown_tool' }),
+  );
+});
+
+describe('failures are outcomes that the policy can read', () => {
+  const failing = tool('failing', async () => {
+    throw new AppError('tool_failed', 'no luck');
+  });
+  const buggy = tool('buggy', () => {
+    throw new TypeError('x is undefined');
+  });
+  const wordy = tool('wordy', async () => {
+    throw new AppError('tool_failed', 'x'.repeat(5_000));
+  });
+  const tools = registry([echo, failing, buggy, wordy]);
+
+  test.each([
+    [
+      'nope',
+      ARGS,
+      'unknown_tool',
+      'error: there is no tool nope; there are: echo, failing, buggy, wordy',
+    ],
+    [
+      'echo',
+      '{"text":',
+      'tool_arguments_invalid',
+      'error: the arguments of echo are not valid JSON',
+    ],
+    [
+      'echo',
+      '["hi"]',
+      'tool_arguments_invalid',
+      'error: the arguments of echo are not a JSON object',
+    ],
+    ['echo', '{}', 'tool_arguments_invalid', "do not fit: must have required property 'text'"],
+    ['echo', '{"text":1}', 'tool_arguments_invalid', 'do not fit: at /text must be string'],
+    ['echo', '{"text":"a","b":1}', 'tool_arguments_invalid', 'must NOT have additional properties'],
+    [
+      'echo',
+      `"${'x'.repeat(LIMITS.toolArgumentsCharsMax)}"`,
+      'tool_arguments_invalid',
+      'longer than',
+    ],
+    ['failing', ARGS, 'tool_failed', 'error: no luck'],
+    ['buggy', ARGS, 'tool_failed', 'error: x is undefined'],
+  ])('%s %.30s', async (name, args, error, text) => {
+    const outcome = await tools.call(name, args);
+    expect(outcome).toMatchObject({ error, served: 'live' });
+    expect(outcome.result).toContain(text);
+  });
+
+  test('error texts are short', async () => {
+    expect((await tools.call('wordy', ARGS)).result.length).toBeLessThan(500);
+  });
+});
+
+describe('time', () => {
+  test('a tool that takes too long is a time-out, and hears of it', async () => {
+    let reason: unknown = null;
+    const stuck = tool(
+      'stuck',
+      (_args, signal) =>
+        new Promise(() => signal.addEventListener('abort', () => (reason = signal.reason))),
+      20,
+    );
+    // With one slot, the second call shows that the first gave its slot back.
+    const tools = registry([stuck, echo], { concurrencyMax: 1 });
+    const outcome = await tools.call('stuck', ARGS);
+    expect(outcome).toMatchObject({
+      error: 'tool_timeout',
+      result: 'error: stuck took longer than 20 ms',
+    });
+    expect(reason).toMatchObject({ code: 'tool_timeout' });
+    expect(await tools.call('echo', ARGS)).toMatchObject({ error: null });
+  });
+
+  test('waiting for a slot counts', async () => {
+    const blocker = tool('blocker', () => new Promise((resolve) => setTimeout(resolve, 200, 'ok')));
+    const hasty = { ...echo, name: 'hasty', timeoutMs: 20 };
+    const tools = registry([blocker, hasty], { concurrencyMax: 1 });
+    const first = tools.call('blocker', ARGS);
+    expect(await tools.call('hasty', ARGS)).toMatchObject({ error: 'tool_timeout' });
+    expect(await first).toMatchObject({ error: null });
+    expect(await tools.call('hasty', ARGS)).toMatchObject({ error: null });
+  });
+
+  test('an aborted call ends at once, also before it began', async () => {
+    const stuck = tool('stuck', () => new Promise(() => undefined), 10_000);
+    const tools = registry([stuck, echo]);
+    const controller = new AbortController();
+    const call = tools.call('stuck', ARGS, controller.signal);
+    controller.abort();
+    expect(await call).toMatchObject({ error: 'request_cancelled' });
+    expect(await tools.call('echo', ARGS, controller.signal)).toMatchObject({
+      error: 'request_cancelled',
+    });
+  });
+});
+
+test('no more calls at once than allowed, and a bounded queue, in order', async () => {
+  let active = 0;
+  let peak = 0;
+  const order: string[] = [];
+  const counting = tool('counting', async (args) => {
+    peak = Math.max(peak, ++active);
+    order.push(String(args.text));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    active--;
+    return 'ok';
+  });
+  const tools = registry([counting], { concurrencyMax: 3, queueMax: 5 });
+  const outcomes = await Promise.all(
+    Array.from({ length: 10 }, (_, i) => tools.call('counting', `{"text":"${i}"}`)),
+  );
+  expect(peak).toBe(3);
+  expect(outcomes.map((outcome) => outcome.error)).toEqual([
+    ...Array.from({ length: 8 }, () => null),
+    'tool_failed',
+    'tool_failed',
+  ]);
+  expect(outcomes[9]?.result).toContain('5 calls wait already');
+  expect(order).toEqual(['0', '1', '2', '3', '4', '5', '6', '7']);
+  expect(await tools.call('counting', ARGS)).toMatchObject({ error: null });
+});
+
+test('a long result is cut, said to be cut, and stays valid text', async () => {
+  const max = LIMITS.toolResultCharsMax;
+  const long = tool('long', async (args) => '😀'.repeat(max) + String(args.text));
+  const exact = tool('exact', async () => 'x'.repeat(max));
+  const tools = registry([long, exact]);
+  const { result, error } = await tools.call('long', ARGS);
+  expect(error).toBeNull();
+  expect(result.length).toBeLessThanOrEqual(max);
+  expect(result).toMatch(/^(😀)+\n\[the rest of the result was cut\]$/u);
+  expect((await tools.call('exact', ARGS)).result).toBe('x'.repeat(max));
+});
+
+test('two tools of one name and a broken schema are refused', () => {
+  expect(() => registry([echo, echo])).toThrow('two tools are called echo');
+  const broken = { ...echo, parameters: { type: 'nothing' } };
+  expect(() => registry([broken])).toThrow(
+    expect.objectContaining({ code: 'config_invalid', message: expect.stringContaining('echo') }),
+  );
+});

@@ -1,0 +1,207 @@
+/**
+ * Runs server tools by name. Arguments are checked against the tool's JSON Schema, calls are bounded
+ * in number, time and length of result, and every failure becomes an outcome whose short text the
+ * policy can read: a tool that fails is something to react to, not a broken conversation.
+ *
+ * Knows nothing of protocols, logs or recorded results.
+ */
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import type { ValidateFunction } from 'ajv/dist/2020.js';
+import type { Clock } from '../clock.ts';
+import { AppError } from '../errors.ts';
+import type { ErrorCode } from '../errors.ts';
+import { LIMITS } from '../limits.ts';
+import { quiet } from '../log.ts';
+import type { Logger } from '../log.ts';
+import type { Tool, ToolOutcome, ToolRunner, ToolSpec } from '../ports.ts';
+import { Semaphore } from './semaphore.ts';
+
+export interface ToolRegistryOptions {
+  clock: Clock;
+  log?: Logger;
+  /** Calls that run at once, over all tools. */
+  concurrencyMax?: number;
+  /** Calls that wait for a slot; more fail at once. */
+  queueMax?: number;
+}
+
+/** Error texts are for the policy's short context; the log has the whole message. */
+const ERROR_CHARS_MAX = 400;
+
+/** What a tool may fail with on purpose; anything else counts as tool_failed. */
+const TOOL_ERRORS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'tool_arguments_invalid',
+  'tool_timeout',
+  'tool_failed',
+  'unknown_tool',
+  'request_cancelled',
+]);
+
+interface Entry {
+  tool: Tool;
+  validate: ValidateFunction;
+}
+
+/** Throws config_invalid when two tools share a name or a schema does not compile. */
+export function createToolRegistry(
+  tools: readonly Tool[],
+  options: ToolRegistryOptions,
+): ToolRunner {
+  // MCP servers send schemas with keywords and formats that are not in the standard.
+  const ajv = new Ajv2020({ strict: false, validateFormats: false, logger: false });
+  const entries = new Map<string, Entry>();
+  for (const tool of tools) {
+    if (entries.has(tool.name)) {
+      throw new AppError('config_invalid', `two tools are called ${tool.name}`);
+    }
+    entries.set(tool.name, { tool, validate: compileSchema(ajv, tool) });
+  }
+  return new ToolRegistry(entries, options);
+}
+
+function compileSchema(ajv: Ajv2020, tool: Tool): ValidateFunction {
+  try {
+    return ajv.compile(tool.parameters);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new AppError('config_invalid', `the schema of the tool ${tool.name}: ${why}`, {
+      cause: error,
+    });
+  }
+}
+
+class ToolRegistry implements ToolRunner {
+  private readonly entries: ReadonlyMap<string, Entry>;
+  private readonly clock: Clock;
+  private readonly log: Logger;
+  private readonly slots: Semaphore;
+
+  constructor(entries: ReadonlyMap<string, Entry>, options: ToolRegistryOptions) {
+    this.entries = entries;
+    this.clock = options.clock;
+    this.log = options.log ?? quiet;
+    this.slots = new Semaphore({
+      slots: options.concurrencyMax ?? LIMITS.toolConcurrencyMax,
+      waitersMax: options.queueMax ?? LIMITS.toolQueueMax,
+    });
+  }
+
+  /** Throws unknown_tool that names the first tool that does not exist. */
+  specs(names: readonly string[]): ToolSpec[] {
+    return names.map((name) => {
+      const { description, parameters, primaryArgument, effects } = this.entry(name).tool;
+      return { name, description, parameters, primaryArgument, effects };
+    });
+  }
+
+  has(name: string): boolean {
+    return this.entries.has(name);
+  }
+
+  async call(name: string, argumentsJson: string, signal?: AbortSignal): Promise<ToolOutcome> {
+    const startedAt = this.clock.now();
+    const effects = this.entries.get(name)?.tool.effects ?? 'none';
+    const outcome = (result: string, error: ErrorCode | null): ToolOutcome => ({
+      result,
+      error,
+      durationMs: this.clock.now() - startedAt,
+      effects,
+      served: 'live',
+    });
+    try {
+      const entry = this.entry(name);
+      const args = parseArguments(entry, argumentsJson);
+      return outcome(capped(await this.runBounded(entry.tool, args, signal)), null);
+    } catch (error) {
+      const code = error instanceof AppError && TOOL_ERRORS.has(error.code) ? error.code : null;
+      const message = error instanceof Error ? error.message : String(error);
+      if (code === null) this.log.warn({ tool: name, err: error }, 'a tool failed unexpectedly');
+      return outcome(`error: ${message.slice(0, ERROR_CHARS_MAX)}`, code ?? 'tool_failed');
+    }
+  }
+
+  private entry(name: string): Entry {
+    const entry = this.entries.get(name);
+    if (entry) return entry;
+    const known = [...this.entries.keys()].join(', ') || 'none';
+    throw new AppError('unknown_tool', `there is no tool ${name}; there are: ${known}`);
+  }
+
+  /**
+   * One call within its time, waiting for a slot included. A tool that ignores its signal loses the
+   * slot when its time is over: one that never ends must not block the others for good.
+   */
+  private async runBounded(
+    tool: Tool,
+    args: Record<string, unknown>,
+    signal: AbortSignal | undefined,
+  ): Promise<string> {
+    const controller = new AbortController();
+    const timer = setTimeout(() => {
+      const message = `${tool.name} took longer than ${tool.timeoutMs} ms`;
+      controller.abort(new AppError('tool_timeout', message));
+    }, tool.timeoutMs);
+    const cancel = (): void =>
+      controller.abort(new AppError('request_cancelled', `${tool.name} was cancelled`));
+    signal?.addEventListener('abort', cancel, { once: true });
+    if (signal?.aborted) cancel();
+    try {
+      await this.slots.acquire(controller.signal);
+      try {
+        return await Promise.race([
+          tool.run(args, controller.signal),
+          rejectionOf(controller.signal),
+        ]);
+      } finally {
+        this.slots.release();
+      }
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', cancel);
+    }
+  }
+}
+
+function rejectionOf(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const fail = (): void => reject(signal.reason as Error);
+    if (signal.aborted) fail();
+    else signal.addEventListener('abort', fail, { once: true });
+  });
+}
+
+function parseArguments(entry: Entry, argumentsJson: string): Record<string, unknown> {
+  const { tool, validate } = entry;
+  const invalid = (why: string): AppError =>
+    new AppError('tool_arguments_invalid', `the arguments of ${tool.name} ${why}`);
+  if (argumentsJson.length > LIMITS.toolArgumentsCharsMax) {
+    throw invalid(`are longer than ${LIMITS.toolArgumentsCharsMax} characters`);
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(argumentsJson);
+  } catch {
+    throw invalid(`are not valid JSON: ${argumentsJson.slice(0, 100)}`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid('are not a JSON object');
+  }
+  if (!validate(value)) {
+    const [first] = validate.errors ?? [];
+    const where = first?.instancePath ? `at ${first.instancePath} ` : '';
+    throw invalid(`do not fit: ${where}${first?.message ?? 'schema violated'}`);
+  }
+  return value as Record<string, unknown>;
+}
+
+/** At most LIMITS.toolResultCharsMax characters, the note that says so included. */
+function capped(text: string): string {
+  const max = LIMITS.toolResultCharsMax;
+  if (text.length <= max) return text;
+  const note = '\n[the rest of the result was cut]';
+  let end = max - note.length;
+  // Half of a surrogate pair is not text.
+  const last = text.charCodeAt(end - 1);
+  if (last >= 0xd800 && last <= 0xdbff) end--;
+  return text.slice(0, end) + note;
+}
