@@ -1,7 +1,7 @@
 /**
  * The real trainer process, forked as the server forks it, with a tiny random policy. What could
- * silently break: a part that is not wired, a candidate that does not load, a kill or cancel that leaves
- * half a policy behind.
+ * silently break: a part that is not wired, a candidate that does not load, a kill or cancel that
+ * leaves half a policy behind.
  */
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,10 +1,11 @@
 /**
- * The trainer process: everything that a training run needs, put together, then core/trainer/train.ts.
- * The server forks it (core/trainer/start-trainer.ts) and sends one job; nothing here opens the
- * server's database, so a crash at any point costs the server nothing but the run.
+ * The trainer process: everything that a training run needs, put together, then
+ * core/trainer/train.ts. The server forks it (core/trainer/start-trainer.ts) and sends one job;
+ * nothing here opens the server's database, so a crash at any point costs the server nothing but
+ * the run.
  *
- * Order of starting: text layer, tools, weights (the run's own copy), training session, engine; all of
- * it is undone in reverse. Knows nothing of HTTP.
+ * Order of starting: text layer, tools, weights (the run's own copy), training session, engine; all
+ * of it is undone in reverse. Knows nothing of HTTP.
  */
 import { join } from 'node:path';
 import { systemClock } from '../core/clock.ts';

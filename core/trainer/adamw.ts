@@ -100,7 +100,9 @@ export function clipGradients(gradients: Map<string, Float32Array>, maxNorm: num
   return norm;
 }
 
-/** Linear warm-up to `learningRate` over `warmupSteps` updates, then constant. `update` is 0 first. */
+/**
+ * Linear warm-up to `learningRate` over `warmupSteps` updates, then constant. `update` is 0 first.
+ */
 export function warmedUpRate(learningRate: number, update: number, warmupSteps: number): number {
   return learningRate * Math.min(1, (update + 1) / Math.max(1, warmupSteps));
 }

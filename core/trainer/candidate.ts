@@ -1,11 +1,11 @@
 /**
- * Writes a trained policy as a directory, all of it or nothing: first under a temporary name beside the
- * final one, every file and the folder synced to disk, then one rename. A crash at any moment leaves
- * either no candidate or a whole one; leftovers carry `.partial` in their name and are removed by
- * the next write of the same candidate.
+ * Writes a trained policy as a directory, all of it or nothing: first under a temporary name beside
+ * the final one, every file and the folder synced to disk, then one rename. A crash at any moment
+ * leaves either no candidate or a whole one; leftovers carry `.partial` in their name and are
+ * removed by the next write of the same candidate.
  *
- * Everything but the weights is copied from the base policy (tokenizer, template, config, ramify.json).
- * Does not know the format of weights: the caller writes those into the directory.
+ * Everything but the weights is copied from the base policy (tokenizer, template, config,
+ * ramify.json). Does not know the format of weights: the caller writes those into the directory.
  */
 import { createHash } from 'node:crypto';
 import { copyFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
@@ -15,8 +15,8 @@ import { AppError } from '../errors.ts';
 const WEIGHT_FILE = /\.safetensors(\.index\.json)?$/;
 
 /**
- * Makes `directory` from the files of `base` and what `writeWeights` puts into the directory that it
- * gets. Returns the sha256 of the whole (directorySha256). Throws storage_failed.
+ * Makes `directory` from the files of `base` and what `writeWeights` puts into the directory that
+ * it gets. Returns the sha256 of the whole (directorySha256). Throws storage_failed.
  */
 export async function writeCandidate(options: {
   base: string;
@@ -50,8 +50,8 @@ export async function writeCandidate(options: {
 }
 
 /**
- * One hash over the regular files of a policy directory, in order of their names: for each its name,
- * a NUL, its length in decimal, a NUL, its bytes. Sub-folders do not count.
+ * One hash over the regular files of a policy directory, in order of their names: for each its
+ * name, a NUL, its length in decimal, a NUL, its bytes. Sub-folders do not count.
  */
 export async function directorySha256(directory: string): Promise<string> {
   const hash = createHash('sha256');

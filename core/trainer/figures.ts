@@ -1,10 +1,11 @@
 /**
- * The figures of one training step that come from its rollouts (arpo.md section 8), by the names under
- * which the database and the API show them. A name with a dot gives the same figure for one family
- * or one tool. A figure over nothing (no branch, no tool call) is left out, because 0 would be a lie.
+ * The figures of one training step that come from its rollouts (arpo.md section 8), by the names
+ * under which the database and the API show them. A name with a dot gives the same figure for one
+ * family or one tool. A figure over nothing (no branch, no tool call) is left out, because 0 would
+ * be a lie.
  *
- * Entropies are as stored: H of a step (mean over its first tokens / ln V) and its difference to the
- * trajectory's first step. Steps that trajectories share count once. Knows nothing of updates.
+ * Entropies are as stored: H of a step (mean over its first tokens / ln V) and its difference to
+ * the trajectory's first step. Steps that trajectories share count once. Knows nothing of updates.
  */
 import type { RolloutGroup, RolloutTrajectory } from '../arpo/rollout.ts';
 import { forestSteps } from '../arpo/rollout.ts';
@@ -47,6 +48,17 @@ export function countGroups(groups: readonly RolloutGroup[]): TrainingCounts {
   };
 }
 
+/** The sum of two counts, name by name. */
+export function addCounts(a: TrainingCounts, b: TrainingCounts): TrainingCounts {
+  return {
+    rollouts: a.rollouts + b.rollouts,
+    branches: a.branches + b.branches,
+    toolCallsExecuted: a.toolCallsExecuted + b.toolCallsExecuted,
+    toolCallsSaved: a.toolCallsSaved + b.toolCallsSaved,
+    tokensSampled: a.tokensSampled + b.tokensSampled,
+  };
+}
+
 function scores(trajectories: readonly RolloutTrajectory[]): Figures {
   const figures: Figures = {};
   const average = (name: string, value: (trajectory: RolloutTrajectory) => number): void =>
@@ -62,7 +74,9 @@ function scores(trajectories: readonly RolloutTrajectory[]): Figures {
   return figures;
 }
 
-/** Mean H and token entropy, the jump after results (all and by tool), and dH where branches opened. */
+/**
+ * Mean H and token entropy, the jump after results (all and by tool), and dH where branches opened.
+ */
 function entropyFigures(groups: readonly RolloutGroup[]): Figures {
   const steps = groups.flatMap(forestSteps);
   const byId = new Map(steps.map((step) => [step.id, step]));

@@ -1,4 +1,6 @@
-/** The gate: its interval against full enumeration, and what it lets through and what it refuses. */
+/**
+ * The gate: its interval against full enumeration, and what it lets through and what it refuses.
+ */
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../prng.ts';
 import type { GateOutcome } from './gate.ts';

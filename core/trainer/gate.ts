@@ -1,8 +1,9 @@
 /**
- * The held-out gate: a candidate may replace the policy that it was trained from only when, on the same
- * tasks with the same seeds, it is not worse (design.md section 8). The test statistic is the mean
- * paired difference of accuracy; its uncertainty comes from a seeded bootstrap over tasks (Efron's
- * percentile interval), because differences of 0/1 scores are far from normal at 100 to 200 tasks.
+ * The held-out gate: a candidate may replace the policy that it was trained from only when, on the
+ * same tasks with the same seeds, it is not worse (design.md section 8). The test statistic is the
+ * mean paired difference of accuracy; its uncertainty comes from a seeded bootstrap over tasks
+ * (Efron's percentile interval), because differences of 0/1 scores are far from normal at 100 to
+ * 200 tasks.
  *
  * Knows nothing of how the outcomes were sampled, nor of policies and their files.
  */
@@ -60,7 +61,8 @@ function refusal(
   const before = must(scores.base['all'], 'scores of all tasks').formatErrors;
   const after = must(scores.candidate['all'], 'scores of all tasks').formatErrors;
   if (after - before > tolerance) {
-    return `format errors rose from ${before.toFixed(3)} to ${after.toFixed(3)}, tolerance ${tolerance}`;
+    const rise = `from ${before.toFixed(3)} to ${after.toFixed(3)}`;
+    return `format errors rose ${rise}, tolerance ${tolerance}`;
   }
   return null;
 }

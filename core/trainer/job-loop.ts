@@ -1,7 +1,7 @@
 /**
- * The trainer's side of the wire as a function over a port: says `ready`, waits for the job, runs it,
- * sends its events, turns a throw into the last event, and resolves when the server has everything.
- * Knows nothing of processes (trainer-shell.ts) nor of what a run does (train.ts).
+ * The trainer's side of the wire as a function over a port: says `ready`, waits for the job, runs
+ * it, sends its events, turns a throw into the last event, and resolves when the server has
+ * everything. Knows nothing of processes (trainer-shell.ts) nor of what a run does (train.ts).
  */
 import { toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
@@ -17,7 +17,10 @@ export interface TrainerPort {
 
 export type Emit = (event: TrainerEvent) => Promise<void>;
 
-/** Does the job; its last act is to emit `candidate`. Throws its failures; an abort may throw anything. */
+/**
+ * Does the job; its last act is to emit `candidate`. Throws its failures; an abort may throw
+ * anything.
+ */
 export type RunJob = (job: TrainingJob, emit: Emit, signal: AbortSignal) => Promise<void>;
 
 /**

@@ -1,11 +1,12 @@
 /**
- * Splits the rows of a mini-batch into micro-batches that fit in memory and adds up their gradients.
- * Rows are sorted by length, so that short ones are not padded to the longest of the mini-batch; the
- * sum of weights is taken over the whole mini-batch beforehand, so the split changes nothing but the
- * order of additions.
+ * Splits the rows of a mini-batch into micro-batches that fit in memory and adds up their
+ * gradients. Rows are sorted by length, so that short ones are not padded to the longest of the
+ * mini-batch; the sum of weights is taken over the whole mini-batch beforehand, so the split
+ * changes nothing but the order of additions.
  *
  * Flat rows only: a token shared by several branches is forwarded once for each of them (the packed
- * form of arpo.md section 7 is not here). Knows nothing of rewards or of the model inside the session.
+ * form of arpo.md section 7 is not here). Knows nothing of rewards or of the model inside the
+ * session.
  */
 import { assert, must } from '../assert.ts';
 import type { LossSettings, TrainRow, TrainingSession } from '../model/types.ts';
@@ -52,8 +53,8 @@ export function weightSumOf(rows: readonly TrainRow[]): number {
 }
 
 /**
- * Loss and gradients of a mini-batch, micro-batch by micro-batch. The signal is looked at before each
- * run; an abort rejects with its reason. Needs at least one row with a policy token.
+ * Loss and gradients of a mini-batch, micro-batch by micro-batch. The signal is looked at before
+ * each run; an abort rejects with its reason. Needs at least one row with a policy token.
  */
 export async function accumulateGradients(
   session: TrainingSession,

@@ -3,7 +3,8 @@
  * `serialization: 'advanced'`, so that typed arrays arrive as typed arrays.
  *
  * Rules of the wire:
- * - The trainer speaks first: `ready`. The server answers with exactly one `job`; a process runs one.
+ * - The trainer speaks first: `ready`. The server answers with exactly one `job`; a process runs
+ *   one.
  * - Events are numbered from 0 without gaps and arrive in the order in which they were made. The
  *   last is `candidate`, `failed` or `cancelled`; the process ends by itself after it.
  * - The server acknowledges each event once it is done with it (written, not merely received). At

@@ -1,6 +1,7 @@
 /**
- * The process edge with real child processes. What could silently break: events out of order or lost,
- * a crash taken for an end, a hang that blocks a cancel, a failed write that is ignored, an orphan.
+ * The process edge with real child processes. What could silently break: events out of order or
+ * lost, a crash taken for an end, a hang that blocks a cancel, a failed write that is ignored, an
+ * orphan.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';

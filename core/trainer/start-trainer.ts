@@ -1,12 +1,12 @@
 /**
- * The server's side of the trainer process: forks it, hands it one job, passes its events on one at a
- * time, and says how it ended. Nothing that happens to the process (crash, out of memory, kill, a
+ * The server's side of the trainer process: forks it, hands it one job, passes its events on one at
+ * a time, and says how it ended. Nothing that happens to the process (crash, out of memory, kill, a
  * hang) reaches the server but as an outcome.
  *
- * States: starting (until `ready`) -> running -> ending (last event seen, cancelled or given up) -> ended.
- * Stopping goes from asking to SIGTERM to SIGKILL, one stop timeout apart; SIGKILL always works.
- * Knows nothing of runs in the database; the path of the built child is passed in, because core
- * must not know what api wires together.
+ * States: starting (until `ready`) -> running -> ending (last event seen, cancelled or given up) ->
+ * ended. Stopping goes from asking to SIGTERM to SIGKILL, one stop timeout apart; SIGKILL always
+ * works. Knows nothing of runs in the database; the path of the built child is passed in, because
+ * core must not know what api wires together.
  */
 import type { ChildProcess } from 'node:child_process';
 import { fork } from 'node:child_process';
@@ -29,7 +29,10 @@ export interface TrainerProcessOptions {
   stopTimeoutMs?: number;
 }
 
-/** Events may still be in the channel's buffer when the process is gone; this long is waited for them. */
+/**
+ * Events may still be in the channel's buffer when the process is gone; this long is waited for
+ * them.
+ */
 const CHANNEL_CLOSE_MS = 1_000;
 
 type Outcome = Awaited<TrainerHandle['done']>;

@@ -39,8 +39,8 @@ export class TaskDeck {
 }
 
 /**
- * `count` tasks for the gate, balanced over families like a training step, each at most once; all of
- * them when there are fewer. The same seed gives the same tasks.
+ * `count` tasks for the gate, balanced over families like a training step, each at most once; all
+ * of them when there are fewer. The same seed gives the same tasks.
  */
 export function drawGateTasks(tasks: readonly Task[], count: number, seed: number): Task[] {
   const size = Math.min(count, tasks.length);

@@ -121,8 +121,11 @@ describe('train', () => {
       for (const { parentId } of event.steps)
         expect(parentId === null || ids.has(parentId)).toBe(true);
     }
-    const [first] = steps(events);
-    expect(first?.counts.rollouts).toBe(32);
+    const [first, second] = steps(events);
+    expect([first, second].map((step) => step?.counts.rollouts)).toEqual([32, 64]);
+    const sampled =
+      (first?.values['tokens_sampled'] ?? 0) + (second?.values['tokens_sampled'] ?? 0);
+    expect(second?.counts.tokensSampled).toBe(sampled);
     expect(first?.values).toMatchObject({ rollouts: 32, clip_share: 0, importance_weight_max: 1 });
     // The recorded log-probabilities are those of the training session at the first mini-batch.
     expect(first?.values['logprob_drift_max']).toBeLessThan(1e-6);

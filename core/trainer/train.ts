@@ -3,8 +3,8 @@
  * held-out gate, and the candidate's directory.
  *
  * Deviations from arpo.md:
- * - Rows are flat (section 6): the tree-packed form of section 7 is not offered, so a token shared by d
- *   branches is forwarded d times. Same loss, same gradient, more work.
+ * - Rows are flat (section 6): the tree-packed form of section 7 is not offered, so a token shared
+ *   by d branches is forwarded d times. Same loss, same gradient, more work.
  * - Sections 3.2 and 5: only the settings that core/arpo/settings.ts knows; no dynamic sampling: a
  *   group without variance is dropped and not replaced, so a step may hold fewer groups.
  * - Section 6: fresh rollouts only, so old = behaviour = recorded. Nothing logged is trained on.
@@ -12,8 +12,8 @@
  *   update, which is where the loss is; with one mini-batch they are 0 but for rounding.
  * - All rollouts carry the base's version number: weights between two versions have none.
  *
- * Knows nothing of processes, SQL or HTTP: what happens goes out as events, each awaited, so that a slow
- * reader slows the run down. The signal is looked at between phases and ends sampling at once.
+ * Knows nothing of processes, SQL or HTTP: what happens goes out as events, each awaited, so that a
+ * slow reader slows the run down. The signal is looked at between phases and ends sampling at once.
  */
 import { evaluateTasks } from '../arpo/evaluate.ts';
 import type { EvaluatedTask } from '../arpo/evaluate.ts';
@@ -27,11 +27,12 @@ import { LIMITS } from '../limits.ts';
 import type { ModelConfig, TrainingSession } from '../model/types.ts';
 import type { Sampler } from '../ports.ts';
 import { mix } from '../prng.ts';
-import type { Task } from '../records.ts';
+import type { Task, TrainingCounts } from '../records.ts';
 import type { AdamWState } from './adamw.ts';
 import { initAdamW } from './adamw.ts';
 import { writeCandidate } from './candidate.ts';
-import { countGroups, rolloutFigures } from './figures.ts';
+import type { Figures } from './figures.ts';
+import { addCounts, countGroups, rolloutFigures } from './figures.ts';
 import { judgeCandidate } from './gate.ts';
 import type { Emit } from './job-loop.ts';
 import { drawGateTasks, TaskDeck } from './task-deck.ts';
@@ -54,8 +55,8 @@ export interface TrainParts {
 const SEEDS = { tasks: 1, rollouts: 2, gateTasks: 3, gate: 4, bootstrap: 5 } as const;
 
 /**
- * Runs a job to its last event, `candidate`, whether the gate passed it or not. Throws what any part
- * throws, and on abort; then no candidate exists.
+ * Runs a job to its last event, `candidate`, whether the gate passed it or not. Throws what any
+ * part throws, and on abort; then no candidate exists.
  */
 export async function train(
   job: TrainingJob,
@@ -76,10 +77,13 @@ export async function train(
   const base = await evaluate();
   const deck = new TaskDeck(job.trainTasks, mix(job.seed, SEEDS.tasks));
   const optimiser = initAdamW(parts.session.weights);
+  let counts = countGroups([]);
   for (let step = 1; step <= job.steps; step++) {
     signal.throwIfAborted();
     const tasks = deck.deal(settings.promptsPerStep);
-    await trainStep(job, parts, { settings, step, tasks, optimiser, emit, signal });
+    const done = await trainStep(job, parts, { settings, step, tasks, optimiser, emit, signal });
+    counts = addCounts(counts, done.counts);
+    await emit({ type: 'step', runId: job.runId, step, values: done.values, counts });
   }
   const gate = judgeCandidate(base, await evaluate(), {
     tolerance: settings.tolerance,
@@ -109,7 +113,7 @@ async function trainStep(
   job: TrainingJob,
   parts: TrainParts,
   { settings, step, tasks, optimiser, emit, signal }: StepOptions,
-): Promise<void> {
+): Promise<{ values: Figures; counts: TrainingCounts }> {
   const { session, sampler, context, clock } = parts;
   const { runId } = job;
   const startedAt = clock.now();
@@ -147,7 +151,7 @@ async function trainStep(
     update_ms: updatedAt - updateAt,
     reload_ms: clock.now() - updatedAt,
   };
-  await emit({ type: 'step', runId, step, values, counts });
+  return { values, counts };
 }
 
 const logOf = (group: RolloutGroup) => ({

@@ -1,6 +1,6 @@
 /**
- * The process around the job loop: its port is the IPC channel of child_process.fork. It never outlives
- * the server: when the channel closes, the process exits. SIGTERM asks for an orderly end.
+ * The process around the job loop: its port is the IPC channel of child_process.fork. It never
+ * outlives the server: when the channel closes, the process exits. SIGTERM asks for an orderly end.
  */
 import { assert } from '../assert.ts';
 import type { RunJob } from './job-loop.ts';

@@ -21,7 +21,10 @@ export interface TrainingJob {
   device?: 'cpu' | 'cuda' | 'webgpu';
 }
 
-/** From the trainer process to the server, in this order within one step. */
+/**
+ * From the trainer process to the server: `started`, then for each step (from 1) one `rollouts` a
+ * group and one `step`, then exactly one of the last three.
+ */
 export type TrainerEvent =
   | { type: 'started'; runId: string; settings: Record<string, unknown> }
   | {
@@ -35,7 +38,9 @@ export type TrainerEvent =
       type: 'step';
       runId: string;
       step: number;
+      /** Figures of this step alone; see core/trainer/figures.ts. */
       values: Record<string, number>;
+      /** Since the start of the run. */
       counts: TrainingCounts;
     }
   | { type: 'candidate'; runId: string; directory: string; sha256: string; gate: GateReport }

@@ -1,11 +1,11 @@
 /**
- * One policy update from the rollout groups of a training step (arpo.md sections 5, 6 and 8): advantages
- * within each group, groups whose rewards are all equal dropped and counted, rows in the flat form,
- * mini-batches of whole groups, clipped gradient, AdamW with warm-up.
+ * One policy update from the rollout groups of a training step (arpo.md sections 5, 6 and 8):
+ * advantages within each group, groups whose rewards are all equal dropped and counted, rows in the
+ * flat form, mini-batches of whole groups, clipped gradient, AdamW with warm-up.
  *
- * The old log-probabilities are those recorded while sampling, for every mini-batch of the step: the
- * rollouts are fresh, so the policy that sampled them is the policy at the start of the update. A
- * test of the model holds the recorded and the recomputed numbers to 1e-4; the difference at the
+ * The old log-probabilities are those recorded while sampling, for every mini-batch of the step:
+ * the rollouts are fresh, so the policy that sampled them is the policy at the start of the update.
+ * A test of the model holds the recorded and the recomputed numbers to 1e-4; the difference at the
  * first mini-batch is reported as `logprob_drift_max`, so that a drift would show.
  */
 import { groupAdvantages, isZeroVariance } from '../arpo/advantage.ts';
@@ -31,8 +31,8 @@ export interface UpdateOptions {
 }
 
 /**
- * Changes the session's weights in place. Returns the figures of the update; when no group can teach
- * anything the weights stay and only the shares are reported. Rejects when aborted between
+ * Changes the session's weights in place. Returns the figures of the update; when no group can
+ * teach anything the weights stay and only the shares are reported. Rejects when aborted between
  * micro-batches, or when a gradient is not finite; mini-batches done before that have had effect.
  */
 export async function updatePolicy(

@@ -1,7 +1,7 @@
 /**
- * The smallest real policy: ln p(next | previous) = log-softmax of one row of a (V, V) table. It has a
- * training session with exact gradients and a sampler on the same weights, both in plain JavaScript,
- * so that the trainer can be tested as it is used, without onnxruntime.
+ * The smallest real policy: ln p(next | previous) = log-softmax of one row of a (V, V) table. It
+ * has a training session with exact gradients and a sampler on the same weights, both in plain
+ * JavaScript, so that the trainer can be tested as it is used, without onnxruntime.
  *
  * For tests only. Simplified: no KV and no batching, a whole step is sampled at once, and every
  * temperature but 0 is read as 1.

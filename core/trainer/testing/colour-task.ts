@@ -1,7 +1,7 @@
 /**
- * A tiny real task for tests of the trainer: the policy may look up the colour of a thing and must name
- * it. It speaks the tag protocol with a real tokenizer; its weights are a bigram table that knows the
- * format and guesses the colour, so what is left to learn is which colour is right.
+ * A tiny real task for tests of the trainer: the policy may look up the colour of a thing and must
+ * name it. It speaks the tag protocol with a real tokenizer; its weights are a bigram table that
+ * knows the format and guesses the colour, so what is left to learn is which colour is right.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -28,7 +28,9 @@ export interface ColourSetting {
   directory: string;
   context: EpisodeContext;
   config: ModelConfig;
-  /** Fresh weights at each call: half of the answers follow a search, colours are guessed evenly. */
+  /**
+   * Fresh weights at each call: half of the answers follow a search, colours are guessed evenly.
+   */
   freshWeights(): Weights;
   remove(): void;
 }

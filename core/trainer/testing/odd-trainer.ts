@@ -1,6 +1,6 @@
 /**
- * A trainer process for tests of the process edge: it speaks the real protocol through the real shell,
- * and behaves as `settings.behaviour` of its job says.
+ * A trainer process for tests of the process edge: it speaks the real protocol through the real
+ * shell, and behaves as `settings.behaviour` of its job says.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runTrainerProcess } from '../trainer-shell.ts';

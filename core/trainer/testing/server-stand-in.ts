@@ -1,6 +1,6 @@
 /**
- * A process that starts a trainer, tells its process id to its own parent and then lives on: tests kill
- * it to see that its trainer does not outlive it.
+ * A process that starts a trainer, tells its process id to its own parent and then lives on: tests
+ * kill it to see that its trainer does not outlive it.
  */
 import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';

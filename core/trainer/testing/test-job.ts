@@ -17,7 +17,9 @@ export function testTask(change: Partial<Task> = {}): Task {
   };
 }
 
-/** A job for tests of the process edge: those processes read `settings`, `steps` and `runId` only. */
+/**
+ * A job for tests of the process edge: those processes read `settings`, `steps` and `runId` only.
+ */
 
 export function testJob(settings: Record<string, unknown>, directory: string): TrainingJob {
   return {
