@@ -13,7 +13,7 @@ import { Graph, type Value } from '../graph/graph.ts';
 import { mulDims } from '../graph/tensor-type.ts';
 import { decoderLogits, decoderStates, type KvSegment } from './decoder.ts';
 import { rotaryAt } from './rotary.ts';
-import { sampleTokens } from './sampling-graph.ts';
+import { sampleTokens, type SamplingInputs } from './sampling-graph.ts';
 import type { ModelConfig, Weights } from './types.ts';
 
 export const cacheKeys = (layer: number) => `cacheKeys.${layer}`;
@@ -50,7 +50,7 @@ export function prefillGraph(config: ModelConfig, weights: Weights): Graph {
 
 /**
  * Samples a chunk. Inputs: ids int64 (B, 1) the last known token, positions int64 (B) its position,
- * cacheMask, the cache, and those of sampling-graph.ts, of which uniforms (steps, B) sets the number
+ * cacheMask, the cache, and those of `samplingInputs`, of which uniforms (steps, B) sets the number
  * of tokens. The loop ends early when every row has met a stop token.
  * Outputs: tokens int64, logprobs, behaviourLogprobs, entropies (n, B, 1) for the n tokens sampled,
  * newKeys.l (B, K, d, n), newValues.l (B, K, n, d): of the input token and all but the last sampled.
@@ -60,27 +60,56 @@ export function decodeGraph(config: ModelConfig, weights: Weights): Graph {
   const weight = storedWeights(graph, weights);
   const ids = graph.input('ids', 'int64', ['B', 1]);
   const positions = graph.input('positions', 'int64', ['B']);
-  const sampling = {
-    uniforms: graph.input('uniforms', 'float32', ['steps', 'B']),
-    inverseTemperature: graph.input('inverseTemperature', 'float32', ['B', 1]),
-    greedy: graph.input('greedy', 'bool', ['B', 1]),
-    topP: graph.input('topP', 'float32', ['B', 1]),
-    topK: graph.input('topK', 'int64', ['B', 1]),
-    anyFilter: graph.input('anyFilter', 'bool', []),
-  };
+  const sampling = samplingInputs(graph);
   const stops = graph.input('stopTokens', 'int64', ['B', 'stops']);
   const cache = cacheInputs(graph, config);
+  const body = chunkBody(graph, config, { weight, cache, sampling, stops });
+
   const { kvHeads, headDim } = config;
+  const layers = Array.from({ length: config.layers }, (_, layer) => layer);
+  const column = ops.unsqueeze(positions, [1]);
+  const nothingStopped = ops.less(column, column); // (B, 1), all false
   const emptyKeys = ops.zerosFor(positions, [kvHeads, headDim, 0]);
   const emptyValues = ops.zerosFor(positions, [kvHeads, 0, headDim]);
+  const state = [
+    ids,
+    positions,
+    nothingStopped,
+    ...layers.map(() => emptyKeys),
+    ...layers.map(() => emptyValues),
+  ];
+  const trips = ops.dimension(sampling.uniforms, 0);
+  const results = ops.loop(graph, trips, graph.constant(1, 'bool'), state, body);
+  const at = (index: number) => results[index] as Value;
+  for (const layer of layers) {
+    graph.output(newKeys(layer), at(3 + layer));
+    graph.output(newValues(layer), at(3 + config.layers + layer));
+  }
+  const scans = 3 + 2 * config.layers;
+  graph.output('tokens', at(scans));
+  graph.output('logprobs', at(scans + 1));
+  graph.output('behaviourLogprobs', at(scans + 2));
+  graph.output('entropies', at(scans + 3));
+  return graph;
+}
 
+interface ChunkInputs {
+  weight(name: string): Value;
+  cache: readonly KvSegment[];
+  sampling: SamplingInputs;
+  /** int64 (B, stops). */
+  stops: Value;
+}
+
+/** The loop body: one token a row. State: last ids, position, stopped, then the chunk's keys, values. */
+function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Graph {
+  const { kvHeads, headDim, vocabulary } = config;
   const body = new Graph(graph);
   const iteration = body.input('iteration', 'int64', []);
   body.input('keepGoing', 'bool', []);
   const lastIds = body.input('lastIds', 'int64', ['B', 1]);
   const position = body.input('position', 'int64', ['B']);
   const stopped = body.input('stopped', 'bool', ['B', 1]);
-  // Declared in the order of `state` below: all keys, then all values.
   const layers = Array.from({ length: config.layers }, (_, layer) => layer);
   const chunkKeys = layers.map((layer) =>
     body.input(`chunkKeys.${layer}`, 'float32', ['B', kvHeads, headDim, 'C']),
@@ -88,35 +117,29 @@ export function decodeGraph(config: ModelConfig, weights: Weights): Graph {
   const chunkValues = layers.map((layer) =>
     body.input(`chunkValues.${layer}`, 'float32', ['B', kvHeads, 'C', headDim]),
   );
-  const grown: { keys: Value; values: Value }[] = [];
+
+  const grown: KvSegment[] = [];
   const states = decoderStates(
     config,
     { ids: lastIds, ...rotaryAt(config, graph, ops.unsqueeze(position, [1])) },
     {
-      weight,
+      weight: inputs.weight,
       attend(layer, keys, values) {
-        const now = {
+        const local = {
           keys: ops.concat([chunkKeys[layer] as Value, keys], 3),
           values: ops.concat([chunkValues[layer] as Value, values], 2),
+          mask: null,
         };
-        grown.push(now);
-        return [cache[layer] as KvSegment, { ...now, mask: null }];
+        grown.push(local);
+        return [inputs.cache[layer] as KvSegment, local];
       },
     },
   );
-  const logits = ops.reshape(decoderLogits(config, states, weight), [0, config.vocabulary]); // (B, V)
-  const drawn = sampleTokens(body, logits, iteration, sampling);
-  const hits = ops.equal(drawn.tokens, stops); // (B, stops)
-  const hit = ops.less(
-    ops.scalar(logits, 0.5),
-    ops.reduceMax(ops.cast(hits, 'float32'), [1], true),
-  );
+  const logits = ops.reshape(decoderLogits(config, states, inputs.weight), [0, vocabulary]); // (B, V)
+  const drawn = sampleTokens(body, logits, iteration, inputs.sampling);
+  const hit = anyOf(ops.equal(drawn.tokens, inputs.stops), [1], true); // (B, 1)
   const nowStopped = ops.or(stopped, hit);
-  const allStopped = ops.less(
-    ops.scalar(logits, 0.5),
-    ops.reduceMin(ops.cast(nowStopped, 'float32'), [0, 1]),
-  );
-  body.output('continue', ops.not(allStopped));
+  body.output('continue', anyOf(ops.not(nowStopped), [0, 1], false));
   body.output('nextIds', drawn.tokens);
   body.output('nextPosition', ops.add(position, graph.constant(1, 'int64')));
   body.output('nextStopped', nowStopped);
@@ -126,29 +149,24 @@ export function decodeGraph(config: ModelConfig, weights: Weights): Graph {
   body.output('scanLogprobs', drawn.logprobs);
   body.output('scanBehaviour', drawn.behaviourLogprobs);
   body.output('scanEntropies', drawn.entropies);
+  return body;
+}
 
-  const trips = ops.dimension(sampling.uniforms, 0);
-  const column = ops.unsqueeze(positions, [1]);
-  const none = ops.less(column, column); // (B, 1): no row has stopped yet
-  const state = [
-    ids,
-    positions,
-    none,
-    ...layers.map(() => emptyKeys),
-    ...layers.map(() => emptyValues),
-  ];
-  const results = ops.loop(graph, trips, graph.constant(1, 'bool'), state, body);
-  const at = (index: number) => results[index] as Value;
-  layers.forEach((layer) => {
-    graph.output(newKeys(layer), at(3 + layer));
-    graph.output(newValues(layer), at(3 + config.layers + layer));
-  });
-  const scans = 3 + 2 * config.layers;
-  graph.output('tokens', at(scans));
-  graph.output('logprobs', at(scans + 1));
-  graph.output('behaviourLogprobs', at(scans + 2));
-  graph.output('entropies', at(scans + 3));
-  return graph;
+/** Whether any truth value along the axes is set; ONNX reduces numbers only. */
+function anyOf(truths: Value, axes: readonly number[], keepDims: boolean): Value {
+  const most = ops.reduceMax(ops.cast(truths, 'float32'), axes, keepDims);
+  return ops.less(ops.scalar(most, 0.5), most);
+}
+
+function samplingInputs(graph: Graph): SamplingInputs {
+  return {
+    uniforms: graph.input('uniforms', 'float32', ['steps', 'B']),
+    inverseTemperature: graph.input('inverseTemperature', 'float32', ['B', 1]),
+    greedy: graph.input('greedy', 'bool', ['B', 1]),
+    topP: graph.input('topP', 'float32', ['B', 1]),
+    topK: graph.input('topK', 'int64', ['B', 1]),
+    anyFilter: graph.input('anyFilter', 'bool', []),
+  };
 }
 
 function storedWeights(graph: Graph, weights: Weights): (name: string) => Value {

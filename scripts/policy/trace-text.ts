@@ -9,8 +9,9 @@ export function javascriptStep(thought: string, expression: string): TraceStep {
   return policy(thought, `<javascript>${expression}</javascript>`);
 }
 
+/** The space gives the answer the token that it has in running text, where it is copied from. */
 export function answerStep(thought: string, answer: string): TraceStep {
-  return policy(thought, `<answer>\\boxed{${answer}}</answer>`);
+  return policy(thought, `<answer>\\boxed{ ${answer}}</answer>`);
 }
 
 export function toolStep(result: string): TraceStep {

@@ -50,7 +50,7 @@ describe('traces', () => {
         expect(action, step.text).toBeDefined();
         if (action === 'answer') {
           expect(i).toBe(steps.length - 1);
-          expect(body).toBe(`\\boxed{${answer}}`);
+          expect(body).toBe(`\\boxed{ ${answer}}`);
         } else {
           const result = action === 'search' ? search(body ?? '') : evaluateArithmetic(body ?? '');
           expect(steps[i + 1]).toEqual({ kind: 'tool', text: result });
