@@ -93,7 +93,7 @@ export class FeedbackStore {
     const onPath = this.orm.get(sql`
       WITH RECURSIVE path (id, parent_id) AS (
         SELECT id, parent_id FROM ${steps} WHERE id = ${trajectory.leafStepId}
-        UNION ALL SELECT s.id, s.parent_id FROM path JOIN ${steps} s ON s.id = path.parent_id)
+        UNION ALL SELECT s.id, s.parent_id FROM path CROSS JOIN ${steps} s ON s.id = path.parent_id)
       SELECT 1 FROM path WHERE id = ${stepId}`);
     if (onPath === undefined) {
       throw new AppError('step_not_found', `trajectory ${trajectoryId} has no step ${stepId}`, {

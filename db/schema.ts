@@ -60,15 +60,23 @@ export const policies = sqliteTable(
 );
 
 /** A session key names one conversation for ever; `last_trajectory_id` is a trajectory of it. */
-export const conversations = sqliteTable('conversations', {
-  id: text().primaryKey(),
-  sessionKey: text('session_key').unique(),
-  lastTrajectoryId: text('last_trajectory_id').references((): AnySQLiteColumn => trajectories.id, {
-    onDelete: 'set null',
-  }),
-  createdAt: integer('created_at').notNull(),
-  updatedAt: integer('updated_at').notNull(),
-});
+export const conversations = sqliteTable(
+  'conversations',
+  {
+    id: text().primaryKey(),
+    sessionKey: text('session_key').unique(),
+    lastTrajectoryId: text('last_trajectory_id').references(
+      (): AnySQLiteColumn => trajectories.id,
+      {
+        onDelete: 'set null',
+      },
+    ),
+    createdAt: integer('created_at').notNull(),
+    updatedAt: integer('updated_at').notNull(),
+  },
+  // SQLite looks for children of a trajectory at every update of one.
+  (table) => [index('conversations_last_trajectory').on(table.lastTrajectoryId)],
+);
 
 /**
  * A forest: a parent exists before its child, and a row never changes, so there are no cycles. A

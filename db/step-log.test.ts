@@ -205,6 +205,29 @@ describe('SqliteStepLog', () => {
     expect(stores.conversations.findBySession('other')).toBeNull();
   });
 
+  test('no prepared statement scans a table', () => {
+    const sources: string[] = [];
+    const prepare = db.sqlite.prepare.bind(db.sqlite);
+    db.sqlite.prepare = (sql: string) => {
+      sources.push(sql);
+      return prepare(sql);
+    };
+    openStores(db, clock);
+    db.sqlite.prepare = prepare;
+    const plans = sources
+      .filter((sql) => /^\s*(WITH|SELECT|INSERT|UPDATE)/.test(sql))
+      .map((sql) => {
+        const explain = `EXPLAIN QUERY PLAN ${sql.replace(/@\w+|\?/g, "'x'")}`;
+        return (prepare(explain).all() as { detail: string }[]).map((row) => row.detail);
+      });
+    expect(plans.length).toBeGreaterThan(5);
+    // Only the walks themselves, which are short, are read from end to end.
+    const scans = plans
+      .flat()
+      .filter((detail) => /^SCAN (?!(up|down|path|member|json_each)\b)/.test(detail));
+    expect(scans).toEqual([]);
+  });
+
   test('an empty batch resolves without a commit', async () => {
     await stores.stepLog.append({});
     await stores.stepLog.append({ steps: [], trajectories: [] });

@@ -30,12 +30,14 @@ const UPSERT_TRAJECTORY = `
     reward = coalesce(excluded.reward, reward), tool_calls = excluded.tool_calls,
     sampled_tokens = excluded.sampled_tokens`;
 
+// CROSS JOIN fixes the order: from the short path to the large tables, never a scan of those.
 const INSERT_TOOLS = `
   INSERT INTO trajectory_tools (tool_name, trajectory_id)
   WITH RECURSIVE path (id, parent_id) AS (
     SELECT id, parent_id FROM steps WHERE id = @leafStepId
-    UNION ALL SELECT s.id, s.parent_id FROM path JOIN steps s ON s.id = path.parent_id)
-  SELECT DISTINCT c.name, @id FROM path JOIN tool_calls c ON c.step_id = path.id WHERE true
+    UNION ALL SELECT s.id, s.parent_id FROM path CROSS JOIN steps s ON s.id = path.parent_id)
+  SELECT DISTINCT c.name, @id FROM path CROSS JOIN tool_calls c
+    ON c.step_id = path.id WHERE true
   ON CONFLICT (tool_name, trajectory_id) DO NOTHING`;
 
 const INSERT_CONVERSATION = `

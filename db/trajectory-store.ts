@@ -3,7 +3,20 @@
  * many scored ones are new. Writing is the step log's and the feedback store's business.
  */
 import type BetterSqlite3 from 'better-sqlite3';
-import { and, count, desc, eq, gt, gte, inArray, isNotNull, isNull, lt, lte } from 'drizzle-orm';
+import {
+  and,
+  count,
+  desc,
+  eq,
+  getTableColumns,
+  gt,
+  gte,
+  inArray,
+  isNotNull,
+  isNull,
+  lt,
+  lte,
+} from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -51,11 +64,13 @@ export interface TrajectoryTree {
   truncated: boolean;
 }
 
+// CROSS JOIN fixes the order of a join: SQLite cannot know that these walks are short, and would
+// otherwise scan the whole table and look each row up in the walk.
 const PATH_STEPS = `
   WITH RECURSIVE path (id, parent_id) AS (
     SELECT id, parent_id FROM steps WHERE id IN (SELECT value FROM json_each(?))
-    UNION SELECT s.id, s.parent_id FROM path JOIN steps s ON s.id = path.parent_id)
-  SELECT ${STEP_COLUMNS} FROM path JOIN steps s ON s.id = path.id
+    UNION SELECT s.id, s.parent_id FROM path CROSS JOIN steps s ON s.id = path.parent_id)
+  SELECT ${STEP_COLUMNS} FROM path CROSS JOIN steps s ON s.id = path.id
     LEFT JOIN tool_calls c ON c.step_id = s.id
   ORDER BY s.position, s.id`;
 
@@ -63,20 +78,20 @@ const PATH_STEPS = `
 const TREE_IDS = `
   WITH RECURSIVE up (id, parent_id) AS (
       SELECT id, parent_id FROM steps WHERE id = @leafStepId
-      UNION ALL SELECT s.id, s.parent_id FROM up JOIN steps s ON s.id = up.parent_id),
+      UNION ALL SELECT s.id, s.parent_id FROM up CROSS JOIN steps s ON s.id = up.parent_id),
     down (id) AS (
       SELECT id FROM up WHERE parent_id IS NULL
-      UNION ALL SELECT s.id FROM down JOIN steps s ON s.parent_id = down.id),
+      UNION ALL SELECT s.id FROM down CROSS JOIN steps s ON s.parent_id = down.id),
     member (id) AS (
-      SELECT t.id FROM down JOIN trajectories t ON t.leaf_step_id = down.id
+      SELECT t.id FROM down CROSS JOIN trajectories t ON t.leaf_step_id = down.id
       UNION SELECT id FROM trajectories WHERE group_id = @groupId)
   SELECT id FROM member ORDER BY id <> @id, id LIMIT @limit`;
 
 const NEWEST_THROUGH_STEP = `
   WITH RECURSIVE down (id) AS (
     SELECT id FROM steps WHERE id = ?
-    UNION ALL SELECT s.id FROM down JOIN steps s ON s.parent_id = down.id)
-  SELECT max(t.id) AS id FROM down JOIN trajectories t ON t.leaf_step_id = down.id`;
+    UNION ALL SELECT s.id FROM down CROSS JOIN steps s ON s.parent_id = down.id)
+  SELECT max(t.id) AS id FROM down CROSS JOIN trajectories t ON t.leaf_step_id = down.id`;
 
 export class TrajectoryStore {
   private readonly orm: Database['orm'];
@@ -95,12 +110,17 @@ export class TrajectoryStore {
   list(filter: TrajectoryFilter = {}, page: PageRequest = {}): Page<TrajectoryRecord> {
     const limit = pageLimit(page);
     const conditions = this.conditions(filter);
-    if (page.cursor !== undefined) conditions.push(lt(trajectories.id, page.cursor));
-    const rows = this.orm
-      .select()
-      .from(trajectories)
+    const id = filter.toolName === undefined ? trajectories.id : trajectoryTools.trajectoryId;
+    if (page.cursor !== undefined) conditions.push(lt(id, page.cursor));
+    const select = this.orm.select(getTableColumns(trajectories));
+    // With a tool, its index leads (CROSS JOIN), so that a page is read from the index's end.
+    const source =
+      filter.toolName === undefined
+        ? select.from(trajectories)
+        : select.from(trajectoryTools).crossJoin(trajectories);
+    const rows = source
       .where(and(...conditions))
-      .orderBy(desc(trajectories.id))
+      .orderBy(desc(id))
       .limit(limit + 1)
       .all();
     return toPage(rows.map(trajectoryFromRow), limit, ({ id }) => id);
@@ -188,13 +208,8 @@ export class TrajectoryStore {
     add(filter.scored, (scored) => (scored ? isNotNull(t.reward) : isNull(t.reward)));
     add(filter.createdFrom, (ms) => gte(t.createdAt, ms));
     add(filter.createdBefore, (ms) => lt(t.createdAt, ms));
-    add(filter.toolName, (name) => {
-      const called = this.orm
-        .select({ id: trajectoryTools.trajectoryId })
-        .from(trajectoryTools)
-        .where(eq(trajectoryTools.toolName, name));
-      return inArray(t.id, called);
-    });
+    add(filter.toolName, (name) => eq(trajectoryTools.toolName, name));
+    if (filter.toolName !== undefined) all.push(eq(trajectoryTools.trajectoryId, t.id));
     return all;
   }
 }

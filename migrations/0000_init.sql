@@ -34,6 +34,7 @@ CREATE TABLE `conversations` (
 );
 --> statement-breakpoint
 CREATE UNIQUE INDEX `conversations_session_key_unique` ON `conversations` (`session_key`);--> statement-breakpoint
+CREATE INDEX `conversations_last_trajectory` ON `conversations` (`last_trajectory_id`);--> statement-breakpoint
 CREATE TABLE `feedback` (
 	`id` text PRIMARY KEY NOT NULL,
 	`trajectory_id` text NOT NULL,
