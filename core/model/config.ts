@@ -2,6 +2,12 @@
 import { AppError } from '../errors.ts';
 import type { ModelConfig } from './types.ts';
 
+/** Far above any model of these families; a larger number in a file is a broken file. */
+const LAYERS_MAX = 1024;
+/** The rotary tables are built for every position: 2^20 of them are some hundred megabytes. */
+const CONTEXT_TOKENS_MAX = 2 ** 20;
+const INTEGER_MAX = 2 ** 31;
+
 const SUPPORTED = ['llama', 'qwen2'] as const;
 
 /**
@@ -19,11 +25,12 @@ export function parseModelConfig(json: unknown, where: string): ModelConfig {
       `model_type ${given} is not supported; supported: ${SUPPORTED.join(', ')}`,
     );
   }
-  const integer = (key: string, fallback?: number): number => {
+  const integer = (key: string, fallback?: number, largest = INTEGER_MAX): number => {
     const value = source[key] ?? fallback;
-    if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > 2 ** 31) {
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < 1) {
       throw invalid(where, `${key} must be a positive integer, not ${JSON.stringify(value)}`);
     }
+    if (value > largest) throw invalid(where, `${key} ${value} is larger than ${largest}`);
     return value;
   };
   const positive = (key: string, fallback: number): number => {
@@ -44,14 +51,14 @@ export function parseModelConfig(json: unknown, where: string): ModelConfig {
   if (headDim % 2 !== 0) throw invalid(where, `head_dim ${headDim} must be even for rotary`);
   return {
     modelType,
-    layers: integer('num_hidden_layers'),
+    layers: integer('num_hidden_layers', undefined, LAYERS_MAX),
     hidden,
     heads,
     kvHeads,
     headDim,
     intermediate: integer('intermediate_size'),
     vocabulary: integer('vocab_size'),
-    contextTokens: integer('max_position_embeddings', 2048),
+    contextTokens: integer('max_position_embeddings', 2048, CONTEXT_TOKENS_MAX),
     ropeTheta: positive('rope_theta', 10000),
     rmsNormEpsilon: positive('rms_norm_eps', 1e-6),
     qkvBias: source.attention_bias === true || modelType === 'qwen2',
@@ -83,6 +90,9 @@ export function formatModelConfig(config: ModelConfig): Record<string, unknown> 
 
 /** Options that would change the numbers silently if they were ignored. */
 function refuseUnsupported(source: Record<string, unknown>, where: string): void {
+  if (source.rope_parameters !== undefined) {
+    throw invalid(where, 'rope_parameters is not supported; rope_theta is');
+  }
   const scaling = source.rope_scaling;
   if (scaling !== undefined && scaling !== null) {
     throw invalid(where, `rope_scaling ${JSON.stringify(scaling)} is not supported`);

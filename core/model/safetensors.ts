@@ -6,7 +6,11 @@ import { AppError } from '../errors.ts';
 import type { Weights } from './types.ts';
 
 const HEADER_BYTES_MAX = 100 * 1024 * 1024;
-const BYTES_PER_ELEMENT: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2 };
+const BYTES_PER_ELEMENT: ReadonlyMap<unknown, number> = new Map([
+  ['F32', 4],
+  ['F16', 2],
+  ['BF16', 2],
+]);
 
 interface TensorEntry {
   name: string;
@@ -36,9 +40,9 @@ export function formatSafetensors(weights: Weights): Uint8Array {
     offset += data.byteLength;
   }
   // Spaces pad the header to 8 bytes, so that tensors are aligned for readers that map the file.
-  let text = JSON.stringify(header);
-  text += ' '.repeat((8 - (text.length % 8)) % 8);
-  const headerBytes = new TextEncoder().encode(text);
+  const text = JSON.stringify(header);
+  const padding = ' '.repeat((8 - (Buffer.byteLength(text) % 8)) % 8);
+  const headerBytes = new TextEncoder().encode(text + padding);
   const file = new Uint8Array(8 + headerBytes.length + offset);
   new DataView(file.buffer).setBigUint64(0, BigInt(headerBytes.length), true);
   file.set(headerBytes, 8);
@@ -63,7 +67,9 @@ function readHeader(file: Uint8Array, where: string) {
   } catch (cause) {
     throw new AppError('policy_invalid', `${where}: the header is not JSON`, { cause });
   }
-  if (typeof header !== 'object' || header === null) throw invalid(where, 'header is no object');
+  if (typeof header !== 'object' || header === null || Array.isArray(header)) {
+    throw invalid(where, 'the header is no JSON object');
+  }
   const dataStart = 8 + headerBytes;
   const dataBytes = file.byteLength - dataStart;
   const entries = Object.entries(header)
@@ -75,9 +81,9 @@ function readHeader(file: Uint8Array, where: string) {
 
 function checkEntry(name: string, entry: unknown, dataBytes: number, where: string): TensorEntry {
   const { dtype, shape, data_offsets: offsets } = (entry ?? {}) as Record<string, unknown>;
-  const width = typeof dtype === 'string' ? BYTES_PER_ELEMENT[dtype] : undefined;
+  const width = BYTES_PER_ELEMENT.get(dtype);
   if (width === undefined) {
-    const known = Object.keys(BYTES_PER_ELEMENT).join(', ');
+    const known = [...BYTES_PER_ELEMENT.keys()].join(', ');
     throw invalid(where, `${name}: dtype ${JSON.stringify(dtype)} is not one of ${known}`);
   }
   if (!isSizes(shape)) throw invalid(where, `${name}: shape ${JSON.stringify(shape)} is wrong`);
@@ -100,7 +106,8 @@ function isSizes(value: unknown): value is number[] {
 }
 
 function checkOverlap(entries: readonly TensorEntry[], where: string): void {
-  const sorted = [...entries].sort((a, b) => a.begin - b.begin);
+  // An empty tensor may share its place with the next one, so it goes first.
+  const sorted = [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end);
   sorted.forEach((entry, i) => {
     const before = sorted[i - 1];
     if (before !== undefined && entry.begin < before.end) {

@@ -33,16 +33,21 @@ export function scoringGraph(config: ModelConfig): Graph {
 export function trainingGraph(config: ModelConfig, objective: Objective): Graph {
   const graph = new Graph();
   const { parameters, logprobs } = scored(graph, config);
-  const tokenWeights = graph.input('tokenWeights', 'float32', ['B', 'T']);
-  const weightSum = graph.input('weightSum', 'float32', []);
-  const objectives = objective === 'likelihood' ? logprobs : clippedObjective(graph, logprobs); // (B, T)
-  const total = ops.reduceSum(ops.mul(objectives, tokenWeights), [0, 1]);
-  const loss = ops.neg(ops.div(total, weightSum));
+  const loss = flatLoss(graph, logprobs, objective);
   graph.output('loss', loss);
   const names = [...parameters.keys()];
   const grads = gradients(graph, loss, [...parameters.values()]);
   names.forEach((name, i) => graph.output(gradientName(name), grads[i] as Value));
   return graph;
+}
+
+/** L = -sum w l / weightSum over log-probabilities (B, T); declares the inputs that it reads. */
+export function flatLoss(graph: Graph, logprobs: Value, objective: Objective): Value {
+  const tokenWeights = graph.input('tokenWeights', 'float32', ['B', 'T']);
+  const weightSum = graph.input('weightSum', 'float32', []);
+  const objectives = objective === 'likelihood' ? logprobs : clippedObjective(graph, logprobs); // (B, T)
+  const total = ops.reduceSum(ops.mul(objectives, tokenWeights), [0, 1]);
+  return ops.neg(ops.div(total, weightSum));
 }
 
 /** l = min(r A, clip(r, 1 - epsLow, 1 + epsHigh) A), and for A < 0 max(l, dualClip A). */
