@@ -1,0 +1,94 @@
+/** Tests of reading the contract, and of what callers are told about a request that does not fit. */
+import { expect, test } from 'vitest';
+import { loadContract } from './contract.ts';
+import type { OperationId, RequestPart } from './contract.ts';
+
+const contract = loadContract();
+
+const mistake = (id: OperationId, part: RequestPart, value: unknown) => {
+  const result = contract.checkRequest(id, part, value);
+  return 'mistake' in result ? result.mistake : null;
+};
+
+const chat = (extra: object) =>
+  mistake('createChatCompletion', 'body', {
+    model: 'ramify',
+    messages: [{ role: 'user', content: 'x' }],
+    ...extra,
+  });
+
+test('operation ids are unique, each operation has one known tag and a summary that says something', () => {
+  const ids = contract.operations.map(({ id }) => id);
+  expect(new Set(ids).size).toBe(ids.length);
+  const tags = [
+    'chat',
+    'agent',
+    'trajectories',
+    'feedback',
+    'tasks',
+    'training',
+    'policies',
+    'health',
+  ];
+  for (const { tag } of contract.operations) expect(tags).toContain(tag);
+});
+
+test('parameters come as strings and leave as documented types', () => {
+  expect(contract.checkRequest('listTasks', 'query', { limit: '7' })).toEqual({
+    value: { limit: 7 },
+  });
+  expect(contract.checkRequest('streamAgentRunEvents', 'header', { 'last-event-id': '3' })).toEqual(
+    {
+      value: { 'last-event-id': 3 },
+    },
+  );
+});
+
+test.each([
+  [{ messages: 5 }, 'messages', 'messages: must be array (got 5)'],
+  [
+    { messages: [{ role: 'user', content: 5 }] },
+    'messages[0].content',
+    /string or array \(got 5\)$/,
+  ],
+  [{ messages: [{ role: 'user' }] }, 'messages[0].content', /is required$/],
+  [{ messages: [{ role: 'bot', content: 'x' }] }, 'messages[0].role', /got "bot"/],
+  [{ foo: 1 }, 'foo', 'foo: is not a known field'],
+  [{ temperature: 'hot' }, 'temperature', /must be number or null \(got "hot"\)/],
+  [{ model: 'm'.repeat(101) }, 'model', /\.\.\.\)$/],
+])('%j is told as %s', (extra, param, message) => {
+  expect(chat(extra)).toMatchObject({ param, unsupported: false });
+  expect(chat(extra)?.message).toMatch(message);
+});
+
+test.each([
+  [{ n: 3 }, 'n'],
+  [{ response_format: { type: 'json_schema', json_schema: {} } }, 'response_format'],
+  [
+    { messages: [{ role: 'user', content: [{ type: 'input_audio' }] }] },
+    'messages[0].content[0].type',
+  ],
+])('%j is known but not offered', (extra, param) => {
+  const told = chat(extra);
+  expect(told?.unsupported).toBe(true);
+  expect(told?.param).toMatch(new RegExp(`^${param.replaceAll(/[[\]]/g, '\\$&')}`));
+});
+
+test('neutral values of what is not offered pass', () => {
+  const neutral = { n: 1, top_logprobs: 0, response_format: { type: 'text' }, logit_bias: {} };
+  expect(chat({ ...neutral, frequency_penalty: 0, modalities: ['text'], store: true })).toBeNull();
+});
+
+test('a response that is not as documented is told apart from one that is', () => {
+  expect(contract.checkResponse('getHealth', 200, 'application/json', { status: 'ok' })).toEqual(
+    [],
+  );
+  expect(
+    contract.checkResponse('getHealth', 200, 'application/json', { status: 'so so' }),
+  ).toHaveLength(1);
+  expect(contract.checkResponse('getHealth', 201, 'application/json', {})[0]).toContain('201');
+  expect(contract.checkResponse('getHealth', 200, 'text/html', '')[0]).toContain('text/html');
+  const error = { message: 'x', type: 'server_error', code: 'internal', param: null };
+  const wrongCode = contract.checkResponse('getReadiness', 503, 'application/json', { error });
+  expect(wrongCode[0]).toContain('internal is not documented');
+});

@@ -1,0 +1,195 @@
+/**
+ * Every operation of the contract: its successes and each error it documents, on the real stores. Each
+ * answer is checked against the contract by the harness; the last tests check that nothing documented
+ * was left out, and that nothing undocumented exists.
+ */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { AppError, ERROR_CODES } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import { loadContract } from './contract/contract.ts';
+import type { OperationId } from './contract/contract.ts';
+import { STATUS } from './problem.ts';
+import { ADMIN_CASES, endedRun, retrain } from './testing/admin-cases.ts';
+import type { Case } from './testing/cases.ts';
+import { AGENT_CASES, CHAT, CHAT_CASES, finishedRun } from './testing/chat-cases.ts';
+import { startHarness, TASKS } from './testing/harness.ts';
+import type { Answer, CallOptions, Harness } from './testing/harness.ts';
+import { LOG_CASES, trajectoryOf } from './testing/log-cases.ts';
+
+const contract = loadContract();
+
+/** A call of each operation that works, when nothing is in the way. */
+const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = {
+  createChatCompletion: async () => ({ body: CHAT }),
+  listModels: async () => ({}),
+  createAgentRun: async () => ({ body: { input: 'x' } }),
+  getAgentRun: storedRun,
+  streamAgentRunEvents: storedRun,
+  cancelAgentRun: storedRun,
+  listTrajectories: async () => ({}),
+  getTrajectory: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
+  getTrajectoryTree: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
+  createFeedback: async (h) => ({
+    body: { trajectory_id: await trajectoryOf(h), metric_name: 'reward', value: 1 },
+  }),
+  importTasks: async () => ({ body: JSON.stringify(TASKS[0]) }),
+  listTasks: async () => ({}),
+  retrain: async () => ({ body: {} }),
+  listTrainingRuns: async () => ({}),
+  getTrainingRun: async (h) => ({ path: { run_id: await endedRun(h, 'pass') } }),
+  streamTrainingRunEvents: async (h) => ({ path: { run_id: await endedRun(h, 'pass') } }),
+  cancelTrainingRun: async (h) => ({ path: { run_id: (await retrain(h)).body.id as string } }),
+  listPolicies: async () => ({}),
+  activatePolicy: async () => ({ path: { version: 1 } }),
+  rollbackPolicy: async () => ({}),
+  getHealth: async () => ({}),
+  getReadiness: async () => ({}),
+  getOpenapi: async () => ({}),
+};
+
+/** A run that only the database knows: the memory of the process is a cache. */
+async function storedRun(h: Harness): Promise<CallOptions> {
+  const id = await finishedRun(h);
+  const stored = h.deps.stores.agentRuns.get(id);
+  const copy = { ...stored, id: `${id}-stored` };
+  await h.deps.stores.agentRuns.create(copy);
+  return { path: { run_id: copy.id } };
+}
+
+/** Cases that hold for every operation, or for every one with a body. */
+const COMMON_CASES: Case[] = contract.operations.flatMap(({ id, bodyType, responses }): Case[] => {
+  const call = async (h: Harness, extra: CallOptions): Promise<Answer> =>
+    h.call(id, { ...(await VALID[id](h)), ...extra });
+  const broken = (thrown: Error) => async (h: Harness) => {
+    const options = await VALID[id](h);
+    h.fault.thrown = thrown;
+    return h.call(id, options);
+  };
+  const cases: Case[] = [];
+  const add = (what: string, status: number, code: string, run: Case['call']): void => {
+    if (responses.get(status)?.errorCodes.includes(code) !== true) return;
+    cases.push({ operation: id, what, status, code, call: run });
+  };
+  add('a foreign Host', 403, 'forbidden', (h) => call(h, { headers: { host: 'evil.example' } }));
+  add('a foreign Origin', 403, 'forbidden', (h) =>
+    call(h, { headers: { origin: 'https://evil.example' } }),
+  );
+  add('a server that stops', 503, 'not_ready', async (h) => {
+    const options = await VALID[id](h);
+    await h.deps.lifecycle.stop(0);
+    return h.call(id, options);
+  });
+  add(
+    'a disk that fails',
+    500,
+    'storage_failed',
+    broken(new AppError('storage_failed', 'no disk')),
+  );
+  add('a bug', 500, 'internal', broken(new TypeError('secret detail')));
+  if (bodyType === null) return cases;
+  add('another media type', 415, 'unsupported_media_type', (h) =>
+    call(h, { headers: { 'content-type': 'text/plain; x=application/json' } }),
+  );
+  add('another charset', 415, 'unsupported_media_type', (h) =>
+    call(h, { headers: { 'content-type': `${bodyType}; charset=latin1` } }),
+  );
+  add('bad JSON', 400, 'invalid_json', (h) => call(h, { body: '{"model": ' }));
+  add('a body over the limit', 413, 'payload_too_large', (h) =>
+    call(h, { body: ' '.repeat(LIMITS.bodyBytesMax + 1) }),
+  );
+  add('a body of the wrong type', 400, 'invalid_request', (h) =>
+    bodyType === 'application/json' ? call(h, { body: '[]' }) : call(h, { query: { x: 1 } }),
+  );
+  return cases;
+});
+
+const STORED_CASES: Case[] = (
+  ['getAgentRun', 'streamAgentRunEvents', 'cancelAgentRun'] as const
+).map((operation) => ({
+  operation,
+  what: 'a run that only the database knows',
+  status: 200,
+  call: async (h) => h.call(operation, await storedRun(h)),
+  check: ({ body, text }) => {
+    if (operation === 'streamAgentRunEvents') expect(text).toContain('event: run.completed\n');
+    else expect(body.steps).toHaveLength(4);
+  },
+}));
+
+const CASES = [
+  ...CHAT_CASES,
+  ...AGENT_CASES,
+  ...LOG_CASES,
+  ...ADMIN_CASES,
+  ...STORED_CASES,
+  ...COMMON_CASES,
+];
+
+let h: Harness;
+
+beforeEach(async () => {
+  h = await startHarness();
+});
+
+afterEach(() => h.close());
+
+for (const { id } of contract.operations) {
+  describe(id, () => {
+    const own = CASES.filter((one) => one.operation === id);
+    test.each(own)('$status $code: $what', async ({ call, status, code, check }) => {
+      const answer = await call(h);
+      expect({ status: answer.status, code: answer.code ?? undefined }).toEqual({ status, code });
+      expect(answer.text).not.toContain('secret detail');
+      await check?.(answer, h);
+    });
+  });
+}
+
+describe('the contract', () => {
+  test('every documented answer has a case', () => {
+    const covered = new Set(CASES.map((one) => `${one.operation} ${one.status} ${one.code ?? ''}`));
+    const missing = contract.operations.flatMap(({ id, responses }) =>
+      [...responses].flatMap(([status, { errorCodes }]) =>
+        (status < 400 ? [''] : errorCodes)
+          .map((code) => `${id} ${status} ${code}`)
+          .filter((answer) => !covered.has(answer)),
+      ),
+    );
+    expect(missing).toEqual([]);
+  });
+
+  test('error codes and statuses are those of the table', () => {
+    expect([...contract.errorCodes].sort()).toEqual(Object.keys(ERROR_CODES).sort());
+    for (const { id, responses } of contract.operations) {
+      for (const [status, { errorCodes }] of responses) {
+        expect(errorCodes.length > 0, `${id} ${status}`).toBe(status >= 400);
+        for (const code of errorCodes) {
+          expect(STATUS[code as keyof typeof STATUS], `${id} ${code}`).toBe(status);
+        }
+      }
+    }
+  });
+
+  test('a code that no operation answers is explained', () => {
+    const answered = new Set(
+      contract.operations.flatMap(({ responses }) =>
+        [...responses.values()].flatMap(({ errorCodes }) => errorCodes),
+      ),
+    );
+    const schema = contract.text.slice(contract.text.indexOf('    ErrorCode:'));
+    const description = schema.slice(0, schema.indexOf('      enum:'));
+    for (const code of contract.errorCodes) {
+      expect(answered.has(code) !== description.includes(`\`${code}\``), code).toBe(true);
+    }
+  });
+
+  test('unknown paths and methods', async () => {
+    const lost = await h.app.request('http://localhost/v1/nothing');
+    expect(lost.status).toBe(404);
+    expect(await lost.json()).toMatchObject({ error: { code: 'route_not_found' } });
+    const wrong = await h.app.request('http://localhost/v1/models', { method: 'DELETE' });
+    expect(wrong.status).toBe(405);
+    expect(wrong.headers.get('allow')).toBe('GET');
+    expect(await wrong.json()).toMatchObject({ error: { code: 'method_not_allowed' } });
+  });
+});

@@ -1,0 +1,505 @@
+/** Cases of the operations tagged chat and agent. */
+import { expect } from 'vitest';
+import { AppError } from '../../core/errors.ts';
+import { LIMITS } from '../../core/limits.ts';
+import type { Case } from './cases.ts';
+import { CAPITAL_SCRIPT } from './harness.ts';
+import type { Answer, CallOptions, Harness } from './harness.ts';
+
+export const QUESTION = [{ role: 'user', content: 'What is the capital of France?' }];
+export const CHAT = { model: 'ramify', messages: QUESTION };
+export const SEARCH = {
+  type: 'function',
+  function: { name: 'search', parameters: { type: 'object', properties: {} } },
+};
+
+const chat = (h: Harness, body: object, options: CallOptions = {}): Promise<Answer> =>
+  h.call('createChatCompletion', { body: { ...CHAT, ...body }, ...options });
+const agent = (h: Harness, body: object, options: CallOptions = {}): Promise<Answer> =>
+  h.call('createAgentRun', { body, ...options });
+
+export async function finishedRun(h: Harness): Promise<string> {
+  h.engine.script = CAPITAL_SCRIPT;
+  const { body } = await agent(h, { input: 'What is the capital of France?', tools: ['search'] });
+  return body.id as string;
+}
+
+async function withFault(
+  h: Harness,
+  fault: AppError,
+  call: () => Promise<Answer>,
+): Promise<Answer> {
+  h.engine.sampleFault = fault;
+  try {
+    return await call();
+  } finally {
+    h.engine.sampleFault = null;
+  }
+}
+
+/** A request of each kind that must be refused with 400 invalid_request. */
+const badMessages = [{ role: 'tool', content: 'x', tool_call_id: 'call_1' }, { role: 'assistant' }];
+
+export const CHAT_CASES: Case[] = [
+  {
+    operation: 'createChatCompletion',
+    what: 'a plain answer with thoughts and answer apart',
+    status: 200,
+    call: (h) => chat(h, {}),
+    check: async ({ body, headers }, h) => {
+      expect(body.model).toBe('ramify@1');
+      expect(headers.get('x-ramify-policy')).toBe('1');
+      const [choice] = body.choices;
+      expect(choice.message.content).toBe('Paris');
+      expect(choice.message.reasoning_content).toBe('I know it.');
+      expect(choice.finish_reason).toBe('stop');
+      const id = headers.get('x-ramify-trajectory') as string;
+      const trajectory = h.deps.stores.trajectories.get(id);
+      expect(trajectory.trajectory.answer).toBe('Paris');
+      expect(trajectory.steps.map(({ kind }) => kind)).toEqual(['prompt', 'policy']);
+    },
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'a call of a client tool named like a server tool runs on the client',
+    status: 200,
+    call: (h) => {
+      h.engine.script = CAPITAL_SCRIPT;
+      return chat(h, { tools: [SEARCH] });
+    },
+    check: ({ body }) => {
+      const [{ message, finish_reason }] = body.choices;
+      expect(finish_reason).toBe('tool_calls');
+      expect(message.content).toBeNull();
+      expect(message.tool_calls).toHaveLength(1);
+      const [call] = message.tool_calls;
+      expect(call.function).toEqual({
+        name: 'search',
+        arguments: '{"query":"capital of France"}',
+      });
+    },
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'a tool call that was not offered is shown as text',
+    status: 200,
+    call: (h) => {
+      h.engine.script = CAPITAL_SCRIPT;
+      return chat(h, { tools: [SEARCH], tool_choice: 'none' });
+    },
+    check: ({ body }) => {
+      const [{ message, finish_reason }] = body.choices;
+      expect(finish_reason).toBe('stop');
+      expect(message.content).toBe('<search>capital of France</search>');
+    },
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'a history with the tool result goes on to the answer',
+    status: 200,
+    call: (h) => {
+      h.engine.script = CAPITAL_SCRIPT;
+      const fn = { name: 'search', arguments: '{"query":"capital of France"}' };
+      const messages = [
+        ...QUESTION,
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ id: 'c', type: 'function', function: fn }],
+        },
+        { role: 'tool', tool_call_id: 'c', content: [{ type: 'text', text: 'It is Paris.' }] },
+      ];
+      return chat(h, { messages, tools: [SEARCH] });
+    },
+    check: ({ body }) => expect(body.choices[0].message.content).toBe('Paris'),
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'a pinned version, sampling settings, a developer message, a session',
+    status: 200,
+    call: (h) =>
+      chat(
+        h,
+        {
+          model: 'ramify@1',
+          messages: [{ role: 'developer', content: 'Be short.' }, ...QUESTION],
+          temperature: 0.5,
+          top_p: 0.9,
+          top_k: 5,
+          seed: 7,
+          logprobs: true,
+          metadata: { a: 'b' },
+        },
+        { headers: { 'x-session-id': 'session-1' } },
+      ),
+    check: ({ body, headers }, h) => {
+      const id = headers.get('x-ramify-trajectory') as string;
+      const { trajectory, steps } = h.deps.stores.trajectories.get(id);
+      const step = steps[1];
+      expect(step?.sampling).toEqual({ temperature: 0.5, topP: 0.9, topK: 5, seed: 7 });
+      const { content } = body.choices[0].logprobs;
+      expect(content).toHaveLength(step?.tokens.length ?? -1);
+      expect(content[0].logprob).toBeCloseTo(step?.logprobs?.[0] ?? 0, 5);
+      const conversation = h.deps.stores.conversations.findBySession('session-1');
+      expect(trajectory.conversationId).toBe(conversation?.id);
+    },
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'a limit on tokens cuts the answer: length',
+    status: 200,
+    call: (h) => chat(h, { max_completion_tokens: 3 }),
+    check: ({ body }) => {
+      expect(body.choices[0].finish_reason).toBe('length');
+      expect(body.usage.completion_tokens).toBe(3);
+    },
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'a stop text ends the answer before it, and the log ends with it',
+    status: 200,
+    call: (h) => {
+      h.engine.script = () =>
+        '<think>one two three four</think><answer>\\boxed{4}</answer><|im_end|>';
+      return chat(h, { stop: ['three'] });
+    },
+    check: ({ body, headers }, h) => {
+      const [{ message, finish_reason }] = body.choices;
+      expect(message.reasoning_content).toBe('one two');
+      expect(finish_reason).toBe('stop');
+      const id = headers.get('x-ramify-trajectory') as string;
+      const text = h.deps.stores.trajectories.get(id).steps[1]?.text;
+      expect(text).toContain('three');
+      expect(text).not.toContain('four');
+    },
+  },
+  ...[
+    { messages: [] },
+    { messages: [{ role: 'robot', content: 'x' }] },
+    { temperature: 3 },
+    { unknown_field: 1 },
+    { max_tokens: 5, max_completion_tokens: 6 },
+    { tools: [SEARCH, SEARCH] },
+    { model: '' },
+    { stop: ['a', 'b', 'c', 'd', 'e'] },
+    ...badMessages.map((message) => ({ messages: [...QUESTION, message] })),
+  ].map((body): Case => ({
+    operation: 'createChatCompletion',
+    what: `refuses ${JSON.stringify(body).slice(0, 60)}`,
+    status: 400,
+    code: 'invalid_request',
+    call: (h) => chat(h, body),
+    check: (answer) => expect(answer.body.error.param).not.toBeNull(),
+  })),
+  ...[
+    { n: 2 },
+    { top_logprobs: 5, logprobs: true },
+    { response_format: { type: 'json_object' } },
+    { tool_choice: 'required' },
+    { tool_choice: { type: 'function', function: { name: 'search' } } },
+    { frequency_penalty: 1 },
+    { logit_bias: { 1: 5 } },
+    { reasoning_effort: 'low' },
+    { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }] },
+    { tools: [{ type: 'custom', custom: { name: 'x' } }] },
+  ].map((body): Case => ({
+    operation: 'createChatCompletion',
+    what: `does not offer ${JSON.stringify(body).slice(0, 60)}`,
+    status: 400,
+    code: 'unsupported_parameter',
+    call: (h) => chat(h, body),
+    check: (answer) => expect(answer.body.error.param).not.toBeNull(),
+  })),
+  {
+    operation: 'createChatCompletion',
+    what: 'a prompt that is longer than the window',
+    status: 400,
+    code: 'context_length_exceeded',
+    call: (h) => chat(h, { messages: [{ role: 'user', content: 'capital '.repeat(600) }] }),
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'more requested tokens than the window has left, streamed',
+    status: 400,
+    code: 'context_length_exceeded',
+    call: (h) => chat(h, { max_tokens: 510, stream: true }),
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'a function that this policy has no tag for',
+    status: 400,
+    code: 'unknown_tool',
+    call: (h) => chat(h, { tools: [{ type: 'function', function: { name: 'weather' } }] }),
+  },
+  ...['gpt-4', 'ramify@99', 'ramify@0', 'ramify@x'].map((model): Case => ({
+    operation: 'createChatCompletion',
+    what: `no model ${model}`,
+    status: 404,
+    code: 'model_not_found',
+    call: (h) => chat(h, { model }),
+  })),
+  {
+    operation: 'createChatCompletion',
+    what: 'no slot is left',
+    status: 503,
+    code: 'queue_full',
+    call: async (h) => {
+      h.engine.sequencesMax = 0;
+      const answer = await chat(h, {});
+      h.engine.sequencesMax = 64;
+      return answer;
+    },
+    check: ({ headers }) => {
+      expect(headers.get('retry-after')).toBe('1');
+      expect(headers.get('retry-after-ms')).toBe('1000');
+    },
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'the policy worker stopped before the first token, streamed',
+    status: 503,
+    code: 'engine_unavailable',
+    call: (h) =>
+      withFault(h, new AppError('engine_unavailable', 'the worker stopped'), () =>
+        chat(h, { stream: true }),
+      ),
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'the time limit',
+    status: 504,
+    code: 'request_timeout',
+    call: (h) =>
+      withFault(h, new AppError('request_timeout', 'no answer within 600 s'), () => chat(h, {})),
+  },
+  {
+    operation: 'listModels',
+    what: 'the live name and every version',
+    status: 200,
+    call: (h) => h.call('listModels'),
+    check: ({ body }) =>
+      expect(body.data.map(({ id }: { id: string }) => id)).toEqual(['ramify', 'ramify@1']),
+  },
+];
+
+export const AGENT_CASES: Case[] = [
+  {
+    operation: 'createAgentRun',
+    what: 'steps with entropies, the tool run by the server, the answer',
+    status: 200,
+    call: (h) => {
+      h.engine.script = CAPITAL_SCRIPT;
+      const input = 'What is the capital of France?';
+      return agent(h, { input, tools: ['search'], seed: 3, metadata: { k: 'v' } });
+    },
+    check: async ({ body, headers }, h) => {
+      expect(body.status).toBe('completed');
+      expect(body.answer).toBe('Paris');
+      expect(body.metadata).toEqual({ k: 'v' });
+      const kinds = body.steps.map(({ kind }: { kind: string }) => kind);
+      expect(kinds).toEqual(['prompt', 'policy', 'tool', 'policy']);
+      expect(body.steps[2].tool_call.result).toContain('Paris is the capital');
+      expect(body.steps[1].entropy.mean).toBeGreaterThan(0);
+      expect(body.steps[1].entropy.delta).toBe(0);
+      expect(headers.get('x-ramify-trajectory')).toBe(body.trajectory_id);
+      const stored = h.deps.stores.trajectories.get(body.trajectory_id as string);
+      expect(stored.steps).toHaveLength(4);
+      expect(h.deps.stores.agentRuns.get(body.id as string).status).toBe('completed');
+    },
+  },
+  {
+    operation: 'createAgentRun',
+    what: 'a client function among server tools ends the run with requires_action',
+    status: 200,
+    call: (h) => {
+      h.engine.script = CAPITAL_SCRIPT;
+      return agent(h, { messages: QUESTION, tools: [SEARCH] });
+    },
+    check: ({ body }) => {
+      expect(body.status).toBe('requires_action');
+      expect(body.required_action.tool_calls[0].function.name).toBe('search');
+    },
+  },
+  {
+    operation: 'createAgentRun',
+    what: 'a tool failure is a result that the policy reads, not an error',
+    status: 200,
+    call: (h) => {
+      h.engine.script = CAPITAL_SCRIPT;
+      return agent(h, { input: 'x', tools: ['search'], max_tool_calls: 0 });
+    },
+    check: ({ body }, h) => {
+      expect(body.status).toBe('completed');
+      expect(body.answer).toBeNull();
+      const { trajectory } = h.deps.stores.trajectories.get(body.trajectory_id as string);
+      expect(trajectory.endReason).toBe('max_tool_calls');
+    },
+  },
+  {
+    operation: 'createAgentRun',
+    what: 'in the background',
+    status: 202,
+    call: (h) => agent(h, { input: 'x', background: true }),
+    check: async ({ body }, h) => {
+      await h.deps.agentRuns.live(body.id as string)?.done;
+      const { body: after } = await h.call('getAgentRun', { path: { run_id: body.id } });
+      expect(after.status).toBe('completed');
+    },
+  },
+  ...[
+    {},
+    { input: 'x', messages: QUESTION },
+    { input: 'x', tools: ['search', 'search'] },
+    { input: 'x', max_tool_calls: 1000 },
+    { input: 'x', tools: ['search', SEARCH] },
+  ].map((body): Case => ({
+    operation: 'createAgentRun',
+    what: `refuses ${JSON.stringify(body)}`,
+    status: 400,
+    code: 'invalid_request',
+    call: (h) => agent(h, body),
+  })),
+  {
+    operation: 'createAgentRun',
+    what: 'a part that is no text',
+    status: 400,
+    code: 'unsupported_parameter',
+    call: (h) => agent(h, { messages: [{ role: 'user', content: [{ type: 'file' }] }] }),
+  },
+  {
+    operation: 'createAgentRun',
+    what: 'a prompt that is longer than the window',
+    status: 400,
+    code: 'context_length_exceeded',
+    call: (h) => agent(h, { input: 'capital '.repeat(600) }),
+  },
+  {
+    operation: 'createAgentRun',
+    what: 'a server tool that does not exist',
+    status: 400,
+    code: 'unknown_tool',
+    call: (h) => agent(h, { input: 'x', tools: ['telescope'] }),
+  },
+  {
+    operation: 'createAgentRun',
+    what: 'an unknown model',
+    status: 404,
+    code: 'model_not_found',
+    call: (h) => agent(h, { input: 'x', model: 'ramify@77' }),
+  },
+  {
+    operation: 'createAgentRun',
+    what: 'no slot is left',
+    status: 503,
+    code: 'queue_full',
+    call: async (h) => {
+      h.engine.sequencesMax = 0;
+      const answer = await agent(h, { input: 'x' });
+      h.engine.sequencesMax = 64;
+      return answer;
+    },
+  },
+  {
+    operation: 'createAgentRun',
+    what: 'the policy worker stopped before the first token',
+    status: 503,
+    code: 'engine_unavailable',
+    call: (h) =>
+      withFault(h, new AppError('engine_unavailable', 'the worker stopped'), () =>
+        agent(h, { input: 'x' }),
+      ),
+  },
+  {
+    operation: 'getAgentRun',
+    what: 'with tokens, from memory',
+    status: 200,
+    call: async (h) => {
+      const id = await finishedRun(h);
+      return h.call('getAgentRun', { path: { run_id: id }, query: { include: 'tokens' } });
+    },
+    check: ({ body }) => {
+      const policy = body.steps[1];
+      expect(policy.tokens).toHaveLength(policy.token_count as number);
+      expect(policy.entropies).toHaveLength(policy.token_count as number);
+      expect(body.steps[0].logprobs.every((value: unknown) => value === null)).toBe(true);
+    },
+  },
+  {
+    operation: 'streamAgentRunEvents',
+    what: 'every event of a run that has ended, in order',
+    status: 200,
+    call: async (h) => {
+      const id = await finishedRun(h);
+      return h.call('streamAgentRunEvents', { path: { run_id: id } });
+    },
+    check: ({ body }) => {
+      const types = body.map(({ type }: { type: string }) => type);
+      expect(types[0]).toBe('run.created');
+      expect(types.at(-1)).toBe('run.completed');
+      expect(types.filter((type: string) => type === 'step.completed')).toHaveLength(4);
+    },
+  },
+  {
+    operation: 'cancelAgentRun',
+    what: 'a background run',
+    status: 200,
+    call: async (h) => {
+      h.engine.pieceMs = 5;
+      h.engine.script = () => '<think>capital of France '.repeat(20);
+      const { body } = await agent(h, { input: 'x', background: true });
+      return h.call('cancelAgentRun', { path: { run_id: body.id } });
+    },
+    check: ({ body }, h) => {
+      h.engine.pieceMs = 0;
+      expect(body.status).toBe('cancelled');
+      expect(body.error.code).toBe('request_cancelled');
+    },
+  },
+  {
+    operation: 'cancelAgentRun',
+    what: 'a run that has ended is returned as it is',
+    status: 200,
+    call: async (h) => h.call('cancelAgentRun', { path: { run_id: await finishedRun(h) } }),
+    check: ({ body }) => expect(body.status).toBe('completed'),
+  },
+  ...(['getAgentRun', 'streamAgentRunEvents', 'cancelAgentRun'] as const).flatMap(
+    (operation): Case[] => [
+      {
+        operation,
+        what: 'an unknown run',
+        status: 404,
+        code: 'agent_run_not_found',
+        call: (h) => h.call(operation, { path: { run_id: 'run_0' } }),
+      },
+      {
+        operation,
+        what: 'an id of another kind',
+        status: 400,
+        code: 'invalid_request',
+        call: (h) => h.call(operation, { path: { run_id: 'traj_0' } }),
+      },
+    ],
+  ),
+  {
+    operation: 'streamAgentRunEvents',
+    what: 'too many streams',
+    status: 503,
+    code: 'queue_full',
+    call: async (h) => {
+      const id = await finishedRun(h);
+      const path = { run_id: id };
+      h.engine.pieceMs = 20;
+      h.engine.script = () => '<think>capital of France '.repeat(20);
+      const { body } = await agent(h, { input: 'x', background: true });
+      const url = `http://127.0.0.1/v1/agent/runs/${body.id}/events`;
+      const open = await Promise.all(
+        Array.from({ length: LIMITS.eventStreamsMax }, async () => h.app.request(url)),
+      );
+      const answer = await h.call('streamAgentRunEvents', { path });
+      await Promise.all(open.map((response) => response.body?.cancel()));
+      await h.call('cancelAgentRun', { path: { run_id: body.id } });
+      h.engine.pieceMs = 0;
+      return answer;
+    },
+  },
+];

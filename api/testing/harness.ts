@@ -1,0 +1,270 @@
+/**
+ * The whole HTTP application on real stores (in memory), the real text layer, real tools and the
+ * scripted engine and trainer. Every answer that a test gets through `call` has been checked against
+ * the contract: status, media type, body, error code, and the headers that every answer carries.
+ */
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { systemClock } from '../../core/clock.ts';
+import { idGenerator } from '../../core/ids.ts';
+import { quiet } from '../../core/log.ts';
+import type { Task } from '../../core/records.ts';
+import { writeEmbeddedTextFiles } from '../../core/text/embedded-text-files.ts';
+import { loadText } from '../../core/text/load-text.ts';
+import { writeQwenFiles } from '../../core/text/qwen-fixture.ts';
+import { createToolRegistry } from '../../core/tools/registry.ts';
+import { searchTool } from '../../core/tools/search-tool.ts';
+import { openDatabase } from '../../db/open.ts';
+import { openSearchIndex } from '../../db/search-index.ts';
+import { openStores } from '../../db/stores.ts';
+import type { Stores } from '../../db/stores.ts';
+import { AgentRuns } from '../agent-runs.ts';
+import { createApp } from '../app.ts';
+import type { AppDeps } from '../app.ts';
+import { loadContract } from '../contract/contract.ts';
+import type { OperationId } from '../contract/contract.ts';
+import { Lifecycle } from '../lifecycle.ts';
+import { preparePolicies } from '../policy-folder.ts';
+import { PolicyService } from '../policy-service.ts';
+import { TrainingManager } from '../training-manager.ts';
+import type { TrainingManagerOptions } from '../training-manager.ts';
+import { ScriptedEngine } from './scripted-engine.ts';
+import { scriptedTrainer } from './scripted-trainer.ts';
+import type { TrainerPlan } from './scripted-trainer.ts';
+
+const contract = loadContract();
+
+export interface CallOptions {
+  path?: Record<string, string | number>;
+  query?: Record<string, string | number>;
+  headers?: Record<string, string>;
+  /** An object is sent as JSON; text as it is. */
+  body?: unknown;
+  signal?: AbortSignal;
+}
+
+export interface Answer {
+  operation: OperationId;
+  status: number;
+  headers: Headers;
+  /** Parsed JSON; of an event stream the list of its data, parsed; else text. */
+  body: any;
+  /** Of an event stream: the raw text. */
+  text: string;
+  code: string | null;
+}
+
+export interface Harness {
+  app: ReturnType<typeof createApp>;
+  deps: AppDeps;
+  engine: ScriptedEngine;
+  plan: TrainerPlan;
+  policiesFolder: string;
+  /** While set, every method of every store throws it. */
+  fault: { thrown: Error | null };
+  call(operation: OperationId, options?: CallOptions): Promise<Answer>;
+  close(): Promise<void>;
+}
+
+export interface HarnessOptions {
+  protocol?: 'tags' | 'hermes';
+  contextTokens?: number;
+  schedule?: TrainingManagerOptions['schedule'];
+}
+
+export const TEXTS = [
+  'What is the capital of France? Paris is the capital of France.',
+  'I need to search for France. The answer is Paris.',
+];
+
+/** One search for France, then the answer. */
+export const CAPITAL_SCRIPT = (text: string): string =>
+  text.includes('<result>')
+    ? '<think>The result says Paris.</think><answer>\\boxed{Paris}</answer><|im_end|>'
+    : '<think>I need to search.</think><search>capital of France</search>';
+
+export const ANSWER_SCRIPT = (): string =>
+  '<think>I know it.</think><answer>\\boxed{Paris}</answer><|im_end|>';
+
+export async function startHarness(options: HarnessOptions = {}): Promise<Harness> {
+  const folder = mkdtempSync(join(tmpdir(), 'ramify-api-'));
+  const firstPolicy = join(folder, 'first');
+  cpSync(policyFiles(options.protocol ?? 'tags'), firstPolicy, { recursive: true });
+  const clock = systemClock;
+  const newId = idGenerator(clock);
+  const db = openDatabase(':memory:');
+  const fault: Harness['fault'] = { thrown: null };
+  const stores = breakable(openStores(db, clock), fault);
+  const policiesFolder = join(folder, 'policies');
+  const logger = quiet;
+  await preparePolicies({
+    store: stores.policies,
+    folder: policiesFolder,
+    firstPolicy,
+    clock,
+    logger,
+  });
+  const engine = new ScriptedEngine(ANSWER_SCRIPT, options.contextTokens);
+  const policies = new PolicyService({ store: stores.policies, engine, loadText, logger });
+  await policies.start();
+  const index = openSearchIndex([
+    { id: '1', title: 'France', text: 'Paris is the capital of France.' },
+  ]);
+  const tools = createToolRegistry([searchTool(index)], { clock });
+  const lifecycle = new Lifecycle();
+  const plan: TrainerPlan = { end: 'pass', rollouts: 3 };
+  const training = new TrainingManager({
+    stores,
+    policies,
+    startTrainer: scriptedTrainer(plan),
+    policiesFolder,
+    threads: 1,
+    device: 'cpu',
+    schedule: options.schedule ?? { minNewScored: null, everyMinutes: null },
+    clock,
+    newId,
+    logger,
+  });
+  const shared = { stores, engine, policies, tools, lifecycle, clock, newId, logger };
+  const agentRuns = new AgentRuns(shared);
+  const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
+  const deps: AppDeps = { ...shared, contract, agentRuns, training, checkStorage };
+  const app = createApp(deps);
+  return {
+    app,
+    deps,
+    engine,
+    plan,
+    policiesFolder,
+    fault,
+    call: (operation, call = {}) => callOperation(app, operation, call),
+    close: async () => {
+      fault.thrown = null;
+      await Promise.all([lifecycle.stop(2_000), training.stop()]);
+      index.close();
+      stores.close();
+      rmSync(folder, { recursive: true });
+    },
+  };
+}
+
+/** Training a tokenizer takes a while, so the files of each protocol are made once and copied. */
+const made = new Map<'tags' | 'hermes', string>();
+
+function policyFiles(protocol: 'tags' | 'hermes'): string {
+  const known = made.get(protocol);
+  if (known !== undefined) return known;
+  const directory = mkdtempSync(join(tmpdir(), `ramify-${protocol}-`));
+  made.set(protocol, directory);
+  process.once('exit', () => rmSync(directory, { recursive: true }));
+  if (protocol === 'hermes') writeQwenFiles(directory);
+  else writeEmbeddedTextFiles(directory, { texts: TEXTS, vocabularySize: 320, tools: ['search'] });
+  return directory;
+}
+
+/** Stores that fail on command, wherever a handler touches them. */
+function breakable(stores: Stores, fault: Harness['fault']): Stores {
+  const guard = <T extends object>(target: T): T =>
+    new Proxy(target, {
+      get(object, name) {
+        const value: unknown = Reflect.get(object, name, object);
+        if (typeof value !== 'function') {
+          return typeof value === 'object' && value !== null ? guard(value) : value;
+        }
+        return (...args: unknown[]): unknown => {
+          if (fault.thrown !== null) throw fault.thrown;
+          return (value as (...args: unknown[]) => unknown).apply(object, args);
+        };
+      },
+    });
+  return guard(stores);
+}
+
+async function callOperation(
+  app: Harness['app'],
+  id: OperationId,
+  options: CallOptions,
+): Promise<Answer> {
+  const operation = contract.operation(id);
+  const path = operation.path.replaceAll(/\{(\w+)\}/g, (_, name: string) =>
+    encodeURIComponent(String(options.path?.[name] ?? `missing-${name}`)),
+  );
+  const query = new URLSearchParams(
+    Object.entries(options.query ?? {}).map(([name, value]): [string, string] => [
+      name,
+      String(value),
+    ]),
+  ).toString();
+  const { body } = options;
+  const hasBody = body !== undefined;
+  const response = await app.request(`http://127.0.0.1:8787${path}${query && `?${query}`}`, {
+    method: operation.method,
+    headers: {
+      ...(hasBody && operation.bodyType !== null && { 'content-type': operation.bodyType }),
+      ...options.headers,
+    },
+    ...(hasBody && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+    ...(options.signal && { signal: options.signal }),
+  });
+  return checkAnswer(id, response);
+}
+
+/** Throws when the answer is not as documented. */
+export async function checkAnswer(id: OperationId, response: Response): Promise<Answer> {
+  const text = await response.text();
+  const mediaType = (response.headers.get('content-type') ?? '').split(';')[0] as string;
+  const body: any =
+    mediaType === 'application/json'
+      ? JSON.parse(text)
+      : mediaType === 'text/event-stream'
+        ? sseData(text)
+        : text;
+  const documented = mediaType === 'text/event-stream' ? withoutErrors(body) : body;
+  const wrong = contract.checkResponse(id, response.status, mediaType, documented);
+  if (!/^req_/.test(response.headers.get('x-request-id') ?? '')) wrong.push('no x-request-id');
+  if (response.status === 503 && response.headers.get('retry-after') === null) {
+    wrong.push(`${id} 503: no retry-after`);
+  }
+  if (wrong.length > 0) throw new Error(wrong.join('\n'));
+  const code: string | null = response.status < 400 ? null : body.error.code;
+  return { operation: id, status: response.status, headers: response.headers, body, text, code };
+}
+
+/** The data lines of an event stream, parsed; `[DONE]` is left out. */
+export function sseData(text: string): any[] {
+  return text
+    .split('\n')
+    .filter((line) => line.startsWith('data: ') && line !== 'data: [DONE]')
+    .map((line) => JSON.parse(line.slice('data: '.length)));
+}
+
+/** Error frames have a schema of their own. */
+function withoutErrors(frames: any[]): any[] {
+  return frames.filter((frame) => {
+    if (frame.error === undefined) return true;
+    const mistake = contract.checkSchema('Error', frame);
+    if (mistake !== null) throw new Error(`error frame: ${mistake.message}`);
+    return false;
+  });
+}
+
+export const TASKS: Task[] = (['train', 'gate'] as const).map((split) => ({
+  id: `task_${split}`,
+  family: 'knowledge',
+  split,
+  question: 'What is the capital of France?',
+  truths: ['Paris'],
+  verifier: 'qa-f1',
+  tools: ['search'],
+  metadata: { hops: 1 },
+}));
+
+/** Waits for a condition, within a second. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 200; i++) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  throw new Error(`never came true: ${condition.toString()}`);
+}
