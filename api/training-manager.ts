@@ -72,6 +72,7 @@ type Ending = Pick<TrainingRunRecord, 'status' | 'error'>;
 
 export class TrainingManager {
   private readonly options: TrainingManagerOptions;
+  /** The first stays here until it is active: at every moment a run is queued, active or ended. */
   private readonly queue: Queued[] = [];
   private active: Active | null = null;
   /** The ending that the trainer's last event decided; null while it has sent none. */
@@ -181,11 +182,13 @@ export class TrainingManager {
   private async work(): Promise<void> {
     // Let `retrain` answer first: starting a process reads all tasks.
     await nextTurn();
-    for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) {
+    // Every round takes the first run out of the queue, or a cancellation has.
+    for (let next = this.queue[0]; next !== undefined; next = this.queue[0]) {
       try {
         await this.run(next);
       } catch (thrown) {
         const error = toAppError(thrown);
+        if (this.queue[0] === next) this.queue.shift();
         this.options.logger.error({ runId: next.id, stack: error.stack }, error.message);
         this.end(next, { status: 'failed', error: error.message });
       }
@@ -202,10 +205,8 @@ export class TrainingManager {
     const candidateDirectory = join(policiesFolder, String(version));
     // Left over from a run that died between writing and registering: nobody knows it.
     await rm(candidateDirectory, { recursive: true, force: true });
-    if (this.stopping) {
-      this.end(queued, INTERRUPTED);
-      return;
-    }
+    // Cancelled or interrupted meanwhile, and ended then.
+    if (this.queue[0] !== queued) return;
     const run = this.update(queued.id, {
       status: 'running',
       baseVersion,
@@ -230,6 +231,7 @@ export class TrainingManager {
       },
       (event) => this.receive(event),
     );
+    this.queue.shift();
     this.active = { ...queued, baseVersion, version, handle, cancelled: false };
     const { outcome, detail } = await handle.done;
     this.end(queued, this.endingOf(outcome, detail));
@@ -361,7 +363,8 @@ export class TrainingManager {
     }
   }
 
-  private lookAtSchedule(): void {
+  /** Starts a run when one is due; called by the timer. */
+  lookAtSchedule(): void {
     const { schedule, stores, clock, logger } = this.options;
     try {
       const last = stores.training.list({}, { limit: 1 }).items[0];
