@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { writeEmbeddedTextFiles } from '../core/text/embedded-text-files.ts';
 import { loadText } from '../core/text/load-text.ts';
 import type { TextLayer } from '../core/text/load-text.ts';
-import { writeQwenFiles } from '../core/text/qwen-fixture.ts';
+import { writeQwenFiles } from '../core/text/testing/qwen-files.ts';
 import { ChatText, hiddenTokens } from './chat-text.ts';
 import type { TextPiece } from './chat-text.ts';
 

@@ -12,7 +12,7 @@ import { quiet } from '../../core/log.ts';
 import type { Task } from '../../core/records.ts';
 import { writeEmbeddedTextFiles } from '../../core/text/embedded-text-files.ts';
 import { loadText } from '../../core/text/load-text.ts';
-import { writeQwenFiles } from '../../core/text/qwen-fixture.ts';
+import { writeQwenFiles } from '../../core/text/testing/qwen-files.ts';
 import { createToolRegistry } from '../../core/tools/registry.ts';
 import { searchTool } from '../../core/tools/search-tool.ts';
 import { openDatabase } from '../../db/open.ts';

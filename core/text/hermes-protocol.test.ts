@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadText } from './load-text.ts';
 import type { TextLayer } from './load-text.ts';
-import { writeQwenFiles } from './qwen-fixture.ts';
+import { writeQwenFiles } from './testing/qwen-files.ts';
 import type { ChatMessage } from './types.ts';
 
 let directory: string;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { writeEmbeddedTextFiles } from './embedded-text-files.ts';
 import { loadText } from './load-text.ts';
-import { QWEN_TEMPLATE, writeQwenFiles } from './qwen-fixture.ts';
+import { QWEN_TEMPLATE, writeQwenFiles } from './testing/qwen-files.ts';
 
 let directory: string;
 

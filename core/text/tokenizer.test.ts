@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { libraryTokenizer } from './library-tokenizer.ts';
-import { writeQwenFiles } from './qwen-fixture.ts';
+import { writeQwenFiles } from './testing/qwen-files.ts';
 import { loadTokenizer } from './tokenizer.ts';
 import type { ByteLevelTokenizer } from './tokenizer.ts';
 

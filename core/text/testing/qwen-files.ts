@@ -4,7 +4,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { trainBpe } from './bpe-trainer.ts';
+import { trainBpe } from '../bpe-trainer.ts';
 
 export const QWEN_TEMPLATE = `{%- if tools %}
     {{- '<|im_start|>system\\n' }}
