@@ -103,12 +103,12 @@ function problemsOf(summary: Summary): string[] {
     const why = training.error ?? training.gate?.reason ?? 'no reason given';
     problems.push(`the training run is ${training.status}: ${why}`);
   }
-  if (requests.failed > 0) problems.push(`${requests.failed} requests failed`);
+  const { failed } = requests;
+  if (failed > 0) problems.push(`${failed} ${failed === 1 ? 'request' : 'requests'} failed`);
   const [was, is] = [accuracyOf(before, 'agent'), accuracyOf(after, 'agent')];
   if (was === null || is === null || is <= was) {
-    problems.push(
-      `the accuracy of agent runs did not rise: ${was ?? '?'} before, ${is ?? '?'} after`,
-    );
+    const [from, to] = [was, is].map(shareText);
+    problems.push(`the accuracy of agent runs did not rise: ${from} before, ${to} after`);
   }
   const candidate = String(training.candidate_version);
   const answered = Object.keys(after.versions);
@@ -116,6 +116,10 @@ function problemsOf(summary: Summary): string[] {
     problems.push(`after the swap to ${candidate}, versions ${answered.join(' and ')} answered`);
   }
   return problems;
+}
+
+function shareText(share: number | null): string {
+  return share === null ? 'no answers' : `${(100 * share).toFixed(1)} %`;
 }
 
 function phase(answers: readonly Answer[]): Phase {

@@ -64,7 +64,9 @@ function figures(summary: Summary): string[][] {
 }
 
 function versionsText(versions: Readonly<Record<string, number>>): string {
-  const parts = Object.entries(versions).map(([version, count]) => `${count} by ${version}`);
+  const parts = Object.entries(versions).map(
+    ([version, count]) => `${count} by version ${version}`,
+  );
   return parts.length === 0 ? 'none' : parts.join(', ');
 }
 
