@@ -28,6 +28,7 @@ import { toolCallsOf, usageOf } from './chat-completion.ts';
 import { EventLog } from './event-log.ts';
 import type { Schemas } from './handlers.ts';
 import type { Lifecycle } from './lifecycle.ts';
+import { publicMessage } from './problem.ts';
 import { pinnedName } from './policy-service.ts';
 import type { OpenedPolicy, PolicyService } from './policy-service.ts';
 import { stepView, time, timeOrNull } from './views.ts';
@@ -355,6 +356,5 @@ function storedExtras(record: AgentRunRecord): Pick<LiveRun, 'pendingCalls' | 'm
 }
 
 function plainError(error: AppError): { code: string; message: string } {
-  const message = error.code === 'internal' ? 'An internal error occurred.' : error.message;
-  return { code: error.code, message };
+  return { code: error.code, message: publicMessage(error, 'the log has it under the run id') };
 }

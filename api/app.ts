@@ -14,6 +14,7 @@ import type { ToolRunner } from '../core/ports.ts';
 import type { Stores } from '../db/stores.ts';
 import type { AgentRuns } from './agent-runs.ts';
 import type { Contract, Operation } from './contract/contract.ts';
+import { logFailure } from './failure-log.ts';
 import type { Handler, Handlers } from './handlers.ts';
 import { checkHost } from './host-check.ts';
 import type { Activity, Lifecycle } from './lifecycle.ts';
@@ -131,20 +132,6 @@ function problem(deps: AppDeps, c: AppContext, thrown: unknown): Response {
   const requestId = c.get('requestId');
   logFailure(deps.logger, requestId, error, thrown);
   return problemResponse(error, requestId);
-}
-
-/** Our bugs and the world's failures go to the log with their stack; callers' mistakes do not. */
-export function logFailure(
-  logger: Logger,
-  requestId: string,
-  error: AppError,
-  thrown: unknown,
-): void {
-  if (error.code !== 'internal' && error.code !== 'storage_failed') return;
-  const stack = thrown instanceof Error ? thrown.stack : String(thrown);
-  const { cause } = error;
-  const causeStack = cause instanceof Error ? cause.stack : undefined;
-  logger.error({ requestId, code: error.code, stack, causeStack }, error.message);
 }
 
 function withHeader(response: Response, name: string, value: string): Response {

@@ -1,7 +1,7 @@
 /** Answers with the events of a run as a stream that can be resumed by Last-Event-ID. */
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import { logFailure } from './app.ts';
+import { logFailure } from './failure-log.ts';
 import type { AppDeps } from './app.ts';
 import { EventLog } from './event-log.ts';
 import type { NumberedEvent } from './event-log.ts';

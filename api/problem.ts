@@ -48,14 +48,18 @@ export const STATUS: Readonly<Record<ErrorCode, number>> = {
   internal: 500,
 };
 
-/** The body of an error. Messages of our own bugs are replaced. */
+/** The body of an error. */
 export function problemBody(error: AppError, requestId: string): Problem {
   const { code, param } = error;
-  const message =
-    code === 'internal'
-      ? `An internal error occurred; the log has it under ${requestId}.`
-      : error.message;
+  const message = publicMessage(error, `the log has it under ${requestId}`);
   return { error: { message, type: typeOf(STATUS[code]), code, param } };
+}
+
+/** What a client may read: of our own bugs and of our disk only that they happened. */
+export function publicMessage({ code, message }: AppError, where: string): string {
+  if (code === 'internal') return `An internal error occurred; ${where}.`;
+  if (code === 'storage_failed') return `The data folder cannot be read or written; ${where}.`;
+  return message;
 }
 
 export function problemResponse(error: AppError, requestId: string): Response {

@@ -83,7 +83,7 @@ export const LIMITS = {
   /** Policy versions loaded side by side: the active one and pinned or draining ones. */
   policiesLoadedMax: 3,
   /** Rows of a training step written in one piece, so that live requests get their turn between. */
-  rolloutRowsPerWrite: 64,
+  rolloutRowsPerWrite: 24,
   /** How often the training schedule is looked at. */
   schedulePollMs: 5_000,
   shutdownTimeoutMs: 10_000,

@@ -469,6 +469,16 @@ export interface components {
                 arguments: string;
             };
         };
+        /** @description A call as the client sends it back; unknown fields are ignored. */
+        SentToolCall: {
+            id: string;
+            /** @constant */
+            type: "function";
+            function: {
+                name: string;
+                arguments: string;
+            };
+        };
         /** @description Which fields are needed depends on the role. */
         Message: components["schemas"]["InstructionMessage"] | components["schemas"]["UserMessage"] | components["schemas"]["AssistantMessage"] | components["schemas"]["ToolMessage"];
         InstructionMessage: {
@@ -489,6 +499,7 @@ export interface components {
             content: components["schemas"]["MessageContent"];
             name?: string;
         };
+        /** @description Clients send answers back with fields of their own, so unknown ones are ignored here. */
         AssistantMessage: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -497,12 +508,10 @@ export interface components {
             role: "assistant";
             content?: components["schemas"]["MessageContent"] | null;
             name?: string;
-            refusal?: null;
-            annotations?: unknown[];
-            audio?: null;
+            refusal?: string | null;
             /** @description Accepted so that an answer can be sent back whole; not shown to the policy. */
             reasoning_content?: string | null;
-            tool_calls?: components["schemas"]["ToolCall"][];
+            tool_calls?: components["schemas"]["SentToolCall"][];
         };
         ToolMessage: {
             /**

@@ -1,7 +1,7 @@
 /** Server-run agents: start, read, follow, cancel. */
 import { AppError } from '../../core/errors.ts';
 import { LIMITS } from '../../core/limits.ts';
-import { logFailure } from '../app.ts';
+import { logFailure } from '../failure-log.ts';
 import type { AppDeps } from '../app.ts';
 import type { AgentRunRequest, LiveRun } from '../agent-runs.ts';
 import { cancelled } from '../chat-completion.ts';

@@ -6,7 +6,7 @@
  */
 import { AppError } from '../../core/errors.ts';
 import type { PolicyRecord } from '../../core/records.ts';
-import { logFailure } from '../app.ts';
+import { logFailure } from '../failure-log.ts';
 import type { AppDeps } from '../app.ts';
 import { runCompletion } from '../chat-completion.ts';
 import type { Completion, CompletionPiece, CompletionRequest } from '../chat-completion.ts';

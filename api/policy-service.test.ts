@@ -1,0 +1,61 @@
+/** Tests of names, pinned versions that are loaded when asked for, and how many stay loaded. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { LIMITS } from '../core/limits.ts';
+import { startHarness } from './testing/harness.ts';
+import type { Harness } from './testing/harness.ts';
+
+let h: Harness;
+
+beforeEach(async () => {
+  h = await startHarness();
+  const { policies } = h.deps.stores;
+  for (let version = 2; version <= 6; version++) {
+    policies.register({ ...policies.get(1), version, parentVersion: 1, status: 'candidate' });
+  }
+});
+
+afterEach(() => h.close());
+
+const open = async (model: string): Promise<number> => {
+  const { policy, sequence } = await h.deps.policies.open(model);
+  sequence.close();
+  expect(sequence.policyVersion).toBe(policy.version);
+  return policy.version;
+};
+
+test('ramify is the live version, ramify@N is N, loaded when asked for', async () => {
+  expect(await open('ramify')).toBe(1);
+  expect(await open('ramify@3')).toBe(3);
+  await h.deps.policies.activate(2);
+  expect(await open('ramify')).toBe(2);
+  expect(await open('ramify@1')).toBe(1);
+});
+
+test('only so many stay loaded, the live one always', async () => {
+  for (const version of [2, 3, 4, 5, 6]) await open(`ramify@${version}`);
+  const { versions } = h.engine.stats();
+  expect(versions).toHaveLength(LIMITS.policiesLoadedMax);
+  expect(versions).toContain(1);
+  expect(versions).toContain(6);
+});
+
+test('requests at once for a version that is not loaded load it once', async () => {
+  const opened = await Promise.all(Array.from({ length: 8 }, () => open('ramify@2')));
+  expect(opened).toEqual(Array.from({ length: 8 }, () => 2));
+  expect(h.engine.stats().versions).toEqual([1, 2]);
+});
+
+test('a sequence keeps its version through a swap; the version goes when it is closed', async () => {
+  const { sequence } = await h.deps.policies.open('ramify');
+  await h.deps.policies.activate(2);
+  expect(sequence.policyVersion).toBe(1);
+  const loading = open('ramify@1');
+  sequence.close();
+  expect(await loading).toBe(1);
+});
+
+test('activating the active version changes nothing', async () => {
+  await h.deps.policies.activate(1);
+  expect(h.deps.policies.liveVersion).toBe(1);
+  expect(h.engine.stats().versions).toEqual([1]);
+});
