@@ -9,6 +9,7 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -63,17 +64,27 @@ function sourcesKey() {
   return hash.digest('hex');
 }
 
+/**
+ * A fresh tree each time: a file that was deleted or renamed must not live on in dist/. It is made
+ * beside dist/ and moved there whole, so a failed build leaves the old one, and a running server
+ * never finds its trainer half written.
+ */
 function build() {
-  // A fresh tree each time: a file that was deleted or renamed must not live on in dist/.
-  rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
-  run(process.execPath, [join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', ROOT]);
+  const dist = join(ROOT, 'dist');
+  const fresh = join(ROOT, 'node_modules', '.ramify-build');
+  rmSync(fresh, { recursive: true, force: true });
+  const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
+  const notIncremental = ['--incremental', 'false', '--tsBuildInfoFile', 'null'];
+  run(process.execPath, [tsc, '-p', ROOT, '--outDir', fresh, ...notIncremental]);
+  rmSync(dist, { recursive: true, force: true });
+  renameSync(fresh, dist);
 }
 
 function run(command, args) {
   const shell = process.platform === 'win32';
   const { status, error } = spawnSync(command, args, { cwd: ROOT, stdio: 'inherit', shell });
   if (error) fail(`${command}: ${error.message}`);
-  if (status !== 0) fail(`${command} ${args[0]} failed with exit code ${status}.`);
+  if (status !== 0) fail(`${[command, ...args].join(' ')} failed with exit code ${status}.`);
 }
 
 function fail(message) {
