@@ -3,6 +3,8 @@
  * AbortSignal.any with AbortSignal.timeout it holds no timer and no listener after `close`.
  */
 
+import { setMaxListeners } from 'node:events';
+
 export class Deadline {
   readonly signal: AbortSignal;
   private readonly controller = new AbortController();
@@ -14,6 +16,8 @@ export class Deadline {
   /** Starts the clock: `ms` from now, or when `parent` aborts. */
   constructor(parent: AbortSignal | undefined, ms: number) {
     this.signal = this.controller.signal;
+    // One listener a call in flight, removed when it ends: many at once are no leak.
+    setMaxListeners(0, this.signal);
     this.parent = parent;
     this.timer = setTimeout(() => {
       this.timedOut = true;

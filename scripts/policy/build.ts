@@ -3,7 +3,8 @@
  * start, evaluation, model card. Seeded; needs only what the repository holds. About 25 minutes on
  * two cores.
  */
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createTrainingSession } from '../../core/model/training-session.ts';
@@ -18,6 +19,8 @@ import { buildFacts } from '../corpus/facts.ts';
 import { evaluateArithmetic } from '../tasks/arithmetic.ts';
 import { FAMILY_NAMES, freshTrainTask, taskFamilies } from '../tasks/tasks.ts';
 import { coldStart } from './cold-start.ts';
+import { evaluatePolicy, evaluationTable, readTasks } from './evaluation.ts';
+import { modelCard } from './model-card.ts';
 import { COLD_START, SHAPE, TEXT } from './recipe.ts';
 import { traceRow } from './training-rows.ts';
 import { DEFAULT_MISTAKES, scaleMistakes, trace, type Trace } from './traces.ts';
@@ -29,6 +32,8 @@ const { values: flags } = parseArgs({
     threads: { type: 'string', default: '2' },
   },
 });
+
+const EVALUATION_SEED = 1;
 
 const facts = buildFacts(loadCountries());
 const families = taskFamilies(facts);
@@ -90,9 +95,28 @@ await coldStart({
     if (step % 20 !== 0) return;
     const rate = Math.round(tokens / ((performance.now() - started) / 1000));
     console.log(`${seconds()} s: step ${step}/${steps}, loss ${loss.toFixed(3)}, ${rate} tokens/s`);
-    savePolicyModel(directory, { config, weights });
   },
 });
 savePolicyModel(directory, { config, weights });
 await session.dispose();
 index.close();
+
+const minutes = (performance.now() - started) / 60_000;
+const evaluation = await evaluatePolicy(
+  directory,
+  readTasks('test'),
+  EVALUATION_SEED,
+  Number(flags.threads),
+);
+const machine = `${flags.threads} cores of ${cpus()[0]?.model ?? 'an unknown processor'}`;
+const card = modelCard({
+  config,
+  steps,
+  tokens,
+  minutes,
+  machine,
+  evaluation,
+  seed: EVALUATION_SEED,
+});
+writeFileSync(join(directory, 'README.md'), card);
+console.log(`${seconds()} s: done\n${evaluationTable(evaluation)}`);

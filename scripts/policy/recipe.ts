@@ -26,11 +26,11 @@ export const TEXT = {
 
 export const COLD_START = {
   seed: 20_260_101,
-  steps: 1_200,
+  steps: 900,
   rowsPerStep: 48,
   learningRate: 2e-3,
   warmupSteps: 40,
   microBatchTokens: 4_096,
   /** Share of the steps with ideal traces, before mistakes are mixed in. */
-  idealShare: 0.6,
+  idealShare: 0.7,
 };
