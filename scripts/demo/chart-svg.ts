@@ -145,6 +145,7 @@ function heldOutMarks({ x, y, steps }: Scale, { heldOut }: LearningCurve): strin
         weight: 600,
         colour: COLOURS.heldOut,
         anchor: end ? 'end' : 'start',
+        rim: true,
       }),
     );
   }
@@ -180,13 +181,16 @@ interface TextStyle {
   colour?: string;
   weight?: number;
   anchor?: 'start' | 'middle' | 'end';
+  /** A white rim keeps it readable across lines. */
+  rim?: boolean;
 }
 
 function text(x: number, y: number, content: string, style: TextStyle): string {
   const { size, colour = INK.text, weight = 400, anchor = 'start' } = style;
+  const rim = style.rim ? ' stroke="#ffffff" stroke-width="4" paint-order="stroke"' : '';
   return (
     `<text x="${coordinate(x)}" y="${coordinate(y)}" font-size="${size}" font-weight="${weight}" ` +
-    `fill="${colour}" text-anchor="${anchor}">${escaped(content)}</text>`
+    `fill="${colour}" text-anchor="${anchor}"${rim}>${escaped(content)}</text>`
   );
 }
 

@@ -29,7 +29,7 @@ export interface ServerProcess {
 
 /**
  * Starts dist/api/main.js. RAMIFY_* settings of the environment hold, but for address and data folder.
- * @throws AppError internal with the server's own words when it does not get ready.
+ * @throws AppError not_ready with the server's own words when it does not get ready.
  */
 export async function startServerProcess(
   dataFolder: string,
@@ -49,7 +49,7 @@ export async function startServerProcess(
       resolve();
       if (stopping) return;
       const message = `the server ended by itself (${how}): ${lastWords() || 'it said nothing'}`;
-      died.abort(new AppError('internal', message));
+      died.abort(new AppError('not_ready', message));
     };
     child.once('error', (error) => end(error.message));
     child.once('close', (code, by) => end(by === null ? `exit code ${code ?? '?'}` : by));
@@ -95,7 +95,7 @@ function readyUrl(child: ChildProcess, signal: AbortSignal): Promise<string> {
   return new Promise((resolve, reject) => {
     const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream });
     const timer = setTimeout(
-      () => fail(new AppError('internal', `the server was not ready after ${START_MS / 1000} s`)),
+      () => fail(new AppError('not_ready', `the server was not ready after ${START_MS / 1000} s`)),
       START_MS,
     );
     const onAbort = (): void => fail(signal.reason as Error);
