@@ -46,7 +46,7 @@ export const LIMITS = {
   sampleTimeoutMs: 600_000,
   workerStartTimeoutMs: 60_000,
   workerStopTimeoutMs: 5_000,
-  /** Writes gather this long before one durable commit (design.md section 5). */
+  /** Writes gather this long before one durable commit (ARCHITECTURE.md, "Data"). */
   groupCommitMs: 8,
   groupCommitRowsMax: 2_000,
   /** How long a write waits for another program that holds the database, a backup for instance. */
@@ -91,7 +91,7 @@ export const LIMITS = {
 } as const;
 
 assert(LIMITS.batchRowsMax <= LIMITS.sequencesMax, 'a batch row needs a sequence');
-assert(LIMITS.groupCommitMs <= 10, 'design.md promises a commit within 10 ms');
+assert(LIMITS.groupCommitMs <= 10, 'ARCHITECTURE.md promises a commit within 10 ms');
 assert(LIMITS.toolCallsDefault <= LIMITS.toolCallsMax, 'the default is within the bound');
 assert(LIMITS.javascriptTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
 assert(LIMITS.toolQueueMax >= LIMITS.agentRunsActiveMax, 'every agent run may wait for a tool');

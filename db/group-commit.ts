@@ -1,8 +1,8 @@
 /**
  * Group commit: writes of many callers gather for a few milliseconds and share one transaction and
- * one fsync (design.md section 5). Each write runs in its own savepoint, so that a write which breaks
- * a rule of the schema fails alone; when the disk fails, everyone is told. A promise settles only
- * after the commit. Knows nothing of tables.
+ * one fsync (ARCHITECTURE.md, "Data"). Each write runs in its own savepoint, so that a write which
+ * breaks a rule of the schema fails alone; when the disk fails, everyone is told. A promise settles
+ * only after the commit. Knows nothing of tables.
  */
 import BetterSqlite3 from 'better-sqlite3';
 import { AppError } from '../core/errors.ts';

@@ -1,9 +1,9 @@
 /**
  * The held-out gate: a candidate may replace the policy that it was trained from only when, on the
- * same tasks with the same seeds, it is not worse (design.md section 8). The test statistic is the
- * mean paired difference of accuracy; its uncertainty comes from a seeded bootstrap over tasks
- * (Efron's percentile interval), because differences of 0/1 scores are far from normal at 100 to
- * 200 tasks.
+ * same tasks with the same seeds, it is not worse (ARCHITECTURE.md, "Training flow"). The
+ * test statistic is the mean paired difference of accuracy; its uncertainty comes from a seeded
+ * bootstrap over tasks (Efron's percentile interval), because differences of 0/1 scores are far
+ * from normal at 100 to 200 tasks.
  *
  * Knows nothing of how the outcomes were sampled, nor of policies and their files.
  */
