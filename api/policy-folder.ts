@@ -18,6 +18,8 @@ export interface PolicyFolderOptions {
   folder: string;
   /** RAMIFY_POLICY. */
   firstPolicy: string;
+  /** Throws policy_invalid when a directory cannot serve. */
+  check: (directory: string) => void;
   clock: Clock;
   logger: Logger;
 }
@@ -40,12 +42,15 @@ export async function preparePolicies(options: PolicyFolderOptions): Promise<Pol
 }
 
 async function registerFirst(options: PolicyFolderOptions): Promise<PolicyRecord> {
-  const { store, clock, firstPolicy } = options;
+  const { store, clock, firstPolicy, check } = options;
+  const sha256 = await hashOf(firstPolicy);
+  // Version 1 is for ever: a wrong directory must not become it, or the right one never could.
+  check(firstPolicy);
   return store.register({
     parentVersion: null,
     kind: 'full',
     path: firstPolicy,
-    sha256: await hashOf(firstPolicy),
+    sha256,
     sourceRunId: null,
     status: 'active',
     evaluation: null,

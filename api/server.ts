@@ -15,6 +15,7 @@ import { AppError, toAppError } from '../core/errors.ts';
 import { idGenerator } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
+import { loadPolicyModel } from '../core/model/policy-directory.ts';
 import { builtModule, packageRoot } from '../core/paths.ts';
 import { loadText } from '../core/text/load-text.ts';
 import { javascriptTool } from '../core/tools/javascript-tool.ts';
@@ -91,6 +92,7 @@ async function startParts(
     store: stores.policies,
     folder: policiesFolder,
     firstPolicy,
+    check: (directory) => void [loadText(directory), loadPolicyModel(directory)],
     clock,
     logger,
   });

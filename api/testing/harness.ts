@@ -35,6 +35,10 @@ import type { TrainerPlan } from './scripted-trainer.ts';
 
 const contract = loadContract();
 
+/** What was answered, parsed: the contract has judged its shape, tests read it freely. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+export type Parsed = any;
+
 export interface CallOptions {
   path?: Record<string, string | number>;
   query?: Record<string, string | number>;
@@ -49,7 +53,7 @@ export interface Answer {
   status: number;
   headers: Headers;
   /** Parsed JSON; of an event stream the list of its data, parsed; else text. */
-  body: any;
+  body: Parsed;
   /** Of an event stream: the raw text. */
   text: string;
   code: string | null;
@@ -102,6 +106,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     store: stores.policies,
     folder: policiesFolder,
     firstPolicy,
+    check: (directory) => void loadText(directory),
     clock,
     logger,
   });
@@ -214,7 +219,7 @@ async function callOperation(
 export async function checkAnswer(id: OperationId, response: Response): Promise<Answer> {
   const text = await response.text();
   const mediaType = (response.headers.get('content-type') ?? '').split(';')[0] as string;
-  const body: any =
+  const body: Parsed =
     mediaType === 'application/json'
       ? JSON.parse(text)
       : mediaType === 'text/event-stream'
@@ -232,7 +237,7 @@ export async function checkAnswer(id: OperationId, response: Response): Promise<
 }
 
 /** The data lines of an event stream, parsed; `[DONE]` is left out. */
-export function sseData(text: string): any[] {
+export function sseData(text: string): Parsed[] {
   return text
     .split('\n')
     .filter((line) => line.startsWith('data: ') && line !== 'data: [DONE]')
@@ -240,7 +245,7 @@ export function sseData(text: string): any[] {
 }
 
 /** Error frames have a schema of their own. */
-function withoutErrors(frames: any[]): any[] {
+function withoutErrors(frames: Parsed[]): Parsed[] {
   return frames.filter((frame) => {
     if (frame.error === undefined) return true;
     const mistake = contract.checkSchema('Error', frame);
