@@ -1,4 +1,6 @@
-/** Settings of drizzle-kit: `npx drizzle-kit generate` writes the next migration from db/schema.ts. */
+/**
+ * Settings of drizzle-kit: `npx drizzle-kit generate` writes the next migration from db/schema.ts.
+ */
 import { defineConfig } from 'drizzle-kit';
 
 export default defineConfig({

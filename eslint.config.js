@@ -1,7 +1,7 @@
 /**
- * Lint as architecture: imports go api -> db -> core, each library has one home, nothing floats, and
- * time, randomness and the environment are passed in. What needs the whole tree (cycles, file heads,
- * names) is in test/tidy.test.ts.
+ * Lint as architecture: imports go api -> db -> core, each library has one home, nothing floats,
+ * and time, randomness and the environment are passed in. What needs the whole tree (cycles, file
+ * heads, names) is in test/tidy.test.ts.
  */
 import { dirname, join, relative } from 'node:path';
 import js from '@eslint/js';

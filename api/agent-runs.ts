@@ -1,7 +1,7 @@
 /**
  * Server-run agents: starts a run on one policy version, records its steps and events as they come,
- * and writes everything to the log before anyone is told that it ended. Runs that are active or ended
- * lately are in memory with their events; older ones are read from the database.
+ * and writes everything to the log before anyone is told that it ended. Runs that are active or
+ * ended lately are in memory with their events; older ones are read from the database.
  *
  * A foreground run is cancelled when its client leaves, a background run is not.
  */

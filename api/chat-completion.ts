@@ -1,8 +1,8 @@
 /**
- * One chat completion, from a checked request to durable rows: opens a sequence on one policy version,
- * runs one policy step through the agent loop (client tools only), shows the text as it comes, and ends
- * only after the log has the rows. Streamed and plain calls both go through here; tokens are captured
- * below, in the engine, so both leave equal rows.
+ * One chat completion, from a checked request to durable rows: opens a sequence on one policy
+ * version, runs one policy step through the agent loop (client tools only), shows the text as it
+ * comes, and ends only after the log has the rows. Streamed and plain calls both go through here;
+ * tokens are captured below, in the engine, so both leave equal rows.
  */
 import type { AgentOutcome } from '../core/agent/types.ts';
 import { runAgent } from '../core/agent/run-agent.ts';
@@ -105,7 +105,9 @@ export async function runCompletion(
   return completionOf(outcome);
 }
 
-/** The one place that decides finish_reason. A call cut by a limit is `length`; a whole one counts. */
+/**
+ * The one place that decides finish_reason. A call cut by a limit is `length`; a whole one counts.
+ */
 export function finishReason(endReason: EndReason, pendingCalls: number): FinishReason {
   if (pendingCalls > 0) return 'tool_calls';
   return endReason === 'max_tokens' || endReason === 'context' ? 'length' : 'stop';

@@ -13,7 +13,9 @@ import type { Schemas } from './handlers.ts';
 type Message = Schemas['Message'];
 type FunctionTool = Schemas['FunctionTool'];
 
-/** @throws AppError invalid_request: a tool message that answers no call, or a call without answer. */
+/**
+ * @throws AppError invalid_request: a tool message that answers no call, or a call without answer.
+ */
 export function chatMessages(messages: readonly Message[]): ChatMessage[] {
   checkToolAnswers(messages);
   const names = new Map<string, string>();

@@ -1,4 +1,7 @@
-/** Tests of what a chat client sees of a policy's text: the same, however the text is cut into pieces. */
+/**
+ * Tests of what a chat client sees of a policy's text: the same, however the text is cut into
+ * pieces.
+ */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,10 +1,12 @@
 /**
- * What of a policy's text a chat client sees: thoughts as `reasoning_content`, the answer as `content`,
- * no tags and no control tokens. One splitter serves streamed and plain calls, so both show the same.
+ * What of a policy's text a chat client sees: thoughts as `reasoning_content`, the answer as
+ * `content`, no tags and no control tokens. One splitter serves streamed and plain calls, so both
+ * show the same.
  *
- * Thoughts stream as they come. With the Hermes protocol the text outside calls streams too; with the
- * tag protocol the answer is known only when its tag is closed, so it comes in one piece at the end.
- * Text that was meant as a call but is none (malformed, or of a tool not offered) is shown as it is.
+ * Thoughts stream as they come. With the Hermes protocol the text outside calls streams too; with
+ * the tag protocol the answer is known only when its tag is closed, so it comes in one piece at the
+ * end. Text that was meant as a call but is none (malformed, or of a tool not offered) is shown as
+ * it is.
  */
 import { StopScanner } from './stop-texts.ts';
 import type { ParsedStep, Protocol, Tokenizer } from '../core/text/types.ts';
@@ -47,8 +49,8 @@ export class ChatText {
   }
 
   /**
-   * The rest, once the step is whole. `parsed` is the protocol's reading of the step; `callsTaken` says
-   * whether its calls go out as tool_calls.
+   * The rest, once the step is whole. `parsed` is the protocol's reading of the step; `callsTaken`
+   * says whether its calls go out as tool_calls.
    */
   finish(parsed: ParsedStep | null, callsTaken: boolean): TextPiece {
     const out = this.split(this.scanner.flush(), true);
@@ -113,7 +115,10 @@ export class ChatText {
   }
 }
 
-/** The text before a mark and after it; while the mark may still be coming, `before` stops short of it. */
+/**
+ * The text before a mark and after it; while the mark may still be coming, `before` stops short of
+ * it.
+ */
 function cut(text: string, mark: string, last: boolean): { before: string; after: string | null } {
   const at = text.indexOf(mark);
   if (at !== -1) return { before: text.slice(0, at), after: text.slice(at + mark.length) };

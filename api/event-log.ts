@@ -1,7 +1,7 @@
 /**
- * The events of one run, numbered from 1, for followers that may come late or come back. Bounded: of a
- * long run only the newest events are kept, and a follower that asks for older ones starts at the
- * oldest kept. Knows nothing of HTTP.
+ * The events of one run, numbered from 1, for followers that may come late or come back. Bounded:
+ * of a long run only the newest events are kept, and a follower that asks for older ones starts at
+ * the oldest kept. Knows nothing of HTTP.
  */
 import { LIMITS } from '../core/limits.ts';
 
@@ -44,7 +44,10 @@ export class EventLog<T> {
     this.wake();
   }
 
-  /** Events after the given id, then new ones as they come, until the log closes or the signal aborts. */
+  /**
+   * Events after the given id, then new ones as they come, until the log closes or the signal
+   * aborts.
+   */
   async *follow(afterId: number, signal: AbortSignal): AsyncGenerator<NumberedEvent<T>> {
     let next = afterId + 1;
     while (!signal.aborted) {

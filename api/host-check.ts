@@ -1,6 +1,7 @@
 /**
- * Defence against DNS rebinding while there are no keys: a web page can make a browser send requests
- * to this machine under a foreign name, but it cannot forge Host and Origin. Only loopback names pass.
+ * Defence against DNS rebinding while there are no keys: a web page can make a browser send
+ * requests to this machine under a foreign name, but it cannot forge Host and Origin. Only loopback
+ * names pass.
  */
 import { AppError } from '../core/errors.ts';
 import { isLoopback } from './config.ts';

@@ -1,7 +1,7 @@
 /**
- * Whether the server takes requests, and which it still owes an answer. At shutdown new requests are
- * refused with `not_ready`, activities (requests, streams to their last byte, background runs) are
- * waited for, and what remains after the time limit is aborted.
+ * Whether the server takes requests, and which it still owes an answer. At shutdown new requests
+ * are refused with `not_ready`, activities (requests, streams to their last byte, background runs)
+ * are waited for, and what remains after the time limit is aborted.
  */
 import { AppError } from '../core/errors.ts';
 

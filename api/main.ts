@@ -1,6 +1,7 @@
 /**
- * The program: reads settings, starts the server, says where it is, and stops it on SIGINT or SIGTERM.
- * What prevents a start is one line on stderr and exit code 1. Logs are JSON lines on stderr.
+ * The program: reads settings, starts the server, says where it is, and stops it on SIGINT or
+ * SIGTERM. What prevents a start is one line on stderr and exit code 1. Logs are JSON lines on
+ * stderr.
  */
 import { pino } from 'pino';
 import { toAppError } from '../core/errors.ts';

@@ -1,7 +1,7 @@
 /**
- * The policy directories on disk at start: the first policy becomes version 1, what no version of the
- * registry knows is removed (a run died between writing and registering), and the active directory is
- * compared with the hash of its registration.
+ * The policy directories on disk at start: the first policy becomes version 1, what no version of
+ * the registry knows is removed (a run died between writing and registering), and the active
+ * directory is compared with the hash of its registration.
  */
 import { readdir, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';

@@ -1,10 +1,11 @@
 /**
- * Which policy answers: names to versions, versions to loaded sessions and text layers, and the moves
- * between versions. A new version is loaded beside the old one, then the live pointer moves in one
- * step; requests that already run keep theirs, because the engine unloads a version only when its last
- * sequence is closed. Everything is keyed by version, nothing by "the current one".
+ * Which policy answers: names to versions, versions to loaded sessions and text layers, and the
+ * moves between versions. A new version is loaded beside the old one, then the live pointer moves
+ * in one step; requests that already run keep theirs, because the engine unloads a version only
+ * when its last sequence is closed. Everything is keyed by version, nothing by "the current one".
  *
- * Loading is one at a time. At most LIMITS.policiesLoadedMax versions stay loaded; the live one always.
+ * Loading is one at a time. At most LIMITS.policiesLoadedMax versions stay loaded; the live one
+ * always.
  */
 import { stat } from 'node:fs/promises';
 import { must } from '../core/assert.ts';
@@ -102,7 +103,10 @@ export class PolicyService {
     return this.exclusive(() => this.moveTo(version));
   }
 
-  /** Goes back to the parent of the live version. @throws AppError nothing_to_roll_back, as activate. */
+  /**
+   * Goes back to the parent of the live version.
+   * @throws AppError nothing_to_roll_back, as activate.
+   */
   rollback(): Promise<PolicyRecord> {
     return this.exclusive(() => this.moveTo(this.store.rollbackTarget().version));
   }

@@ -1,7 +1,7 @@
 /**
- * Errors as HTTP: one status a code (a new code without one does not compile), OpenAI's body, and the
- * headers by which its clients decide on retries. What was not thrown on purpose is told as `internal`
- * with nothing but the request id; the rest stays in the log.
+ * Errors as HTTP: one status a code (a new code without one does not compile), OpenAI's body, and
+ * the headers by which its clients decide on retries. What was not thrown on purpose is told as
+ * `internal` with nothing but the request id; the rest stays in the log.
  */
 import { RETRYABLE } from '../core/errors.ts';
 import type { AppError, ErrorCode } from '../core/errors.ts';

@@ -1,7 +1,7 @@
 /**
- * Turns an HTTP request into the typed input of an operation: reads the body within its bound, parses
- * it by its media type, checks every part against the contract. Whatever is wrong is told with the
- * field and the value.
+ * Turns an HTTP request into the typed input of an operation: reads the body within its bound,
+ * parses it by its media type, checks every part against the contract. Whatever is wrong is told
+ * with the field and the value.
  */
 import type { Contract, Operation, OperationId, RequestPart } from './contract/contract.ts';
 import type { Input } from './handlers.ts';

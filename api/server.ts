@@ -1,7 +1,7 @@
 /**
- * The server, wired: starts the parts in order and stops them in reverse. The port is bound first, so
- * that a port in use is known before anything is touched; until all parts stand, requests are answered
- * `not_ready`. The only place that knows which implementation is behind which interface.
+ * The server, wired: starts the parts in order and stops them in reverse. The port is bound first,
+ * so that a port in use is known before anything is touched; until all parts stand, requests are
+ * answered `not_ready`. The only place that knows which implementation is behind which interface.
  */
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';

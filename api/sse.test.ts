@@ -1,4 +1,6 @@
-/** Tests of event streams: frames, error frames without secrets, heartbeats, a client that leaves. */
+/**
+ * Tests of event streams: frames, error frames without secrets, heartbeats, a client that leaves.
+ */
 import { expect, test, vi } from 'vitest';
 import { AppError } from '../core/errors.ts';
 import { Lifecycle } from './lifecycle.ts';

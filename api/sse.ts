@@ -1,7 +1,8 @@
 /**
  * Server-sent events. A failure inside a stream becomes our own error frame, never a silent end and
- * never a raw message; while nothing happens, comments keep the connection alive; a client that goes
- * away aborts the producer. hono's streamSSE does none of the first and last, so this is our own.
+ * never a raw message; while nothing happens, comments keep the connection alive; a client that
+ * goes away aborts the producer. hono's streamSSE does none of the first and last, so this is our
+ * own.
  */
 import type { AppError } from '../core/errors.ts';
 import { toAppError } from '../core/errors.ts';

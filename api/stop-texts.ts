@@ -1,7 +1,7 @@
 /**
  * Stop texts of chat completions. The engine knows stop tokens only, and a text may begin and end
- * inside tokens, so the sampled text is watched here: a sequence in between ends the sampling at the
- * token that completes a stop text and drops what came after it.
+ * inside tokens, so the sampled text is watched here: a sequence in between ends the sampling at
+ * the token that completes a stop text and drops what came after it.
  */
 import type { SampledTokens, SampleRequest, SampleResult, Sequence } from '../core/ports.ts';
 import { StreamDecoder } from '../core/text/stream-decoder.ts';
@@ -54,7 +54,10 @@ export class StopScanner {
   }
 }
 
-/** The same sequence, whose `sample` also ends (finish `stop`) with the token that completes a stop text. */
+/**
+ * The same sequence, whose `sample` also ends (finish `stop`) with the token that completes a stop
+ * text.
+ */
 export function withStopTexts(
   sequence: Sequence,
   tokenizer: Tokenizer,

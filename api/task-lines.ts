@@ -1,7 +1,7 @@
 /**
- * Task files: one JSON object a line, checked against the contract's TaskLine. Used by the import call
- * and for the tasks that ship with the package. Blank lines are skipped; the first wrong line is told by
- * its number.
+ * Task files: one JSON object a line, checked against the contract's TaskLine. Used by the import
+ * call and for the tasks that ship with the package. Blank lines are skipped; the first wrong line
+ * is told by its number.
  */
 import { AppError } from '../core/errors.ts';
 import type { NewId } from '../core/ids.ts';

@@ -1,6 +1,6 @@
 /**
- * The events of a training run. Those of a run that has ended are rebuilt from its row and figures, in
- * the order and number in which they were sent, so a follower can resume after a restart.
+ * The events of a training run. Those of a run that has ended are rebuilt from its row and figures,
+ * in the order and number in which they were sent, so a follower can resume after a restart.
  */
 import type { TrainingMetrics, TrainingRunRecord } from '../core/records.ts';
 import type { NumberedEvent } from './event-log.ts';

@@ -1,7 +1,8 @@
 /**
- * Training runs as the server sees them: a bounded queue, one run at a time, each in a process of its
- * own (StartTrainer). What the trainer reports goes to the database, and a candidate that passes the
- * gate becomes the live policy. A run that fails, dies or is cancelled leaves serving as it was.
+ * Training runs as the server sees them: a bounded queue, one run at a time, each in a process of
+ * its own (StartTrainer). What the trainer reports goes to the database, and a candidate that
+ * passes the gate becomes the live policy. A run that fails, dies or is cancelled leaves serving as
+ * it was.
  *
  * Status: queued -> running -> completed (candidate live) | rejected (kept, not live) | failed |
  * cancelled | interrupted (the server stopped).
@@ -281,7 +282,9 @@ export class TrainingManager {
     }
   }
 
-  /** Small pieces with the event loop's turn between them; parents first, leaves before their paths. */
+  /**
+   * Small pieces with the event loop's turn between them; parents first, leaves before their paths.
+   */
   private async writeRollouts(
     steps: readonly StepRecord[],
     trajectories: readonly TrajectoryRecord[],

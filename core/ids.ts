@@ -1,7 +1,7 @@
 /**
  * Identifiers: UUIDv7 (RFC 9562) with a prefix that tells the kind, so ids sort by creation time
- * and a log line shows at once what an id is of. A counter in the bits after the timestamp keeps ids
- * made in the same millisecond in order.
+ * and a log line shows at once what an id is of. A counter in the bits after the timestamp keeps
+ * ids made in the same millisecond in order.
  */
 import { randomFillSync } from 'node:crypto';
 import type { Clock } from './clock.ts';

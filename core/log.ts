@@ -1,4 +1,6 @@
-/** What core may say about its own work. api/ passes in pino; tests and libraries may pass `quiet`. */
+/**
+ * What core may say about its own work. api/ passes in pino; tests and libraries may pass `quiet`.
+ */
 
 export interface Logger {
   debug(fields: Record<string, unknown>, message: string): void;

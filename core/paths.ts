@@ -1,6 +1,7 @@
 /**
- * Where the package's files are, whether this code runs as TypeScript (tests) or from dist/ (server).
- * Node 20 cannot load a .ts worker, so threads and child processes always start from dist/.
+ * Where the package's files are, whether this code runs as TypeScript (tests) or from dist/
+ * (server). Node 20 cannot load a .ts worker, so threads and child processes always start from
+ * dist/.
  */
 import { existsSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';

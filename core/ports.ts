@@ -1,6 +1,6 @@
 /**
- * What core needs from outside and does not build itself. db/ implements the stores, api/main.ts and
- * api/trainer-process.ts pass them in; core never sees SQL or HTTP.
+ * What core needs from outside and does not build itself. db/ implements the stores, api/main.ts
+ * and api/trainer-process.ts pass them in; core never sees SQL or HTTP.
  */
 import type { SamplingParams, StepRecord, TrajectoryRecord } from './records.ts';
 
@@ -17,7 +17,9 @@ export interface StepLog {
 
 /** Full-text search over a knowledge base. */
 export interface SearchIndex {
-  /** The best `limit` documents for free text; never throws on odd queries, at worst finds nothing. */
+  /**
+   * The best `limit` documents for free text; never throws on odd queries, at worst finds nothing.
+   */
   search(query: string, limit: number): SearchHit[];
 }
 
@@ -63,7 +65,9 @@ export interface Sequence {
   readonly policyVersion: number;
   /** Tokens held: appended and sampled. */
   readonly length: number;
-  /** Adds context tokens; they are prefilled before the next sample. Throws context_length_exceeded. */
+  /**
+   * Adds context tokens; they are prefilled before the next sample. Throws context_length_exceeded.
+   */
   append(tokens: Uint32Array | readonly number[]): void;
   /** Samples until a stop token or a limit. An abort resolves with finish `cancelled`. */
   sample(request: SampleRequest): Promise<SampleResult>;

@@ -21,7 +21,9 @@ export type StepKind = 'prompt' | 'policy' | 'tool';
 export interface ToolCallRecord {
   id: string;
   name: string;
-  /** JSON text, as the policy wrote it (tag protocol: `{"query": "..."}` made from the tag's body). */
+  /**
+   * JSON text, as the policy wrote it (tag protocol: `{"query": "..."}` made from the tag's body).
+   */
   arguments: string;
   /** What the policy saw; null while a client has not answered yet. */
   result: string | null;
@@ -49,7 +51,9 @@ export interface StepRecord {
   /** Full-vocabulary entropy of each token at temperature 1, in nats. */
   entropies: Float32Array | null;
   sampling: SamplingParams | null;
-  /** H of arpo.md section 2 (mean over the first k tokens / ln V); null where nothing was sampled. */
+  /**
+   * H of arpo.md section 2 (mean over the first k tokens / ln V); null where nothing was sampled.
+   */
   stepEntropy: number | null;
   /** H minus H_init of the trajectory; null where nothing was sampled. */
   deltaEntropy: number | null;
@@ -210,7 +214,9 @@ export interface ConversationRecord {
 export type AgentRunStatus =
   'queued' | 'in_progress' | 'requires_action' | 'completed' | 'failed' | 'cancelled';
 
-/** One server-run agent: what was asked, and how it ended. Its steps are those of its trajectory. */
+/**
+ * One server-run agent: what was asked, and how it ended. Its steps are those of its trajectory.
+ */
 export interface AgentRunRecord {
   id: string;
   status: AgentRunStatus;

@@ -1,4 +1,6 @@
-/** Agent runs: round trip, changes, pages, and what a start makes of runs that a dead process left. */
+/**
+ * Agent runs: round trip, changes, pages, and what a start makes of runs that a dead process left.
+ */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { AgentRunRecord, AgentRunStatus } from '../core/records.ts';
 import { openDatabase } from './open.ts';

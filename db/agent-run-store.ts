@@ -1,6 +1,6 @@
 /**
- * Server-run agents: one row a run. Writes join the group commit of the log, because a run is created
- * and ended as often as an answer is given.
+ * Server-run agents: one row a run. Writes join the group commit of the log, because a run is
+ * created and ended as often as an answer is given.
  */
 import { and, desc, eq, inArray, lt } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
@@ -74,8 +74,8 @@ export class AgentRunStore {
   }
 
   /**
-   * To be called at start: what an earlier process left queued or in progress is marked failed; a run
-   * that waits for its client's tool results is left. Returns the ids.
+   * To be called at start: what an earlier process left queued or in progress is marked failed; a
+   * run that waits for its client's tool results is left. Returns the ids.
    */
   markInterrupted(nowMs: number): string[] {
     return this.orm

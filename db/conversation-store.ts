@@ -1,6 +1,6 @@
 /**
- * Client sessions: which conversation a session key means, and where it continues. The step log moves
- * `lastTrajectoryId` in the same commit that stores a live trajectory.
+ * Client sessions: which conversation a session key means, and where it continues. The step log
+ * moves `lastTrajectoryId` in the same commit that stores a live trajectory.
  */
 import { eq } from 'drizzle-orm';
 import type { ConversationRecord } from '../core/records.ts';

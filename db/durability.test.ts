@@ -70,7 +70,10 @@ test(`${KILLS} kills at random moments lose no acknowledged answer`, async () =>
   expect(acknowledged).toBeGreaterThan(KILLS);
 });
 
-/** Steps that lie on no trajectory's path (a batch is atomic, so there are none), and SQLite's check. */
+/**
+ * Steps that lie on no trajectory's path (a batch is atomic, so there are none), and SQLite's
+ * check.
+ */
 function countStrays(file: string): { strays: number; integrity: unknown } {
   const db = openDatabase(file);
   const strays = db.sqlite

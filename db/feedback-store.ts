@@ -34,10 +34,11 @@ export class FeedbackStore {
   }
 
   /**
-   * Stores feedback durably. The same id with the same content (its time apart) is answered with what
-   * is stored and changes nothing, not even a reward that came later.
+   * Stores feedback durably. The same id with the same content (its time apart) is answered with
+   * what is stored and changes nothing, not even a reward that came later.
    * @throws AppError trajectory_not_found; step_not_found (no such step on the trajectory's path);
-   *   feedback_conflict (same id, other content); invalid_request (a reward that is no finite number).
+   *   feedback_conflict (same id, other content); invalid_request (a reward that is no finite
+   *   number).
    */
   record(feedback: Feedback): Promise<StoredFeedback> {
     const snapshot = structuredClone(feedback);

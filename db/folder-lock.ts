@@ -1,7 +1,7 @@
 /**
- * One server a data folder. The lock is an exclusive SQLite transaction on a file of its own, held as
- * long as the process lives: the operating system lets go of it at any kind of death, where a file with
- * a process id would lie after a kill or a reboot.
+ * One server a data folder. The lock is an exclusive SQLite transaction on a file of its own, held
+ * as long as the process lives: the operating system lets go of it at any kind of death, where a
+ * file with a process id would lie after a kill or a reboot.
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';

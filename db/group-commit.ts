@@ -45,9 +45,10 @@ export class GroupCommit {
 
   /**
    * Runs a synchronous write within LIMITS.groupCommitMs, in the order of the calls, and resolves
-   * with its value once that is durable. `rows` is its size in table rows, for the bound of a commit.
-   * Rejects with what the write threw when that was an AppError, `storage_failed` when the disk or
-   * another writer is in the way or the log is closed, `internal` when the rows do not fit the schema.
+   * with its value once that is durable. `rows` is its size in table rows, for the bound of a
+   * commit. Rejects with what the write threw when that was an AppError, `storage_failed` when the
+   * disk or another writer is in the way or the log is closed, `internal` when the rows do not fit
+   * the schema.
    */
   run<T>(rows: number, write: () => T): Promise<T> {
     if (this.closed) {

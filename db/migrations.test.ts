@@ -1,7 +1,7 @@
 /**
- * Migrations: replaying them on an empty file gives exactly db/schema.ts, their order only rises, and
- * those that were released are frozen. drizzle itself notices none of these (it looks only at the
- * newest applied time), so the tests do.
+ * Migrations: replaying them on an empty file gives exactly db/schema.ts, their order only rises,
+ * and those that were released are frozen. drizzle itself notices none of these (it looks only at
+ * the newest applied time), so the tests do.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,6 @@
-/** Opening: the settings in force, and one clear line for each way in which a data folder is wrong. */
+/**
+ * Opening: the settings in force, and one clear line for each way in which a data folder is wrong.
+ */
 import {
   chmodSync,
   chownSync,

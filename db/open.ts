@@ -1,7 +1,7 @@
 /**
- * Opens the one SQLite file of a data folder: durable settings stated one by one, migrations applied
- * in order, a file of a newer ramify refused. One process writes; others may read beside it (WAL).
- * Knows the folder of the migrations, not what is in the tables.
+ * Opens the one SQLite file of a data folder: durable settings stated one by one, migrations
+ * applied in order, a file of a newer ramify refused. One process writes; others may read beside it
+ * (WAL). Knows the folder of the migrations, not what is in the tables.
  */
 import { mkdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
@@ -93,7 +93,9 @@ function configure(sqlite: BetterSqlite3.Database, file: string): void {
   sqlite.pragma('trusted_schema = OFF');
 }
 
-/** drizzle looks only at the newest applied time, so a migration that we lack would go unnoticed. */
+/**
+ * drizzle looks only at the newest applied time, so a migration that we lack would go unnoticed.
+ */
 function refuseNewer(sqlite: BetterSqlite3.Database, file: string): void {
   const hasJournal = sqlite
     .prepare(`SELECT 1 FROM sqlite_master WHERE name = '__drizzle_migrations'`)

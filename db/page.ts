@@ -1,6 +1,6 @@
 /**
- * Pages of a list: at most `limit` items after a cursor. The cursor is the key of the last item seen,
- * so rows that are added meanwhile neither repeat nor hide one that was there.
+ * Pages of a list: at most `limit` items after a cursor. The cursor is the key of the last item
+ * seen, so rows that are added meanwhile neither repeat nor hide one that was there.
  */
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';

@@ -31,7 +31,8 @@ export class PolicyStore {
 
   /**
    * Adds a version. One registered as `active` takes the place of the active one.
-   * @throws AppError invalid_request when the version exists, policy_not_found for an unknown parent.
+   * @throws AppError invalid_request when the version exists, policy_not_found for an unknown
+   * parent.
    */
   register(policy: NewPolicy): PolicyRecord {
     return this.orm.transaction((): PolicyRecord => {

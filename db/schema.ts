@@ -38,7 +38,9 @@ import type {
   TrajectorySource,
 } from '../core/records.ts';
 
-/** Versions only grow and are never reused; at most one row is `active` (a unique index holds it). */
+/**
+ * Versions only grow and are never reused; at most one row is `active` (a unique index holds it).
+ */
 export const policies = sqliteTable(
   'policies',
   {
@@ -121,8 +123,8 @@ export const toolCalls = sqliteTable('tool_calls', {
 });
 
 /**
- * The path from a root to `leaf_step_id`. `reward` is null (not scored) or the latest of verifier and
- * feedback, and `rewarded_at` is null exactly when it is.
+ * The path from a root to `leaf_step_id`. `reward` is null (not scored) or the latest of verifier
+ * and feedback, and `rewarded_at` is null exactly when it is.
  */
 export const trajectories = sqliteTable(
   'trajectories',

@@ -60,7 +60,9 @@ export class TaskStore {
     return toPage(this.read(filter, limit + 1, after), limit, ({ id }) => id);
   }
 
-  /** By id, all that fit the filter up to `limit` (at most LIMITS.tasksPerImportMax): for training. */
+  /**
+   * By id, all that fit the filter up to `limit` (at most LIMITS.tasksPerImportMax): for training.
+   */
   select(filter: TaskFilter, limit: number = LIMITS.tasksPerImportMax): Task[] {
     return this.read(filter, Math.min(limit, LIMITS.tasksPerImportMax));
   }

@@ -173,7 +173,9 @@ export class TrajectoryStore {
     return id === null ? null : this.find(id);
   }
 
-  /** Live trajectories whose reward was set or changed after the time (ms): what training waits for. */
+  /**
+   * Live trajectories whose reward was set or changed after the time (ms): what training waits for.
+   */
   countNewScored(sinceMs: number): number {
     const row = this.orm
       .select({ rows: count() })

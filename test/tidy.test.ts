@@ -92,11 +92,12 @@ test('file names are kebab-case', () => {
   ).toEqual([]);
 });
 
-test('files and lines are short', () => {
+test('files and comment lines are short', () => {
   const long = code.filter((path) => textOf.get(path)!.split('\n').length - 1 > LINES_MAX);
   expect(long).toEqual([]);
+  // Code is the formatter's matter; it leaves comments as they are.
   const wide = (line: string): boolean =>
-    [...line].length > COLUMNS_MAX && !/https?:\/\//.test(line);
+    [...line].length > COLUMNS_MAX && /^\s*(\*|\/[/*])/.test(line) && !/https?:\/\//.test(line);
   expect(faults(code, wide)).toEqual([]);
 });
 

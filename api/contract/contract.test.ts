@@ -1,4 +1,6 @@
-/** Tests of reading the contract, and of what callers are told about a request that does not fit. */
+/**
+ * Tests of reading the contract, and of what callers are told about a request that does not fit.
+ */
 import { expect, test } from 'vitest';
 import { loadContract } from './contract.ts';
 import type { OperationId, RequestPart } from './contract.ts';

@@ -1,8 +1,8 @@
 /**
- * OpenAI-compatible serving. The order of a stream's chunks and the fields in them are what OpenAI's
- * own client and others rely on: role first, text or tool fragments, finish_reason in a chunk of its
- * own, usage with empty choices when asked for, then `[DONE]`. The version and the trajectory are in
- * the headers, so they are fixed before the first byte.
+ * OpenAI-compatible serving. The order of a stream's chunks and the fields in them are what
+ * OpenAI's own client and others rely on: role first, text or tool fragments, finish_reason in a
+ * chunk of its own, usage with empty choices when asked for, then `[DONE]`. The version and the
+ * trajectory are in the headers, so they are fixed before the first byte.
  */
 import { AppError } from '../../core/errors.ts';
 import type { PolicyRecord } from '../../core/records.ts';
@@ -166,7 +166,8 @@ class ChatAnswer {
   }
 
   private textChunks(stream: SseStream, piece: CompletionPiece): void {
-    // The tokens' figures go with the first chunk of their text, or alone where no text came of them.
+    // The tokens' figures go with the first chunk of their text, or alone where no text came of
+    // them.
     let { logprobs } = piece;
     if (piece.reasoning !== '') {
       this.chunk(stream, { reasoning_content: piece.reasoning }, null, logprobs);

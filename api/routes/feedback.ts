@@ -1,4 +1,7 @@
-/** What clients say about answers: rewards that training reads, remarks and right answers beside them. */
+/**
+ * What clients say about answers: rewards that training reads, remarks and right answers beside
+ * them.
+ */
 import { AppError } from '../../core/errors.ts';
 import type { Feedback } from '../../core/records.ts';
 import type { AppDeps } from '../app.ts';

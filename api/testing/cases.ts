@@ -1,6 +1,7 @@
 /**
- * What a case of the operation tests is: one call of one operation and the status and code that it must
- * get. The tests check that the cases together cover every status and code that the contract documents.
+ * What a case of the operation tests is: one call of one operation and the status and code that it
+ * must get. The tests check that the cases together cover every status and code that the contract
+ * documents.
  */
 import type { Answer, Harness } from './harness.ts';
 import type { OperationId } from '../contract/contract.ts';

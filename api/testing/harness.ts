@@ -1,7 +1,8 @@
 /**
  * The whole HTTP application on real stores (in memory), the real text layer, real tools and the
- * scripted engine and trainer. Every answer that a test gets through `call` has been checked against
- * the contract: status, media type, body, error code, and the headers that every answer carries.
+ * scripted engine and trainer. Every answer that a test gets through `call` has been checked
+ * against the contract: status, media type, body, error code, and the headers that every answer
+ * carries.
  */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,7 +1,8 @@
 /**
- * A policy engine for HTTP tests: in this process, without a model. What the policy writes is decided
- * by a function of the text so far, so a test says in one line what it needs; everything around it
- * (windows, stop tokens, limits, cancelling, versions that drain) behaves as the port demands.
+ * A policy engine for HTTP tests: in this process, without a model. What the policy writes is
+ * decided by a function of the text so far, so a test says in one line what it needs; everything
+ * around it (windows, stop tokens, limits, cancelling, versions that drain) behaves as the port
+ * demands.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EngineStats, PolicyEngine } from '../../core/engine/types.ts';

@@ -1,6 +1,6 @@
 /**
- * A trainer for HTTP tests: in this process, without a model. It sends what a run sends, in order and
- * awaited, and writes a candidate directory; a plan says how the run goes.
+ * A trainer for HTTP tests: in this process, without a model. It sends what a run sends, in order
+ * and awaited, and writes a candidate directory; a plan says how the run goes.
  */
 import { cp } from 'node:fs/promises';
 import { directorySha256 } from '../../core/trainer/candidate.ts';

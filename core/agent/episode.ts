@@ -1,13 +1,13 @@
 /**
- * One trajectory in the making (arpo.md section 1): prompt, then policy steps and tool steps in turn.
- * Live agents and training rollouts both drive this class, so what is logged, replayed and trained on
- * has one origin. The tokens of the steps, joined, are always exactly the tokens that the KV sequence
- * holds: what was sampled is stored, nothing is encoded again, and a trajectory that a limit cuts gets
- * no invented end token.
+ * One trajectory in the making (arpo.md section 1): prompt, then policy steps and tool steps in
+ * turn. Live agents and training rollouts both drive this class, so what is logged, replayed and
+ * trained on has one origin. The tokens of the steps, joined, are always exactly the tokens that
+ * the KV sequence holds: what was sampled is stored, nothing is encoded again, and a trajectory
+ * that a limit cuts gets no invented end token.
  *
- * A malformed call is never run: the trajectory ends with `stop` and a format error. A tool that fails
- * or is too slow is no end: the policy reads the error as the result.
- * It does not know where tokens come from, what is a good answer, or which calls a client runs.
+ * A malformed call is never run: the trajectory ends with `stop` and a format error. A tool that
+ * fails or is too slow is no end: the policy reads the error as the result. It does not know where
+ * tokens come from, what is a good answer, or which calls a client runs.
  */
 import { assert } from '../assert.ts';
 import { AppError } from '../errors.ts';
@@ -51,7 +51,9 @@ interface EpisodeState {
 }
 
 export class Episode {
-  /** The path from the prompt to the newest step. Forks share the records of their common prefix. */
+  /**
+   * The path from the prompt to the newest step. Forks share the records of their common prefix.
+   */
   readonly steps: StepRecord[];
   readonly sequence: Sequence;
   readonly limits: EpisodeLimits;
@@ -117,8 +119,9 @@ export class Episode {
 
   /**
    * Samples until a stop token of the protocol or a limit, and reads the result: calls become
-   * `pendingCalls`, anything else ends the episode. Returns the new step, or null when not one token
-   * was sampled (window full, cancelled). Engine failures are thrown and leave the episode as it was.
+   * `pendingCalls`, anything else ends the episode. Returns the new step, or null when not one
+   * token was sampled (window full, cancelled). Engine failures are thrown and leave the episode as
+   * it was.
    */
   async policyStep(request: PolicyStepRequest): Promise<StepRecord | null> {
     assert(this.endReason === null && this.pendingCalls.length === 0, 'a policy step has its turn');
@@ -143,8 +146,8 @@ export class Episode {
   /**
    * Runs the pending calls, at once, and appends their results as context tokens. One tool step a
    * call; with several calls the last step holds the tokens of all results, because a protocol may
-   * wrap them together. Ends the episode instead when a limit leaves no use for the results. Results
-   * that overflow the window are recorded without tokens. Returns the new steps.
+   * wrap them together. Ends the episode instead when a limit leaves no use for the results.
+   * Results that overflow the window are recorded without tokens. Returns the new steps.
    */
   async toolStep(request: ToolStepRequest): Promise<StepRecord[]> {
     const calls = this.pendingCalls;
@@ -164,8 +167,8 @@ export class Episode {
   }
 
   /**
-   * A second trajectory that shares this one's steps up to and including `stepIndex` (the prompt or a
-   * tool step) and a fork of its KV sequence. This episode may have gone on, or ended, meanwhile.
+   * A second trajectory that shares this one's steps up to and including `stepIndex` (the prompt or
+   * a tool step) and a fork of its KV sequence. This episode may have gone on, or ended, meanwhile.
    */
   fork(stepIndex: number): Episode {
     const steps = this.steps.slice(0, stepIndex + 1);
@@ -180,7 +183,9 @@ export class Episode {
     return new Episode({ context, sequence, limits, entropy, steps });
   }
 
-  /** Ends the episode, once; a second reason is ignored. Returns null, for brevity at call sites. */
+  /**
+   * Ends the episode, once; a second reason is ignored. Returns null, for brevity at call sites.
+   */
   end(reason: EndReason): null {
     this.endReason ??= reason;
     return null;
@@ -191,7 +196,9 @@ export class Episode {
     this.sequence.close();
   }
 
-  /** Why the whole path is not a well-formed answer; null when it is, or when it waits for a client. */
+  /**
+   * Why the whole path is not a well-formed answer; null when it is, or when it waits for a client.
+   */
   formatError(): string | null {
     if (this.malformed !== null) return this.malformed;
     if (this.endReason === 'tool_calls') return null;

@@ -1,7 +1,8 @@
 /**
- * The agent loop for live traffic: generate, run tools, append, until an end. /v1/agent/runs uses it
- * with server tools, chat completions with client tools only (the first call of one ends the run).
- * It drives the same Episode as training rollouts do. It writes nothing: the caller awaits the log.
+ * The agent loop for live traffic: generate, run tools, append, until an end. /v1/agent/runs uses
+ * it with server tools, chat completions with client tools only (the first call of one ends the
+ * run). It drives the same Episode as training rollouts do. It writes nothing: the caller awaits
+ * the log.
  */
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
@@ -14,8 +15,8 @@ import type { AgentOutcome, AgentRequest, EpisodeContext } from './types.ts';
  * Runs one request to its end and returns everything that happened. Owns and closes the sequence.
  *
  * Throws before any work: unknown_tool, invalid_request (a client tool named like a server tool),
- * context_length_exceeded. Throws when the engine failed before the first token. A later failure is an
- * outcome with endReason `failed` and its `error`, so that the steps so far are still logged.
+ * context_length_exceeded. Throws when the engine failed before the first token. A later failure is
+ * an outcome with endReason `failed` and its `error`, so that the steps so far are still logged.
  */
 export async function runAgent(
   context: EpisodeContext,
@@ -88,7 +89,8 @@ async function runToEnd(
       });
       if (step !== null) request.onStep?.(step);
       if (episode.endReason !== null) break;
-      // A step that calls a client's tool ends the run; calls of server tools beside it are not run.
+      // A step that calls a client's tool ends the run; calls of server tools beside it are not
+      // run.
       if (episode.pendingCalls.some((call) => clientNames.has(call.name))) {
         episode.end('tool_calls');
         break;
@@ -106,7 +108,10 @@ async function runToEnd(
   return endError(episode, deadline);
 }
 
-/** Turns ends that are no one's answer into errors: the clock ran out, or the prompt filled the window. */
+/**
+ * Turns ends that are no one's answer into errors: the clock ran out, or the prompt filled the
+ * window.
+ */
 function endError(episode: Episode, deadline: Deadline): AppError | null {
   if (episode.endReason === 'cancelled' && deadline.expired) {
     episode.endReason = 'failed';

@@ -1,7 +1,8 @@
 /**
  * Advantages of a group's trajectories from their rewards (arpo.md section 5): GRPO's z-score, its
- * form without the division (Dr.GRPO), and Tree-GRPO's sum of a group and a tree part. A group whose
- * rewards are all equal teaches nothing; it gets exact zeros, so that rounding can't make a gradient.
+ * form without the division (Dr.GRPO), and Tree-GRPO's sum of a group and a tree part. A group
+ * whose rewards are all equal teaches nothing; it gets exact zeros, so that rounding can't make a
+ * gradient.
  */
 import { assert } from '../assert.ts';
 import { mean, sampleDeviation } from './number.ts';
@@ -14,8 +15,8 @@ export function isZeroVariance(rewards: readonly number[]): boolean {
 }
 
 /**
- * A_i = (R_i - mean) / (std + 1e-6) with n - 1 (`std`), or R_i - mean (`mean`); all 0 for a group of
- * equal rewards. Same order and length as `rewards`.
+ * A_i = (R_i - mean) / (std + 1e-6) with n - 1 (`std`), or R_i - mean (`mean`); all 0 for a group
+ * of equal rewards. Same order and length as `rewards`.
  */
 export function groupAdvantages(
   rewards: readonly number[],
@@ -28,8 +29,8 @@ export function groupAdvantages(
 }
 
 /**
- * Tree-GRPO: the z-score in the group plus that among the leaves of the own root's tree; a tree with
- * one leaf adds 0. `trees[i]` says to which tree trajectory i belongs.
+ * Tree-GRPO: the z-score in the group plus that among the leaves of the own root's tree; a tree
+ * with one leaf adds 0. `trees[i]` says to which tree trajectory i belongs.
  */
 export function treeAdvantages(rewards: readonly number[], trees: readonly number[]): number[] {
   assert(rewards.length === trees.length, 'one tree index for each reward');

@@ -1,4 +1,6 @@
-/** Branch probabilities against the vectors, and against the rules simulated as they are written. */
+/**
+ * Branch probabilities against the vectors, and against the rules simulated as they are written.
+ */
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../prng.ts';
 import vectors from '../../test/fixtures/arpo-vectors.json' with { type: 'json' };

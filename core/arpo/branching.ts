@@ -1,7 +1,8 @@
 /**
- * The probability that a tool result opens a branch (arpo.md section 3.2), one pure function a rule.
- * dH is the entropy of the step after the result minus that of the trajectory's first step, so a
- * result that left the policy unsure is explored more. Drawing and slot accounting are the caller's.
+ * The probability that a tool result opens a branch (arpo.md section 3.2), one pure function a
+ * rule. dH is the entropy of the step after the result minus that of the trajectory's first step,
+ * so a result that left the policy unsure is explored more. Drawing and slot accounting are the
+ * caller's.
  */
 import { clamp } from './number.ts';
 
@@ -26,8 +27,8 @@ export function paperDecision(
 }
 
 /**
- * The released code draws u from (0, 1), s = clamp(u - w dH, 0, 1), and branches iff s <= p0. That is
- * a biased coin: P(u <= p0 + w dH) for 0 <= p0 < 1.
+ * The released code draws u from (0, 1), s = clamp(u - w dH, 0, 1), and branches iff s <= p0. That
+ * is a biased coin: P(u <= p0 + w dH) for 0 <= p0 < 1.
  */
 export function releasedCodeProbability(
   deltaEntropy: number,
@@ -52,8 +53,8 @@ export function aepoProbability(
 }
 
 /**
- * AEPO's split of a group: N = clamp(floor(M sigmoid(0.5 (H_root - H_tool))) + 1, 1, M) root rollouts
- * of M; the rest of the group is left to branches.
+ * AEPO's split of a group: N = clamp(floor(M sigmoid(0.5 (H_root - H_tool))) + 1, 1, M) root
+ * rollouts of M; the rest of the group is left to branches.
  */
 export function aepoRootCount(groupSize: number, rootMinusTool: number): number {
   const share = 1 / (1 + Math.exp(-0.5 * rootMinusTool));

@@ -1,12 +1,12 @@
 /**
- * Work on many items at once with a bound and an orderly end: after a failure nothing new starts, what
- * runs is told to stop and is waited for, and only then the first error is thrown. So no stray promise
- * touches a sequence that was closed meanwhile.
+ * Work on many items at once with a bound and an orderly end: after a failure nothing new starts,
+ * what runs is told to stop and is waited for, and only then the first error is thrown. So no stray
+ * promise touches a sequence that was closed meanwhile.
  */
 
 /**
- * Maps `items` with at most `limit` running; results keep the order of the items. `onError` is called
- * once, with the first failure, to abort the others.
+ * Maps `items` with at most `limit` running; results keep the order of the items. `onError` is
+ * called once, with the first failure, to abort the others.
  */
 export async function mapBounded<T, R>(
   items: readonly T[],

@@ -1,7 +1,8 @@
 /**
  * Token and step entropy (arpo.md section 2). A step's entropy H is measured on its first k policy
- * tokens and divided by ln V, so that it lies in [0, 1] whatever the vocabulary and the step's length.
- * It knows nothing of models: it takes probabilities, or token entropies that the engine measured.
+ * tokens and divided by ln V, so that it lies in [0, 1] whatever the vocabulary and the step's
+ * length. It knows nothing of models: it takes probabilities, or token entropies that the engine
+ * measured.
  */
 import { assert } from '../assert.ts';
 

@@ -1,4 +1,6 @@
-/** Held-out evaluation on a table-driven policy: greedy, sampled, paired seeds, figures by family. */
+/**
+ * Held-out evaluation on a table-driven policy: greedy, sampled, paired seeds, figures by family.
+ */
 import { describe, expect, it } from 'vitest';
 import {
   TableSampler,

@@ -2,8 +2,9 @@
  * Held-out evaluation: one trajectory a task through the same Episode as live traffic and rollouts,
  * greedy or sampled, and the figures by family that the gate compares.
  *
- * Accuracy is the share of tasks answered right in full: format well formed and the verifier's score
- * 1 (for qa-f1: token F1 = 1, so a half-right answer counts as wrong here although it earns reward).
+ * Accuracy is the share of tasks answered right in full: format well formed and the verifier's
+ * score 1 (for qa-f1: token F1 = 1, so a half-right answer counts as wrong here although it earns
+ * reward).
  */
 import { LIMITS } from '../limits.ts';
 import { Deadline } from '../agent/deadline.ts';

@@ -1,12 +1,13 @@
 /**
- * The rollout of one group by ARPO's rule (arpo.md section 3): N roots from the prompt, siblings from
- * the end of tool results that left the policy unsure, then fresh roots for the slots left.
+ * The rollout of one group by ARPO's rule (arpo.md section 3): N roots from the prompt, siblings
+ * from the end of tool results that left the policy unsure, then fresh roots for the slots left.
  *
- * Turn order inside a group. Slots are scarce, so who asks first matters; to keep that independent of
- * timing, a group with free slots moves in rounds: every active trajectory makes one turn (its tool
- * results, then one policy step), and only when all of them are done are the branches decided, ordered
- * by (depth of the result, trajectory index). Other groups are not waited for. Once no slot is free
- * (at once for branch `none`) there is nothing to decide, and every trajectory runs on by itself.
+ * Turn order inside a group. Slots are scarce, so who asks first matters; to keep that independent
+ * of timing, a group with free slots moves in rounds: every active trajectory makes one turn (its
+ * tool results, then one policy step), and only when all of them are done are the branches decided,
+ * ordered by (depth of the result, trajectory index). Other groups are not waited for. Once no slot
+ * is free (at once for branch `none`) there is nothing to decide, and every trajectory runs on by
+ * itself.
  *
  * A tool result is decided on once, by the trajectory that ran the tool, on the entropy of the step
  * that it wrote AFTER the result. A sibling's own first step follows the same result and opens no

@@ -1,5 +1,6 @@
 /**
- * Flat and packed loss against the vectors, finite differences in every clip region, and each other.
+ * Flat and packed loss against the vectors, finite differences in every clip region, and each
+ * other.
  */
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../prng.ts';

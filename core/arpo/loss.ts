@@ -1,7 +1,7 @@
 /**
  * The policy loss in plain JavaScript (arpo.md sections 6 and 7): the definition against which the
- * training graph is tested. The flat form sums over every token of every trajectory; the packed form
- * visits a token that trajectories share once and must give the same number and gradient.
+ * training graph is tested. The flat form sums over every token of every trajectory; the packed
+ * form visits a token that trajectories share once and must give the same number and gradient.
  *
  * r = exp(logp - old). For A >= 0 the objective is min(r, 1 + epsHigh) A; for A < 0 it is
  * clamp(r, 1 - epsLow, dualClip) A. Both follow from PPO's min(r A, clip(r) A) with a dual clip.
@@ -48,7 +48,8 @@ export function tokenObjective(
 }
 
 /**
- * L = -sum w l / sum w over all tokens (T), and dL/dlogp of each (T). Tokens of weight 0 have no part.
+ * L = -sum w l / sum w over all tokens (T), and dL/dlogp of each (T). Tokens of weight 0 have no
+ * part.
  */
 export function flatLoss(
   tokens: readonly LossToken[],

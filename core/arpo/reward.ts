@@ -1,8 +1,9 @@
 /**
- * The reward of a finished trajectory (arpo.md section 4): -1 for a broken format, else the verifier's
- * score of the answer, plus a small bonus when two different tools were really used. Verifiers:
- * `qa-f1` (token F1 after SQuAD normalisation), `exact` (equal after the same normalisation) and
- * `math` (equal as numbers). It knows nothing of rollouts: it judges an answer against a task.
+ * The reward of a finished trajectory (arpo.md section 4): -1 for a broken format, else the
+ * verifier's score of the answer, plus a small bonus when two different tools were really used.
+ * Verifiers: `qa-f1` (token F1 after SQuAD normalisation), `exact` (equal after the same
+ * normalisation) and `math` (equal as numbers). It knows nothing of rollouts: it judges an answer
+ * against a task.
  */
 import type { Task } from '../records.ts';
 import { sameQuantity } from './quantity.ts';
@@ -47,8 +48,8 @@ const VERIFIERS: Record<Task['verifier'], (answer: string, truth: string) => num
 };
 
 /**
- * Equal after normalisation. A text of articles or punctuation only ("A", "+") normalises to nothing;
- * there the plain texts are compared, or any such answer would match any such truth.
+ * Equal after normalisation. A text of articles or punctuation only ("A", "+") normalises to
+ * nothing; there the plain texts are compared, or any such answer would match any such truth.
  */
 function sameText(answer: string, truth: string): boolean {
   const said = normalise(answer);

@@ -1,6 +1,7 @@
 /**
- * Group rollouts on a table-driven policy, for many seeds: groups are filled exactly, shared prefixes
- * are shared, counts add up, nothing depends on timing, and everything is closed in the end.
+ * Group rollouts on a table-driven policy, for many seeds: groups are filled exactly, shared
+ * prefixes are shared, counts add up, nothing depends on timing, and everything is closed in the
+ * end.
  */
 import { describe, expect, it } from 'vitest';
 import { AppError } from '../errors.ts';

@@ -3,11 +3,12 @@
  * share the prefixes above their branches. All groups run at once over the sampler, which batches
  * whatever steps are due.
  *
- * What is reproducible: every draw is keyed by (seed, group, trajectory, step, position), and slots of
- * a group are handed out in turn order (group-rollout.ts), so with the same seed, tasks, settings,
- * policy and tool results a group is the same forest with the same tokens, whatever the timing or the
- * other groups. Not covered: ids and times; tools whose results change or that time out; and an engine
- * whose logits move in the last bits with the batch, which can flip a draw that lies on the border.
+ * What is reproducible: every draw is keyed by (seed, group, trajectory, step, position), and slots
+ * of a group are handed out in turn order (group-rollout.ts), so with the same seed, tasks,
+ * settings, policy and tool results a group is the same forest with the same tokens, whatever the
+ * timing or the other groups. Not covered: ids and times; tools whose results change or that time
+ * out; and an engine whose logits move in the last bits with the batch, which can flip a draw that
+ * lies on the border.
  */
 import { LIMITS } from '../limits.ts';
 import { Deadline } from '../agent/deadline.ts';

@@ -1,4 +1,6 @@
-/** Settings: defaults, round trip, and the refusal, by name, of what is wrong or would do nothing. */
+/**
+ * Settings: defaults, round trip, and the refusal, by name, of what is wrong or would do nothing.
+ */
 import { describe, expect, it } from 'vitest';
 import { AppError } from '../errors.ts';
 import { SPECS } from './setting-specs.ts';

@@ -4,8 +4,8 @@
  * out of range, and a setting that would do nothing in the chosen combination are refused by name,
  * because a setting that is silently ignored makes a wrong experiment.
  *
- * What parseSettings returns holds only settings that are in force, so it can be stored as the run's
- * record and parsed again (by the trainer process) to the same object.
+ * What parseSettings returns holds only settings that are in force, so it can be stored as the
+ * run's record and parsed again (by the trainer process) to the same object.
  */
 import { AppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
@@ -106,8 +106,8 @@ const PAPER_ONLY = ['initialRollouts', 'alpha', 'beta', 'branchThreshold', 'beam
 const CLIP_NAMES = ['epsLow', 'epsHigh', 'dualClip'] as const;
 
 /**
- * The settings in force for an algorithm: defaults and overrides. `arpo` branches by the paper's rule
- * unless told otherwise; `grpo` is branch `none` with every rollout from the prompt. Throws
+ * The settings in force for an algorithm: defaults and overrides. `arpo` branches by the paper's
+ * rule unless told otherwise; `grpo` is branch `none` with every rollout from the prompt. Throws
  * invalid_request or unsupported_parameter; `param` is `settings.NAME`.
  */
 export function parseSettings(

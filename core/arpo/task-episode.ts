@@ -1,6 +1,7 @@
 /**
- * What training rollouts and held-out evaluation share: a task's prompt, one turn of its episode, and
- * the scored trajectory that comes out. Everything random is keyed, nothing depends on the batch.
+ * What training rollouts and held-out evaluation share: a task's prompt, one turn of its episode,
+ * and the scored trajectory that comes out. Everything random is keyed, nothing depends on the
+ * batch.
  */
 import { AppError, toAppError } from '../errors.ts';
 import { mix } from '../prng.ts';
@@ -76,8 +77,8 @@ export interface TurnOptions {
 }
 
 /**
- * One turn: the pending calls' results, then a policy step. Returns the index of the tool step when a
- * result was followed by a policy step, else null. The seed of a step is mix(key, step index), so
+ * One turn: the pending calls' results, then a policy step. Returns the index of the tool step when
+ * a result was followed by a policy step, else null. The seed of a step is mix(key, step index), so
  * siblings draw independently and a draw depends on nothing but its key.
  */
 export async function turn(episode: Episode, options: TurnOptions): Promise<number | null> {
@@ -119,8 +120,8 @@ export function scoreEpisode(
 }
 
 /**
- * Throws when the work failed elsewhere (with that cause), was cancelled or took too long; a half-made
- * group is of no use.
+ * Throws when the work failed elsewhere (with that cause), was cancelled or took too long; a
+ * half-made group is of no use.
  */
 export function throwIfAborted(deadline: Deadline, what: string): void {
   if (!deadline.signal.aborted) return;

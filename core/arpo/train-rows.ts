@@ -1,7 +1,7 @@
 /**
- * Rollouts as rows of a training batch in the flat form (arpo.md section 6, attribution `soft`): one
- * row a trajectory, its whole path from the prompt to the leaf, loss only on tokens that the policy
- * itself sampled. A token that several trajectories share occurs in the row of each.
+ * Rollouts as rows of a training batch in the flat form (arpo.md section 6, attribution `soft`):
+ * one row a trajectory, its whole path from the prompt to the leaf, loss only on tokens that the
+ * policy itself sampled. A token that several trajectories share occurs in the row of each.
  */
 import { assert } from '../assert.ts';
 import type { TrainRow } from '../model/types.ts';

@@ -1,7 +1,7 @@
 /**
  * The engine in this thread: sequences over several policy versions, continuous batching. A request
- * joins the batch at the next chunk and leaves when it is done; long prompts are prefilled in pieces
- * between chunks, so they do not stall the others. The server runs it in a worker thread
+ * joins the batch at the next chunk and leaves when it is done; long prompts are prefilled in
+ * pieces between chunks, so they do not stall the others. The server runs it in a worker thread
  * (worker.ts); the trainer uses it directly.
  *
  * Guarantee: the random draws of a sample depend on its seed and token positions alone. Two runs of
@@ -187,7 +187,9 @@ export class LocalEngine implements Sampler {
     await loaded.model.dispose();
   }
 
-  /** Works until no job is left. Between runs the event loop turns once, so that callers can react. */
+  /**
+   * Works until no job is left. Between runs the event loop turns once, so that callers can react.
+   */
   private async run(): Promise<void> {
     while (this.jobs.size > 0 && !this.closed) {
       for (const [version, { model }] of [...this.versions]) {

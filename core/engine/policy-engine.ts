@@ -1,7 +1,7 @@
 /**
  * The server's side of the policy worker. It mirrors just enough (loaded versions, lengths, counts)
- * to refuse what cannot work at once, and everything else is a message. When the worker dies, what ran
- * on it fails with `engine_unavailable`, and a new worker loads the same versions.
+ * to refuse what cannot work at once, and everything else is a message. When the worker dies, what
+ * ran on it fails with `engine_unavailable`, and a new worker loads the same versions.
  */
 import { Worker } from 'node:worker_threads';
 import { assert, must } from '../assert.ts';

@@ -2,10 +2,12 @@
  * What crosses the border of the policy worker, both ways, and the rules of the wire:
  *
  * - The client names everything: sequences, samples and calls get their numbers from it.
- * - Messages are handled in order, so `append`, `truncate`, `fork`, `close` need no answer: the client
- *   has checked them before (bounds, context window), and a failure there is a bug that ends the worker.
+ * - Messages are handled in order, so `append`, `truncate`, `fork`, `close` need no answer: the
+ *   client has checked them before (bounds, context window), and a failure there is a bug that ends
+ *   the worker.
  * - `load`, `unload` and `stop` are answered by exactly one `done`. A `sample` is answered by any
- *   number of `tokens` (when streamed) and then exactly one `sampled` or `failed`, after a `cancel` too.
+ *   number of `tokens` (when streamed) and then exactly one `sampled` or `failed`, after a `cancel`
+ *   too.
  * - Typed arrays are copied, not transferred: the engine still reads its own.
  */
 import type { ErrorCode } from '../errors.ts';

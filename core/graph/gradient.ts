@@ -1,6 +1,6 @@
 /**
- * Reverse-mode automatic differentiation: walks the nodes backwards and lets each op's rule add more
- * nodes to the same graph. Gradients of a value that is used several times add up.
+ * Reverse-mode automatic differentiation: walks the nodes backwards and lets each op's rule add
+ * more nodes to the same graph. Gradients of a value that is used several times add up.
  */
 import { AppError } from '../errors.ts';
 import * as functions from './functions.ts';
@@ -8,8 +8,8 @@ import { Graph, type GraphNode, type Value } from './graph.ts';
 import { OPS, type OpName } from './op-table.ts';
 
 /**
- * d loss / d value for each value in `wrt`, in order. `loss` is a float scalar of `graph`. Throws when
- * a value does not reach the loss, or when the way passes through an op without gradient.
+ * d loss / d value for each value in `wrt`, in order. `loss` is a float scalar of `graph`. Throws
+ * when a value does not reach the loss, or when the way passes through an op without gradient.
  */
 export function gradients(graph: Graph, loss: Value, wrt: readonly Value[]): Value[] {
   const needed = ancestorsOf(graph, wrt);

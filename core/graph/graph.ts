@@ -1,8 +1,8 @@
 /**
  * The graph: values and the nodes that make them, in an order in which they can run. Ops add nodes
  * (core/graph/ops), gradients add more of the same nodes (gradient.ts), the encoder writes them as
- * ONNX (onnx.ts). A graph may have a parent: the body of a loop reads the parent's values, and an op
- * whose inputs all belong to the parent is placed there, so loop invariants are computed once.
+ * ONNX (onnx.ts). A graph may have a parent: the body of a loop reads the parent's values, and an
+ * op whose inputs all belong to the parent is placed there, so loop invariants are computed once.
  */
 import { assert } from '../assert.ts';
 import type { OpName, OpParams } from './op-table.ts';

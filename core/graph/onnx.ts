@@ -22,7 +22,9 @@ const OPSET = 18;
 const ELEMENT_TYPE: Record<DType, number> = { float32: 1, int64: 7, bool: 9 };
 const ATTRIBUTE_TYPE = { float: 1, int: 2, string: 3, graph: 5, ints: 7 };
 
-/** The bytes of a model that onnxruntime loads. Throws when an op in the graph cannot be lowered. */
+/**
+ * The bytes of a model that onnxruntime loads. Throws when an op in the graph cannot be lowered.
+ */
 export function encodeModel(graph: Graph): Uint8Array {
   const model = new ProtoWriter().varint(1, IR_VERSION).string(2, 'ramify');
   model.message(7, encodeGraph(graph, 'main'));

@@ -1,7 +1,7 @@
 /**
  * The table of ops. Every op is one record: its shape rule, its gradient (or the reason why it has
- * none) and its lowering to ONNX nodes. The record is total over `OpParams`, so a forgotten rule does
- * not compile; core/graph/reference.ts is total over the same names and is the slow twin.
+ * none) and its lowering to ONNX nodes. The record is total over `OpParams`, so a forgotten rule
+ * does not compile; core/graph/reference.ts is total over the same names and is the slow twin.
  */
 import { assert } from '../assert.ts';
 import type * as Functions from './functions.ts';

@@ -1,6 +1,6 @@
 /**
- * Every op of the table against its slow twin: onnxruntime, inferred shapes and gradients. The tests
- * loop over the table itself, so a new op is tested or fails.
+ * Every op of the table against its slow twin: onnxruntime, inferred shapes and gradients. The
+ * tests loop over the table itself, so a new op is tested or fails.
  */
 import { afterAll, describe, expect, it } from 'vitest';
 import { createSession, type Feeds, type ModelSession, type TensorData } from '../model/session.ts';

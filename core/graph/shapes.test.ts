@@ -1,6 +1,6 @@
 /**
- * Graphs that are wrong are refused while they are built, by the name of the op. Each case is a call
- * on inputs whose element types are right and whose shapes or parameters are not.
+ * Graphs that are wrong are refused while they are built, by the name of the op. Each case is a
+ * call on inputs whose element types are right and whose shapes or parameters are not.
  */
 import { describe, expect, it } from 'vitest';
 import * as ops from './functions.ts';

@@ -1,12 +1,13 @@
 /**
- * Graphs over a KV cache, made from the same forward pass: prefill (adds context tokens) and chunked
- * decode (an ONNX Loop that samples up to K tokens in one run). The long cache is a read-only input,
- * only the keys and values of this run are computed, and the caller appends them once.
+ * Graphs over a KV cache, made from the same forward pass: prefill (adds context tokens) and
+ * chunked decode (an ONNX Loop that samples up to K tokens in one run). The long cache is a
+ * read-only input, only the keys and values of this run are computed, and the caller appends them
+ * once.
  *
  * Weights are initialisers: onnxruntime packs them for its kernels when the session is made.
  *
- * Dimensions: B rows, T tokens of this run, S cached tokens (padded), C tokens of this chunk so far,
- * K key/value heads, d head width, V vocabulary.
+ * Dimensions: B rows, T tokens of this run, S cached tokens (padded), C tokens of this chunk so
+ * far, K key/value heads, d head width, V vocabulary.
  */
 import * as ops from '../graph/functions.ts';
 import { Graph, type Value } from '../graph/graph.ts';
@@ -53,7 +54,8 @@ export function prefillGraph(config: ModelConfig, weights: Weights): Graph {
  * cacheMask, the cache, and those of `samplingInputs`, of which uniforms (steps, B) sets the number
  * of tokens. The loop ends early when every row has met a stop token.
  * Outputs: tokens int64, logprobs, behaviourLogprobs, entropies (n, B, 1) for the n tokens sampled,
- * newKeys.l (B, K, d, n), newValues.l (B, K, n, d): of the input token and all but the last sampled.
+ * newKeys.l (B, K, d, n), newValues.l (B, K, n, d): of the input token and all but the last
+ * sampled.
  */
 export function decodeGraph(config: ModelConfig, weights: Weights): Graph {
   const graph = new Graph();
@@ -101,7 +103,10 @@ interface ChunkInputs {
   stops: Value;
 }
 
-/** The loop body: one token a row. State: last ids, position, stopped, then the chunk's keys, values. */
+/**
+ * The loop body: one token a row. State: last ids, position, stopped, then the chunk's keys,
+ * values.
+ */
 function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Graph {
   const { kvHeads, headDim, vocabulary } = config;
   const body = new Graph(graph);
@@ -177,7 +182,10 @@ function storedWeights(graph: Graph, weights: Weights): (name: string) => Value 
   return (name) => stored.get(name) as Value;
 }
 
-/** The cache of each layer with one mask for all: 0 where a row has a token, very negative elsewhere. */
+/**
+ * The cache of each layer with one mask for all: 0 where a row has a token, very negative
+ * elsewhere.
+ */
 function cacheInputs(graph: Graph, { layers, kvHeads, headDim }: ModelConfig): KvSegment[] {
   const mask = graph.input('cacheMask', 'float32', ['B', 1, 1, 'S']);
   return Array.from({ length: layers }, (_, layer) => ({

@@ -1,4 +1,6 @@
-/** Reads a Hugging Face config.json: the Llama and Qwen2 families, anything else refused by name. */
+/**
+ * Reads a Hugging Face config.json: the Llama and Qwen2 families, anything else refused by name.
+ */
 import { AppError } from '../errors.ts';
 import type { ModelConfig } from './types.ts';
 

@@ -1,6 +1,6 @@
 /**
- * The whole loss of a tiny model in the float64 slow twin: the value against the plain definition in
- * core/arpo/loss.ts, the gradient of every parameter element against central differences, and
+ * The whole loss of a tiny model in the float64 slow twin: the value against the plain definition
+ * in core/arpo/loss.ts, the gradient of every parameter element against central differences, and
  * onnxruntime against both. Ratios are placed on every side of every clip. The shared vectors go
  * through the same loss directly.
  */

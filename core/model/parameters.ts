@@ -35,8 +35,8 @@ export function parameterShapes(config: ModelConfig): Map<string, readonly numbe
 }
 
 /**
- * Fresh weights: normal with deviation 0.02 scaled up for small widths, the projections back into the
- * residual stream divided by sqrt(2 layers) (GPT-2), norms 1, biases 0.
+ * Fresh weights: normal with deviation 0.02 scaled up for small widths, the projections back into
+ * the residual stream divided by sqrt(2 layers) (GPT-2), norms 1, biases 0.
  */
 export function initialWeights(config: ModelConfig, prng: Prng): Weights {
   const deviation = Math.max(0.02, 0.5 / Math.sqrt(config.hidden));

@@ -1,7 +1,7 @@
 /**
  * Safetensors: what is written is read back, also from the Buffer that readFileSync returns; half
- * precision against values worked out by hand; every lie of a header is refused by name; and whatever
- * the bytes, the reader either loads correctly or throws policy_invalid.
+ * precision against values worked out by hand; every lie of a header is refused by name; and
+ * whatever the bytes, the reader either loads correctly or throws policy_invalid.
  */
 import { describe, expect, it } from 'vitest';
 import { AppError } from '../errors.ts';

@@ -117,8 +117,8 @@ function checkOverlap(entries: readonly TensorEntry[], where: string): void {
 }
 
 function toFloat32(bytes: Uint8Array, dtype: string): Float32Array {
-  // A copy: the source may be unaligned, and the file's buffer should not live on. Not slice(), which
-  // on a Buffer (what readFileSync returns) is a view of the whole file.
+  // A copy: the source may be unaligned, and the file's buffer should not live on. Not slice(),
+  // which on a Buffer (what readFileSync returns) is a view of the whole file.
   const copy = new Uint8Array(bytes).buffer;
   if (dtype === 'F32') return new Float32Array(copy);
   const halves = new Uint16Array(copy);

@@ -1,10 +1,10 @@
 /**
  * Sampling inside the decode graph: temperature, top-k, top-p and greedy a row, with the log-
- * probability and entropy of the full distribution at temperature 1 (arpo.md section 2) and the log-
- * probability under the distribution that was really sampled.
+ * probability and entropy of the full distribution at temperature 1 (arpo.md section 2) and the
+ * log- probability under the distribution that was really sampled.
  *
- * A token is drawn by inverting the cumulative sum at a uniform from (0, 1). The draws are inputs, so
- * they depend on the request alone and not on the batch.
+ * A token is drawn by inverting the cumulative sum at a uniform from (0, 1). The draws are inputs,
+ * so they depend on the request alone and not on the batch.
  */
 import * as ops from '../graph/functions.ts';
 import { Graph, type Value } from '../graph/graph.ts';

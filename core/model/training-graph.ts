@@ -19,7 +19,10 @@ export type Objective = 'policy' | 'likelihood';
 
 export const gradientName = (parameter: string) => `gradient:${parameter}`;
 
-/** Inputs: weights, ids, targets (B, T), positions (1, T), mask. Outputs: logprobs, entropies (B, T). */
+/**
+ * Inputs: weights, ids, targets (B, T), positions (1, T), mask. Outputs: logprobs, entropies (B,
+ * T).
+ */
 export function scoringGraph(config: ModelConfig): Graph {
   const graph = new Graph();
   scored(graph, config);

@@ -1,4 +1,6 @@
-/** What the rest of core needs of a model: its shape, its weights by name, and a training session. */
+/**
+ * What the rest of core needs of a model: its shape, its weights by name, and a training session.
+ */
 
 /** Decoder-only transformer of the Llama / Qwen2 family, as in a Hugging Face config.json. */
 export interface ModelConfig {
@@ -24,7 +26,9 @@ export interface ModelConfig {
 /** Weights by Hugging Face tensor name, float32, row-major, shaped as in the safetensors file. */
 export type Weights = Map<string, { shape: readonly number[]; data: Float32Array }>;
 
-/** One row of a training batch. All arrays have the row's token count; index t speaks of tokens[t]. */
+/**
+ * One row of a training batch. All arrays have the row's token count; index t speaks of tokens[t].
+ */
 export interface TrainRow {
   tokens: Uint32Array;
   /** Loss weight of each token: 0 for context tokens (never sampled), and always 0 at index 0. */
@@ -69,7 +73,9 @@ export interface TrainingSession {
   readonly config: ModelConfig;
   readonly weights: Weights;
   score(rows: readonly Uint32Array[]): Promise<ScoreResult>;
-  /** L = -sum w * min(r A, clip(r) A), dual-clipped, / weightSum (arpo.md section 6), and gradients. */
+  /**
+   * L = -sum w * min(r A, clip(r) A), dual-clipped, / weightSum (arpo.md section 6), and gradients.
+   */
   lossAndGradients(rows: readonly TrainRow[], loss: LossSettings): Promise<TrainResult>;
   dispose(): Promise<void>;
 }

@@ -4,8 +4,8 @@
  * up to date in place and the next merge comes from a heap with lazy deletion. Ties go to the pair
  * with the smaller ids, so equal texts in any order give an equal tokenizer.
  *
- * The split into pre-tokens is done by the very library that encodes later, so the two cannot drift.
- * Knows nothing of files, templates or protocols.
+ * The split into pre-tokens is done by the very library that encodes later, so the two cannot
+ * drift. Knows nothing of files, templates or protocols.
  */
 import { assert, must } from '../assert.ts';
 import { AppError } from '../errors.ts';
@@ -16,7 +16,8 @@ import type { JsonObject } from './policy-files.ts';
 
 /**
  * Words with their leading space, digits one by one, runs of punctuation, line breaks, white space:
- * GPT-2's split with Qwen2's single digits, so that a small policy sees every number digit by digit.
+ * GPT-2's split with Qwen2's single digits, so that a small policy sees every number digit by
+ * digit.
  */
 const SPLIT_PATTERN =
   "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";

@@ -1,8 +1,8 @@
 /**
  * The JSON call protocol of Hermes and Qwen: a policy writes
- * `<tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>`, one or several in a step, and ends its
- * turn; the results come back in the next turn as the directory's chat template writes them (Qwen2.5:
- * `<tool_response>` in a user turn). A step without calls is the answer.
+ * `<tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>`, one or several in a step, and
+ * ends its turn; the results come back in the next turn as the directory's chat template writes
+ * them (Qwen2.5: `<tool_response>` in a user turn). A step without calls is the answer.
  *
  * JSON that does not parse makes the whole step malformed: none of its calls is run.
  */
@@ -42,8 +42,8 @@ export class HermesProtocol implements Protocol {
   }
 
   /**
-   * What the template writes between the end of the policy's turn and the next one: the difference of
-   * a conversation rendered with the results and without.
+   * What the template writes between the end of the policy's turn and the next one: the difference
+   * of a conversation rendered with the results and without.
    */
   renderToolResults(results: readonly { name: string; result: string }[]): number[] {
     const calls = results.map(({ name }) => ({ name, arguments: '{}' }));

@@ -27,7 +27,9 @@ export class StreamDecoder {
     return text;
   }
 
-  /** The end of the stream: an incomplete character becomes U+FFFD. The decoder can be used anew. */
+  /**
+   * The end of the stream: an incomplete character becomes U+FFFD. The decoder can be used anew.
+   */
   flush(): string {
     return this.decoder.decode();
   }

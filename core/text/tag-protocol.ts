@@ -1,11 +1,12 @@
 /**
  * The tag protocol of ARPO (arpo.md section 4): a policy step is an optional <think>...</think> and
  * then either one call, written as a tag named like the tool (`<search>query</search>`), or
- * `<answer>... \boxed{X} ...</answer>`. A call's result follows as `<result>...</result>` in the same
- * assistant turn, and the policy goes on. Tags are single tokens, so a call ends on its closing tag
- * and an answer on the end-of-turn token that the policy writes after it.
+ * `<answer>... \boxed{X} ...</answer>`. A call's result follows as `<result>...</result>` in the
+ * same assistant turn, and the policy goes on. Tags are single tokens, so a call ends on its
+ * closing tag and an answer on the end-of-turn token that the policy writes after it.
  *
- * The body of a tool tag fills one string argument of the tool. What the tools do is not known here.
+ * The body of a tool tag fills one string argument of the tool. What the tools do is not known
+ * here.
  */
 import { must } from '../assert.ts';
 import { AppError } from '../errors.ts';
@@ -72,8 +73,8 @@ export class TagProtocol implements Protocol {
   }
 
   /**
-   * Throws unknown_tool when a tool has no tag (this policy could never call it), invalid_request when
-   * a call of the history has arguments that are no JSON object.
+   * Throws unknown_tool when a tool has no tag (this policy could never call it), invalid_request
+   * when a call of the history has arguments that are no JSON object.
    */
   renderPrompt(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[] {
     const calls = messages.flatMap((message) => message.toolCalls ?? []);
@@ -149,7 +150,9 @@ export class TagProtocol implements Protocol {
     return end === undefined ? text : text.slice(0, text.length - end.length);
   }
 
-  /** Top-level tag pairs in order. Tags do not nest; the first that is out of place is the fault. */
+  /**
+   * Top-level tag pairs in order. Tags do not nest; the first that is out of place is the fault.
+   */
   private findBlocks(text: string): { blocks: Block[]; fault: string | null } {
     const blocks: Block[] = [];
     let open: { name: string; start: number; bodyStart: number } | null = null;

@@ -1,13 +1,14 @@
 /**
  * Keeps user text from forging special tokens in a rendered chat template. A guard character, one
- * that occurs nowhere in the conversation, is put inside every spelling of an added token in a user's
- * string (after its first character), and where such a string begins or ends with a part of one, so
- * that template text beside it cannot complete it. ByteLevelTokenizer.encodeTemplate removes it.
+ * that occurs nowhere in the conversation, is put inside every spelling of an added token in a
+ * user's string (after its first character), and where such a string begins or ends with a part of
+ * one, so that template text beside it cannot complete it. ByteLevelTokenizer.encodeTemplate
+ * removes it.
  *
  * Everything else stays as it is, so templates that trim, compare or search contents still work and
  * text without such spellings encodes exactly as Hugging Face transformers does it. Known gap: a
- * template that looks for an added token in a user's text (`startswith('<tool_response>')`) does not
- * find it, which is what we want.
+ * template that looks for an added token in a user's text (`startswith('<tool_response>')`) does
+ * not find it, which is what we want.
  */
 import { AppError } from '../errors.ts';
 import { isSingleCharacter, literalPattern } from './pattern.ts';

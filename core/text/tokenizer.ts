@@ -1,9 +1,9 @@
 /**
  * Tokens of a policy directory: byte-level BPE (Qwen2, Llama 3, GPT-2 and our own) read from
  * tokenizer.json by @huggingface/tokenizers. The library gets the vocabulary WITHOUT the added
- * tokens, so plain text cannot become one whatever it spells; template text is split at added tokens
- * here. Decoding is the plain concatenation of token bytes: no clean-up of spaces, so what a policy
- * wrote is shown as it wrote it.
+ * tokens, so plain text cannot become one whatever it spells; template text is split at added
+ * tokens here. Decoding is the plain concatenation of token bytes: no clean-up of spaces, so what a
+ * policy wrote is shown as it wrote it.
  *
  * SentencePiece tokenizers (Llama 2, Gemma) are refused by name. Knows nothing of chat roles.
  */
@@ -29,8 +29,8 @@ export interface AddedToken {
 const NO_BYTES = new Uint8Array(0);
 
 /**
- * Reads tokenizer.json (and tokenizer_config.json if there is one). Throws policy_invalid that names
- * the file when it is missing, broken or of a kind that is not supported.
+ * Reads tokenizer.json (and tokenizer_config.json if there is one). Throws policy_invalid that
+ * names the file when it is missing, broken or of a kind that is not supported.
  */
 export function loadTokenizer(directory: string): ByteLevelTokenizer {
   const file = readJson(directory, 'tokenizer.json');

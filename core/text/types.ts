@@ -49,7 +49,9 @@ export interface Protocol {
   readonly name: 'tags' | 'hermes';
   /** A step ends after one of these tokens. */
   readonly stopTokens: readonly number[];
-  /** Prompt tokens up to where the policy starts to write. User text cannot forge special tokens. */
+  /**
+   * Prompt tokens up to where the policy starts to write. User text cannot forge special tokens.
+   */
   renderPrompt(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[];
   /** Tokens of the results of one step's calls, in order, up to where the policy goes on. */
   renderToolResults(results: readonly { name: string; result: string }[]): number[];

@@ -58,8 +58,9 @@ const PAGE_BYTES = 65_536;
 const INITIAL_PAGES = 256;
 
 /**
- * Loads QuickJS into a memory that cannot grow past the heap limit. QuickJS's own setMemoryLimit does
- * not do it: this build cannot tell the size of a block, so only single huge blocks are refused.
+ * Loads QuickJS into a memory that cannot grow past the heap limit. QuickJS's own setMemoryLimit
+ * does not do it: this build cannot tell the size of a block, so only single huge blocks are
+ * refused.
  */
 export async function loadQuickJs(): Promise<QuickJSWASMModule> {
   const wasmMemory = new Memory({
@@ -70,8 +71,8 @@ export async function loadQuickJs(): Promise<QuickJSWASMModule> {
 }
 
 /**
- * The printed lines and the value of the last expression (left out when undefined). Throws only when
- * QuickJS itself failed: then the module is not to be used again.
+ * The printed lines and the value of the last expression (left out when undefined). Throws only
+ * when QuickJS itself failed: then the module is not to be used again.
  */
 export function runInSandbox(
   quickjs: QuickJSWASMModule,

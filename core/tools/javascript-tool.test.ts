@@ -1,4 +1,6 @@
-/** Tests of the JavaScript tool with its real thread: results, and everything that must not work. */
+/**
+ * Tests of the JavaScript tool with its real thread: results, and everything that must not work.
+ */
 import { afterAll, describe, expect, test } from 'vitest';
 import { LIMITS } from '../limits.ts';
 import { javascriptTool } from './javascript-tool.ts';
@@ -121,7 +123,8 @@ describe('code without measure is stopped, and the next call works', () => {
 });
 
 test('a thread that does not answer is replaced', async () => {
-  // Its time is over before the sandbox's own deadline, so the thread is terminated in the middle of the loop.
+  // Its time is over before the sandbox's own deadline, so the thread is terminated in the middle
+  // of the loop.
   const hasty = javascriptTool({ timeoutMs: 2_000, graceMs: -1_500 });
   await expect(hasty.run({ code: 'while (true) {}' }, never())).rejects.toMatchObject({
     code: 'tool_timeout',

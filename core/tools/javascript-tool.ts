@@ -162,7 +162,9 @@ class SandboxThread {
     this.pump();
   }
 
-  /** Gives up the thread. If it never got ready, the waiting calls fail too: no endless restarts. */
+  /**
+   * Gives up the thread. If it never got ready, the waiting calls fail too: no endless restarts.
+   */
   private replace(error: AppError): void {
     const neverReady = this.state === 'starting';
     this.terminate();

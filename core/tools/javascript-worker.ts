@@ -1,6 +1,6 @@
 /**
- * The thread of the JavaScript tool: loads QuickJS once and runs one piece of code at a time. Started
- * only by javascript-tool.ts; the messages are those of javascript-protocol.ts.
+ * The thread of the JavaScript tool: loads QuickJS once and runs one piece of code at a time.
+ * Started only by javascript-tool.ts; the messages are those of javascript-protocol.ts.
  */
 import { parentPort } from 'node:worker_threads';
 import { must } from '../assert.ts';

@@ -1,7 +1,7 @@
 /**
- * Runs server tools by name. Arguments are checked against the tool's JSON Schema, calls are bounded
- * in number, time and length of result, and every failure becomes an outcome whose short text the
- * policy can read: a tool that fails is something to react to, not a broken conversation.
+ * Runs server tools by name. Arguments are checked against the tool's JSON Schema, calls are
+ * bounded in number, time and length of result, and every failure becomes an outcome whose short
+ * text the policy can read: a tool that fails is something to react to, not a broken conversation.
  *
  * Knows nothing of protocols, logs or recorded results.
  */

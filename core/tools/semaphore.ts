@@ -1,6 +1,6 @@
 /**
- * A fixed number of slots and a bounded, first-come queue of waiters. Knows nothing of what the slots
- * are for. A waiter whose signal aborts leaves the queue.
+ * A fixed number of slots and a bounded, first-come queue of waiters. Knows nothing of what the
+ * slots are for. A waiter whose signal aborts leaves the queue.
  */
 import { assert } from '../assert.ts';
 import { AppError } from '../errors.ts';

@@ -1,6 +1,6 @@
 /**
- * When a scheduled training run is due (ARCHITECTURE.md, "Training flow"): after `minNewScored` live
- * trajectories got a reward since the last run began, or after `everyMinutes`, whichever comes
+ * When a scheduled training run is due (ARCHITECTURE.md, "Training flow"): after `minNewScored`
+ * live trajectories got a reward since the last run began, or after `everyMinutes`, whichever comes
  * first. A pure decision over counts and times; who counts, who asks and who starts the run is the
  * server's matter.
  */

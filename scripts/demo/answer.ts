@@ -1,6 +1,6 @@
 /**
- * One answered question with its score, by whichever way it was asked, and what both ways share: limits,
- * and the look into the log that every answer must pass.
+ * One answered question with its score, by whichever way it was asked, and what both ways share:
+ * limits, and the look into the log that every answer must pass.
  */
 import { judge, type Judgement } from '../../core/arpo/reward.ts';
 import { AppError } from '../../core/errors.ts';
@@ -8,7 +8,9 @@ import { LIMITS } from '../../core/limits.ts';
 import type { Task } from '../../core/records.ts';
 import type { HttpClient } from './http-client.ts';
 
-/** `agent`: POST /v1/agent/runs, tools run on the server. `chat`: the openai client, tools run here. */
+/**
+ * `agent`: POST /v1/agent/runs, tools run on the server. `chat`: the openai client, tools run here.
+ */
 export const WAYS = ['agent', 'chat'] as const;
 export type Way = (typeof WAYS)[number];
 
@@ -43,8 +45,9 @@ export interface Said {
 }
 
 /**
- * Scores what was said. Reads the trajectory back from the log for the format, and to check that the
- * answer is there whole. @throws AppError internal when reply and log differ, or versions are mixed.
+ * Scores what was said. Reads the trajectory back from the log for the format, and to check that
+ * the answer is there whole. @throws AppError internal when reply and log differ, or versions are
+ * mixed.
  */
 export async function scored(client: HttpClient, task: Task, said: Said): Promise<Answer> {
   const { way, trajectoryId, answer, toolCalls } = said;

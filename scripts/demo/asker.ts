@@ -1,6 +1,6 @@
 /**
- * Everything needed to ask: the HTTP client, the openai client, and the tools that chat questions run on
- * this side. The tools are those of the server over the same knowledge base.
+ * Everything needed to ask: the HTTP client, the openai client, and the tools that chat questions
+ * run on this side. The tools are those of the server over the same knowledge base.
  */
 import { join } from 'node:path';
 import OpenAI from 'openai';

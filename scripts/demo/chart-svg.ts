@@ -1,8 +1,8 @@
 /**
- * The learning curve as an SVG file: reward and accuracy of the rollouts at each training step (thin),
- * their means over five steps (bold), and the accuracy on the held-out questions before and after as
- * points. Plain SVG 1.1 on a white ground, with a title and a description for screen readers. A small
- * writer of our own, because one picture is no reason for a chart library.
+ * The learning curve as an SVG file: reward and accuracy of the rollouts at each training step
+ * (thin), their means over five steps (bold), and the accuracy on the held-out questions before and
+ * after as points. Plain SVG 1.1 on a white ground, with a title and a description for screen
+ * readers. A small writer of our own, because one picture is no reason for a chart library.
  */
 import { smoothed } from './chart-text.ts';
 

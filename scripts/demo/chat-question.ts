@@ -1,10 +1,10 @@
 /**
- * Asks a question with the official `openai` client, as an app would: streamed chat completions with
- * function tools. The policy only asks for a call; this side runs it, with the same `search` and
- * `javascript` as the server has, and sends the result back, until an answer comes.
+ * Asks a question with the official `openai` client, as an app would: streamed chat completions
+ * with function tools. The policy only asks for a call; this side runs it, with the same `search`
+ * and `javascript` as the server has, and sends the result back, until an answer comes.
  *
- * Differs from an agent run in what the policy sees: its own thoughts are not part of the history, so
- * its accuracy here is a figure of its own.
+ * Differs from an agent run in what the policy sees: its own thoughts are not part of the history,
+ * so its accuracy here is a figure of its own.
  */
 import type OpenAI from 'openai';
 import { AppError } from '../../core/errors.ts';

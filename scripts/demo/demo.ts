@@ -1,8 +1,8 @@
 /**
- * `npm run demo`: the whole of ramify in one command. Starts the real server on an empty data folder,
- * asks held-out questions, posts rewards, retrains, keeps asking while the better policy is swapped in,
- * asks again, and shows what changed. Exit code 0: no request failed and the accuracy rose; 1: it did
- * not go well; 130: interrupted.
+ * `npm run demo`: the whole of ramify in one command. Starts the real server on an empty data
+ * folder, asks held-out questions, posts rewards, retrains, keeps asking while the better policy is
+ * swapped in, asks again, and shows what changed. Exit code 0: no request failed and the accuracy
+ * rose; 1: it did not go well; 130: interrupted.
  *
  * Everything goes through HTTP, as for any client. Nothing it starts outlives it.
  */

@@ -9,7 +9,10 @@ export interface ServerSentEvent {
   data: string;
 }
 
-/** The events of a stream in order; comments are skipped. @throws AppError internal on a huge frame. */
+/**
+ * The events of a stream in order; comments are skipped.
+ * @throws AppError internal on a huge frame.
+ */
 export async function* serverSentEvents(
   body: AsyncIterable<Uint8Array>,
 ): AsyncGenerator<ServerSentEvent> {

@@ -1,7 +1,7 @@
 /**
- * Asks a list of questions in both ways, some at a time, and posts each score as feedback. The seed of
- * a question depends on its place only, so two examinations with one seed are paired draw by draw. A
- * request that fails is counted and told, and the others go on.
+ * Asks a list of questions in both ways, some at a time, and posts each score as feedback. The seed
+ * of a question depends on its place only, so two examinations with one seed are paired draw by
+ * draw. A request that fails is counted and told, and the others go on.
  */
 import { toAppError } from '../../core/errors.ts';
 import { mapBounded } from '../../core/arpo/concurrency.ts';

@@ -1,6 +1,6 @@
 /**
- * The course of the demo: ask, post feedback, retrain under live traffic, ask the same questions again.
- * Needs a server that is ready; starts and stops none.
+ * The course of the demo: ask, post feedback, retrain under live traffic, ask the same questions
+ * again. Needs a server that is ready; starts and stops none.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { mix } from '../../core/prng.ts';

@@ -1,6 +1,7 @@
 /**
- * A small client of the server's own calls (agent runs, feedback, the log, training), typed from the
- * contract. Every call has a time limit, and none is repeated: a failure is to be counted, not hidden.
+ * A small client of the server's own calls (agent runs, feedback, the log, training), typed from
+ * the contract. Every call has a time limit, and none is repeated: a failure is to be counted, not
+ * hidden.
  */
 import { AppError } from '../../core/errors.ts';
 import type { components } from '../../api/contract/openapi.gen.ts';

@@ -1,6 +1,7 @@
 /**
- * Questions that keep coming while a training run goes on: one at a time with pauses, and from the last
- * training step on several at once without pause, so that many are under way when the swap happens.
+ * Questions that keep coming while a training run goes on: one at a time with pauses, and from the
+ * last training step on several at once without pause, so that many are under way when the swap
+ * happens.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { mix } from '../../core/prng.ts';
@@ -53,7 +54,9 @@ export class LiveTraffic {
     for (let i = 1; i < LANES; i++) this.start();
   }
 
-  /** Begins no more questions and waits for those under way. Throws what the demo was aborted with. */
+  /**
+   * Begins no more questions and waits for those under way. Throws what the demo was aborted with.
+   */
   async stop(): Promise<void> {
     this.stopping.abort();
     for (const lane of await Promise.allSettled(this.lanes)) {

@@ -1,6 +1,6 @@
 /**
- * Which held-out questions are asked: a seeded choice, spread evenly over the families. None of them is
- * in the training split, nor among the tasks of the gate.
+ * Which held-out questions are asked: a seeded choice, spread evenly over the families. None of
+ * them is in the training split, nor among the tasks of the gate.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

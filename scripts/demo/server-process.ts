@@ -1,7 +1,7 @@
 /**
- * The real server as a child process: started on a free port with its data folder, awaited until it is
- * ready, stopped by SIGTERM and, when that takes too long, by SIGKILL. What it writes to stderr goes to
- * server.log in the data folder; the last of it is kept for the message when it dies.
+ * The real server as a child process: started on a free port with its data folder, awaited until it
+ * is ready, stopped by SIGTERM and, when that takes too long, by SIGKILL. What it writes to stderr
+ * goes to server.log in the data folder; the last of it is kept for the message when it dies.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
@@ -28,7 +28,8 @@ export interface ServerProcess {
 }
 
 /**
- * Starts dist/api/main.js. RAMIFY_* settings of the environment hold, but for address and data folder.
+ * Starts dist/api/main.js. RAMIFY_* settings of the environment hold, but for address and data
+ * folder.
  * @throws AppError not_ready with the server's own words when it does not get ready.
  */
 export async function startServerProcess(

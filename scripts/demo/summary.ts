@@ -1,6 +1,6 @@
 /**
- * What the demo found, as plain data: the JSON file, and the source of the table and the charts. Also
- * the verdict, which decides the exit code.
+ * What the demo found, as plain data: the JSON file, and the source of the table and the charts.
+ * Also the verdict, which decides the exit code.
  */
 import { evalScores } from '../../core/arpo/evaluate.ts';
 import type { EvalScore } from '../../core/records.ts';

@@ -70,7 +70,9 @@ function versionsText(versions: Readonly<Record<string, number>>): string {
   return parts.length === 0 ? 'none' : parts.join(', ');
 }
 
-/** Columns padded to equal width: the first to the left, numbers to the right where there are many. */
+/**
+ * Columns padded to equal width: the first to the left, numbers to the right where there are many.
+ */
 export function alignedRows(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];
   for (const row of rows) {

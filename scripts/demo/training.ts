@@ -18,7 +18,10 @@ export interface Training {
   steps: StepFigures[];
 }
 
-/** `onEvent` is told of every event as it comes. @throws AppError internal when the stream ends early. */
+/**
+ * `onEvent` is told of every event as it comes.
+ * @throws AppError internal when the stream ends early.
+ */
 export async function train(
   client: HttpClient,
   request: Schemas['RetrainRequest'],

@@ -1,8 +1,8 @@
 /**
  * Supervised cold start (arXiv 2507.19849 cold-starts before RL): maximum likelihood on traces with
- * deliberate mistakes, drawn afresh for every batch. The first part of the training sees ideal traces
- * only, which teaches copying and following a chain sooner; the rest mixes the mistakes in, and what
- * the policy does in the end is what they say.
+ * deliberate mistakes, drawn afresh for every batch. The first part of the training sees ideal
+ * traces only, which teaches copying and following a chain sooner; the rest mixes the mistakes in,
+ * and what the policy does in the end is what they say.
  */
 import type { AdamWSettings } from '../../core/trainer/adamw.ts';
 import { clipGradients, initAdamW, updateAdamW } from '../../core/trainer/adamw.ts';

@@ -1,6 +1,6 @@
 /**
- * `npm run policy:eval [-- --policy DIR --split test --seed 1 --show 5]`: the held-out accuracy that
- * the model card states, and on demand some trajectories to read.
+ * `npm run policy:eval [-- --policy DIR --split test --seed 1 --show 5]`: the held-out accuracy
+ * that the model card states, and on demand some trajectories to read.
  */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';

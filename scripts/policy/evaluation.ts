@@ -1,6 +1,6 @@
 /**
- * Held-out accuracy of a policy directory: real engine, real tools, one trajectory a task, sampled at
- * temperature 1 (as the server does by default) and greedy.
+ * Held-out accuracy of a policy directory: real engine, real tools, one trajectory a task, sampled
+ * at temperature 1 (as the server does by default) and greedy.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

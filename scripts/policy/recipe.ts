@@ -1,7 +1,10 @@
 /** The numbers of the embedded policy: its shape, its text and its cold start. */
 import type { ModelConfig } from '../../core/model/types.ts';
 
-/** About 2 M parameters: large enough to copy names and follow four hops, small enough for two cores. */
+/**
+ * About 2 M parameters: large enough to copy names and follow four hops, small enough for two
+ * cores.
+ */
 export const SHAPE: Omit<ModelConfig, 'vocabulary'> = {
   modelType: 'llama',
   layers: 4,

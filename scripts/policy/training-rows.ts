@@ -1,6 +1,7 @@
 /**
- * Cold-start traces as training rows: the tokens exactly as the agent loop would have them (prompt by
- * the chat template, results by the protocol), loss on what the policy writes and on nothing else.
+ * Cold-start traces as training rows: the tokens exactly as the agent loop would have them (prompt
+ * by the chat template, results by the protocol), loss on what the policy writes and on nothing
+ * else.
  */
 import { must } from '../../core/assert.ts';
 import type { TrainRow } from '../../core/model/types.ts';

@@ -1,8 +1,9 @@
 /**
- * A complete small policy without a neural network: next-token probabilities come from a table keyed
- * by the last one or two tokens. It is a real Sampler (append, fork, truncate, stop tokens, limits,
- * window, abort, keyed draws), with a tokenizer, a tag protocol and tools to go with it, so the agent
- * loop and the rollouts can be tested in milliseconds and their numbers recomputed by hand.
+ * A complete small policy without a neural network: next-token probabilities come from a table
+ * keyed by the last one or two tokens. It is a real Sampler (append, fork, truncate, stop tokens,
+ * limits, window, abort, keyed draws), with a tokenizer, a tag protocol and tools to go with it, so
+ * the agent loop and the rollouts can be tested in milliseconds and their numbers recomputed by
+ * hand.
  */
 import { AppError, toAppError } from '../../core/errors.ts';
 import { ManualClock } from '../../core/clock.ts';
@@ -88,7 +89,9 @@ export const protocol: Protocol = {
 /** Probabilities of the next piece by the last two pieces (`a|b`) or the last one (`b`). */
 export type Table = Record<string, Record<string, number>>;
 
-/** Thinks a letter or two, then searches, looks up or answers `a` or `b`; less sure after a result. */
+/**
+ * Thinks a letter or two, then searches, looks up or answers `a` or `b`; less sure after a result.
+ */
 export const AGENT_TABLE: Table = {
   '</user>': { '<think>': 1 },
   '</user>|<think>': { a: 0.9, b: 0.1 },

@@ -40,7 +40,8 @@ export const linearOps: OpGroup<'matmul' | 'linear' | 'leftTransposed'> = {
       const dw = ops.leftTransposed(rows(grad as Value, out), rows(x, width));
       return [ops.matmul(grad as Value, w), dw];
     },
-    // onnxruntime folds the transpose into the product, or into the stored weight of an initialiser.
+    // onnxruntime folds the transpose into the product, or into the stored weight of an
+    // initialiser.
     lower: (node) => {
       const [x, w] = node.inputs as [Value, Value];
       const turned = scratchName(node, 'turned');

@@ -1,7 +1,7 @@
 /**
  * Sample inputs of every op, for tests that loop over the op table. The record is total over the op
- * names, so an op without a sample does not compile. Shapes are random but seeded; symbols stand for
- * the sizes below, as in real graphs.
+ * names, so an op without a sample does not compile. Shapes are random but seeded; symbols stand
+ * for the sizes below, as in real graphs.
  */
 import { Prng } from '../../prng.ts';
 import * as ops from '../functions.ts';
