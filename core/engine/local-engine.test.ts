@@ -245,6 +245,19 @@ describe('sequences', () => {
     expect(engine.stats().versions).toEqual([1]);
   });
 
+  it('find their version again when it is loaded once more before it has drained', async () => {
+    const first = engine.open({ policyVersion: 1 });
+    first.append(prompt(3));
+    await engine.unload(1);
+    await engine.load(1, { config: CONFIG, weights });
+    first.close();
+    const second = engine.open({ policyVersion: 1 });
+    second.append(prompt(3));
+    const result = await second.sample({ maxTokens: 5, sampling: PLAIN, stopTokens: [] });
+    expect(result.tokens.length).toBe(5);
+    second.close();
+  });
+
   it('are refused beyond the bounds', async () => {
     const small = new LocalEngine({
       device: 'cpu',

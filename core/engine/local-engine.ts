@@ -80,8 +80,16 @@ export class LocalEngine implements Sampler {
     return windows.length > 0 ? Math.min(...windows) : 0;
   }
 
-  /** Builds the sessions of a version beside the others; loading a version again replaces it. */
+  /**
+   * Builds the sessions of a version beside the others; loading a version again replaces it. One that
+   * was unloaded while sequences still run on it comes back as it is: a version never changes.
+   */
   async load(version: number, { config, weights }: PolicyModel): Promise<void> {
+    const draining = this.versions.get(version);
+    if (draining?.retired) {
+      draining.retired = false;
+      return;
+    }
     const model = await BatchModel.create(config, weights, this.options);
     const before = this.versions.get(version);
     assert(
