@@ -57,7 +57,7 @@ function sourcesKey() {
     hash.update(`${file} ${size} ${mtimeMs}\n`);
   };
   add(join(ROOT, 'tsconfig.json'));
-  for (const folder of SOURCE_FOLDERS) {
+  for (const folder of SOURCE_FOLDERS.filter((name) => existsSync(join(ROOT, name)))) {
     const files = readdirSync(join(ROOT, folder), { recursive: true }).map(String).sort();
     for (const file of files) if (file.endsWith('.ts')) add(join(ROOT, folder, file));
   }
