@@ -17,8 +17,10 @@ export function progressLine(event: TrainingEvent, steps: number): string {
       );
     }
     case 'run.completed':
-    case 'run.failed':
-      return `training run ${event.run.status}${event.run.error === null ? '' : `: ${event.run.error}`}`;
+    case 'run.failed': {
+      const { status, error } = event.run;
+      return `training run ${status}${error === null ? '' : `: ${error}`}`;
+    }
   }
 }
 
