@@ -1,7 +1,8 @@
 /**
  * Rules that need the whole tree: file heads, names, sizes, forbidden words, import cycles, dead
- * files, and that nothing of one machine is committed. Import direction and library homes are lint's
- * (eslint.config.js); their table is tried out here, so that a rule that stopped working is seen.
+ * files, and that nothing of one machine is committed. Import direction and library homes are
+ * lint's (eslint.config.js); their table is tried out here, so that a rule that stopped working is
+ * seen.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -81,8 +81,8 @@ export class LocalEngine implements Sampler {
   }
 
   /**
-   * Builds the sessions of a version beside the others; loading a version again replaces it. One that
-   * was unloaded while sequences still run on it comes back as it is: a version never changes.
+   * Builds the sessions of a version beside the others; loading a version again replaces it. One
+   * that was unloaded while sequences still run on it comes back as it is: a version never changes.
    */
   async load(version: number, { config, weights }: PolicyModel): Promise<void> {
     const draining = this.versions.get(version);

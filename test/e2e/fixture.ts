@@ -1,6 +1,7 @@
 /**
- * What every end-to-end test needs: a temporary folder, servers that are ended whatever happens, plain
- * HTTP calls, and data folders with several policy versions registered before the first start.
+ * What every end-to-end test needs: a temporary folder, servers that are ended whatever happens,
+ * plain HTTP calls, and data folders with several policy versions registered before the first
+ * start.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -83,8 +84,8 @@ export async function withStores<T>(
 }
 
 /**
- * A data folder whose registry holds the shipped policy as active version 1 and one candidate for each
- * `write`, in <data>/policies/2, 3, ...; each has the version before it as its parent.
+ * A data folder whose registry holds the shipped policy as active version 1 and one candidate for
+ * each `write`, in <data>/policies/2, 3, ...; each has the version before it as its parent.
  */
 export async function dataFolderWithPolicies(
   dataFolder: string,

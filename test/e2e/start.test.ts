@@ -1,7 +1,7 @@
 /**
  * Starting and stopping the real process. What must hold: a fresh folder serves, a second start is
- * quick, what prevents a start is one line on stderr that names the cause with an exit code other than
- * 0, a start that failed has spoilt nothing, and SIGTERM ends answers in order.
+ * quick, what prevents a start is one line on stderr that names the cause with an exit code other
+ * than 0, a start that failed has spoilt nothing, and SIGTERM ends answers in order.
  */
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

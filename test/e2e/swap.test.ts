@@ -1,9 +1,9 @@
 /**
  * Swaps under load: 16 clients ask without a pause (chat streams through the official client, agent
  * runs plain and streamed) while the live policy moves by hand and by rollback. What
- * must hold: no answer fails or is cut, every answer comes from exactly one version (header, body and
- * log agree), answers under way stay on the version that they began with, and what is asked after an
- * activation has been acknowledged is answered by the new version.
+ * must hold: no answer fails or is cut, every answer comes from exactly one version (header, body
+ * and log agree), answers under way stay on the version that they began with, and what is asked
+ * after an activation has been acknowledged is answered by the new version.
  */
 import { expect, it } from 'vitest';
 import { freshSeed } from '../../core/prng.ts';

@@ -1,7 +1,8 @@
 /**
- * Clients that ask a running server the shipped test questions, one after another: chat streams through
- * the official `openai` client, agent runs as one answer and as an event stream. Each notes what it was
- * told, so that a test can hold it against the log. Nothing is retried: a failure is to be seen.
+ * Clients that ask a running server the shipped test questions, one after another: chat streams
+ * through the official `openai` client, agent runs as one answer and as an event stream. Each notes
+ * what it was told, so that a test can hold it against the log. Nothing is retried: a failure is to
+ * be seen.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -59,7 +60,9 @@ export const testQuestions: readonly Question[] = readFileSync(
   .split('\n')
   .map((line) => JSON.parse(line) as Question);
 
-/** One client. `ask` rejects when the answer did not come whole or named two versions in one place. */
+/**
+ * One client. `ask` rejects when the answer did not come whole or named two versions in one place.
+ */
 export class Client {
   private readonly way: Way;
   private readonly url: string;
@@ -172,8 +175,8 @@ export interface Asked {
 }
 
 /**
- * Lets every client ask without a pause until `signal` aborts; the answers under way are waited for.
- * A client ends at its first failure. `onAnswer` is awaited before the client asks again.
+ * Lets every client ask without a pause until `signal` aborts; the answers under way are waited
+ * for. A client ends at its first failure. `onAnswer` is awaited before the client asks again.
  */
 export async function keepAsking(
   asking: readonly Client[],

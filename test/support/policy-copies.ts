@@ -1,9 +1,9 @@
 /**
- * Policy directories made from the shipped one: its text files with other weights. `perturbed` is the
- * shipped network with a little noise, which is what training gives, without the training. `scripted`
- * is a network that says one text whatever it is asked: the embedding of each token is a unit vector of
- * its own, attention and MLP add nothing, and the head maps that vector to the next token of the text.
- * It makes the server meet calls that no trained policy makes on demand.
+ * Policy directories made from the shipped one: its text files with other weights. `perturbed` is
+ * the shipped network with a little noise, which is what training gives, without the training.
+ * `scripted` is a network that says one text whatever it is asked: the embedding of each token is a
+ * unit vector of its own, attention and MLP add nothing, and the head maps that vector to the next
+ * token of the text. It makes the server meet calls that no trained policy makes on demand.
  */
 import { copyFileSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -42,8 +42,8 @@ export function writePerturbedPolicy(directory: string, seed: number, scale = 0.
 
 /**
  * A policy that writes `text` after anything that is not a token of it, then goes on from the last
- * token with what `after` says of it: `{ '</result>': '<answer>...' }` is said after a tool's result.
- * Within all texts each token must have one successor. Its window is `contextTokens`.
+ * token with what `after` says of it: `{ '</result>': '<answer>...' }` is said after a tool's
+ * result. Within all texts each token must have one successor. Its window is `contextTokens`.
  */
 export function writeScriptedPolicy(
   directory: string,

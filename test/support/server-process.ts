@@ -1,8 +1,8 @@
 /**
  * The real server as a child process of a test: `node dist/api/main.js` on a free port of loopback,
- * with everything that a test may want to know of it (address, standard error, how it ended) and do to
- * it (any signal). Settings of the environment that runs the tests are kept out, but for RAMIFY_POLICY,
- * so that the same tests can be run on another policy. Knows nothing of vitest.
+ * with everything that a test may want to know of it (address, standard error, how it ended) and do
+ * to it (any signal). Settings of the environment that runs the tests are kept out, but for
+ * RAMIFY_POLICY, so that the same tests can be run on another policy. Knows nothing of vitest.
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
