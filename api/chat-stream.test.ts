@@ -1,6 +1,6 @@
 /**
- * Chat over a real socket with OpenAI's own client: what it reads from plain and streamed answers, that
- * both leave equal rows, what it does with errors, and that leaving stops the sampling.
+ * Chat over a real socket with OpenAI's own client: what it reads from plain and streamed answers,
+ * that both leave equal rows, what it does with errors, and that leaving stops the sampling.
  */
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -67,7 +67,8 @@ test('a stream: role, thoughts, answer, finish_reason alone, usage, in this orde
   const stream = await client.chat.completions.create({ ...CHAT, stream: true, stream_options });
   const chunks = await chunksOf(stream);
   expect(delta(chunks[0] as ChatCompletionChunk)).toEqual({ role: 'assistant', content: '' });
-  const text = (field: string): string => chunks.map((chunk) => delta(chunk)[field] ?? '').join('');
+  const text = (field: string): string =>
+    chunks.map((chunk) => (delta(chunk)[field] ?? '') as string).join('');
   expect(text('reasoning_content')).toBe('I know it.');
   expect(text('content')).toBe('Paris');
   const [finish, usage] = chunks.slice(-2) as [ChatCompletionChunk, ChatCompletionChunk];

@@ -1,7 +1,7 @@
 /**
- * Every operation of the contract: its successes and each error it documents, on the real stores. Each
- * answer is checked against the contract by the harness; the last tests check that nothing documented
- * was left out, and that nothing undocumented exists.
+ * Every operation of the contract: its successes and each error it documents, on the real stores.
+ * Each answer is checked against the contract by the harness; the last tests check that nothing
+ * documented was left out, and that nothing undocumented exists.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { AppError, ERROR_CODES } from '../core/errors.ts';
@@ -11,7 +11,8 @@ import type { OperationId } from './contract/contract.ts';
 import { STATUS } from './problem.ts';
 import { ADMIN_CASES, endedRun, retrain } from './testing/admin-cases.ts';
 import type { Case } from './testing/cases.ts';
-import { AGENT_CASES, CHAT, CHAT_CASES, finishedRun } from './testing/chat-cases.ts';
+import { AGENT_CASES, finishedRun } from './testing/agent-cases.ts';
+import { CHAT, CHAT_CASES } from './testing/chat-cases.ts';
 import { startHarness, TASKS } from './testing/harness.ts';
 import type { Answer, CallOptions, Harness } from './testing/harness.ts';
 import { LOG_CASES, trajectoryOf } from './testing/log-cases.ts';

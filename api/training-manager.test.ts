@@ -1,14 +1,14 @@
 /**
- * Tests of training runs around the trainer: the queue, the gate, swaps under traffic, a live policy that
- * changed meanwhile, a broken candidate, a stop of the server, the schedule, and that writing rollouts
- * leaves the event loop free.
+ * Tests of training runs around the trainer: the queue, the gate, swaps under traffic, a live
+ * policy that changed meanwhile, a broken candidate, a stop of the server, the schedule, and that
+ * writing rollouts leaves the event loop free.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { TrainingRunRecord } from '../core/records.ts';
 import { ANSWER_SCRIPT, startHarness, TASKS, until } from './testing/harness.ts';
-import type { Harness } from './testing/harness.ts';
+import type { Harness, Parsed } from './testing/harness.ts';
 
 let h: Harness;
 
@@ -51,7 +51,7 @@ test('16 streams through 3 swaps: none fails, each is from one version', async (
       const body = { model: 'ramify', messages, stream: true };
       const { body: chunks } = await h.call('createChatCompletion', { body });
       const models = new Set<string>(chunks.map(({ model }: { model: string }) => model));
-      const content = chunks.map((chunk: any) => chunk.choices[0]?.delta.content ?? '').join('');
+      const content = chunks.map((chunk: Parsed) => chunk.choices[0]?.delta.content ?? '').join('');
       expect([...models]).toEqual([`ramify@${content}`]);
       expect(chunks.at(-1).choices[0].finish_reason).toBe('stop');
       seen.push(content);

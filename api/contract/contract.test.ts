@@ -1,7 +1,10 @@
 /**
  * Tests of reading the contract, and of what callers are told about a request that does not fit.
  */
+import { Ajv2020 } from 'ajv/dist/2020.js';
 import { expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { LIMITS } from '../../core/limits.ts';
 import { loadContract } from './contract.ts';
 import type { OperationId, RequestPart } from './contract.ts';
 
@@ -33,6 +36,14 @@ test('operation ids are unique, each operation has one known tag and a summary t
     'health',
   ];
   for (const { tag } of contract.operations) expect(tags).toContain(tag);
+});
+
+test('every schema is a JSON Schema of 2020-12', () => {
+  const ajv = new Ajv2020({ strict: false });
+  const { components } = parse(contract.text) as { components: { schemas: object } };
+  for (const [name, schema] of Object.entries(components.schemas)) {
+    expect(ajv.validateSchema(schema as object), `${name}: ${ajv.errorsText()}`).toBe(true);
+  }
 });
 
 test('parameters come as strings and leave as documented types', () => {
@@ -94,3 +105,32 @@ test('a response that is not as documented is told apart from one that is', () =
   const wrongCode = contract.checkResponse('getReadiness', 503, 'application/json', { error });
   expect(wrongCode[0]).toContain('internal is not documented');
 });
+
+test('bounds are those of core/limits.ts', () => {
+  const { schemas, parameters } = (parse(contract.text) as { components: Components }).components;
+  for (const name of ['ChatCompletionRequest', 'AgentRunRequest']) {
+    const properties = schemas[name]?.properties;
+    expect(properties?.['messages']?.maxItems).toBe(LIMITS.messagesMax);
+    expect(properties?.['tools']?.maxItems).toBe(LIMITS.toolsMax);
+  }
+  const toolCalls = schemas['AgentRunRequest']?.properties?.['max_tool_calls'];
+  expect(toolCalls?.maximum).toBe(LIMITS.toolCallsMax);
+  expect(toolCalls?.default).toBe(LIMITS.toolCallsDefault);
+  expect(schemas['RetrainRequest']?.properties?.['steps']?.maximum).toBe(LIMITS.trainingStepsMax);
+  expect(schemas['TextPart']?.properties?.['text']?.maxLength).toBe(LIMITS.messageCharsMax);
+  expect(parameters['Limit']?.schema.maximum).toBe(LIMITS.pageItemsMax);
+  expect(parameters['Limit']?.schema.default).toBe(LIMITS.pageItemsDefault);
+});
+
+interface Schema {
+  maxItems?: number;
+  maxLength?: number;
+  maximum?: number;
+  default?: unknown;
+  properties?: Record<string, Schema>;
+}
+
+interface Components {
+  schemas: Record<string, Schema>;
+  parameters: Record<string, { schema: Schema }>;
+}

@@ -179,10 +179,10 @@ export const ADMIN_CASES: Case[] = [
       const path = { run_id: await hangingRun(h) };
       const url = `http://127.0.0.1/v1/admin/training-runs/${path.run_id}/events`;
       const open = await Promise.all(
-        Array.from({ length: LIMITS.eventStreamsMax }, async () => h.app.request(url)),
+        Array.from({ length: LIMITS.eventStreamsMax }, async () => await h.app.request(url)),
       );
       const answer = await h.call('streamTrainingRunEvents', { path });
-      await Promise.all(open.map((response) => response.body?.cancel()));
+      for (const response of open) await response.body?.cancel();
       return answer;
     },
   },

@@ -1,7 +1,8 @@
 /** Cases of the operations tagged trajectories, feedback and tasks. */
 import { expect } from 'vitest';
 import type { Case } from './cases.ts';
-import { CHAT, finishedRun } from './chat-cases.ts';
+import { finishedRun } from './agent-cases.ts';
+import { CHAT } from './chat-cases.ts';
 import type { Answer, Harness } from './harness.ts';
 import { TASKS } from './harness.ts';
 

@@ -1,0 +1,83 @@
+/** Agent runs as streams: resumed in mid-run, left by their client, cut by a stop of the server. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { CAPITAL_SCRIPT, sseData, startHarness, until } from './testing/harness.ts';
+import type { Harness } from './testing/harness.ts';
+
+let h: Harness;
+
+beforeEach(async () => {
+  h = await startHarness();
+  h.engine.pieceMs = 5;
+  h.engine.script = CAPITAL_SCRIPT;
+});
+
+afterEach(() => h.close());
+
+const LONG = (): string => '<think>capital of France '.repeat(20);
+const create = (body: object): Promise<Response> =>
+  Promise.resolve(
+    h.app.request('http://127.0.0.1/v1/agent/runs', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ input: 'capital of France?', tools: ['search'], ...body }),
+    }),
+  );
+
+/** Reads a stream until it has shown a text, then leaves it. */
+async function readUntil(response: Response, text: string): Promise<string> {
+  const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+  let seen = '';
+  while (!seen.includes(text)) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error(`the stream ended without ${text}: ${seen}`);
+    seen += new TextDecoder().decode(value);
+  }
+  await reader.cancel();
+  return seen;
+}
+
+const ids = (text: string): number[] =>
+  [...text.matchAll(/^id: (\d+)$/gm)].map((match) => Number(match[1]));
+
+test('a background stream that broke is resumed without a gap or a repeat', async () => {
+  const first = await readUntil(await create({ stream: true, background: true }), 'event: step.d');
+  const run_id = sseData(first)[0].run.id as string;
+  const last = Math.max(...ids(first));
+  const rest = await h.call('streamAgentRunEvents', {
+    path: { run_id },
+    headers: { 'last-event-id': String(last) },
+  });
+  const all = [...ids(first), ...ids(rest.text)];
+  expect(all).toEqual(all.map((_, i) => i + 1));
+  expect(ids(rest.text).length).toBeGreaterThan(1);
+  expect(rest.body.at(-1)).toMatchObject({ type: 'run.completed', run: { answer: 'Paris' } });
+  const deltas = [...sseData(first), ...rest.body].filter(({ type }) => type === 'step.delta');
+  expect(deltas.map(({ text }) => text as string).join('')).toContain('\\boxed{Paris}');
+});
+
+test('a foreground run is cancelled when its client leaves', async () => {
+  h.engine.script = LONG;
+  const seen = await readUntil(await create({ stream: true }), 'event: step.delta');
+  const run_id = sseData(seen)[0].run.id as string;
+  await until(() => h.deps.stores.agentRuns.get(run_id).status === 'cancelled');
+  const { trajectoryId } = h.deps.stores.agentRuns.get(run_id);
+  expect(h.deps.stores.trajectories.find(trajectoryId as string)?.status).toBe('cancelled');
+});
+
+test('a stop of the server cuts a run that outlasts it and puts the reason on record', async () => {
+  h.engine.script = LONG;
+  h.engine.pieceMs = 20;
+  const response = await create({ stream: true, background: true });
+  await h.deps.lifecycle.stop(50);
+  const events = sseData(await response.text());
+  const run = h.deps.stores.agentRuns.get(events[0].run.id as string);
+  expect(run).toMatchObject({ status: 'cancelled', error: { code: 'not_ready' } });
+});
+
+test('thrown text, which is no Error, is still our error and shows nothing', async () => {
+  // A stray `throw 'text'` in a library skips the error handler of the HTTP framework.
+  h.fault.thrown = 'secret detail' as unknown as Error;
+  const answer = await h.call('listTasks');
+  expect(answer.code).toBe('internal');
+  expect(answer.text).not.toContain('secret');
+});
