@@ -92,11 +92,12 @@ export class BatchModel {
     const out = await this.prefillSession.run(feeds);
     const layers = this.newLayers(out);
     rows.forEach(({ kv, tokens }, r) => kv.append(layers, r, width, tokens.length));
-    this.prefillKv.forget();
   }
 
   /** Samples up to `steps` tokens a row; a row's result ends with its first stop token. */
-  async decode(rows: readonly DecodeRow[], steps: number): Promise<DecodedRow[]> {
+  async decode(given: readonly DecodeRow[], steps: number): Promise<DecodedRow[]> {
+    const order = this.decodeKv.arrange(given.map((row) => row.kv));
+    const rows = order.map((i) => must(given[i], 'row'));
     const feeds: Feeds = {
       ids: {
         dims: [rows.length, 1],
@@ -112,12 +113,14 @@ export class BatchModel {
     const out = await this.decodeSession.run(feeds);
     const sampled = must(out.tokens, 'tokens').dims[0] as number;
     const layers = this.newLayers(out);
-    return rows.map((row, r) => {
+    const results = new Array<DecodedRow>(rows.length);
+    rows.forEach((row, r) => {
       const result = takeRow(out, row, r, rows.length, Math.min(sampled, row.maxTokens));
       // Cached are the input token and every sampled one but the last.
       row.kv.append(layers, r, sampled, result.tokens.length);
-      return result;
+      results[must(order[r], 'row')] = result;
     });
+    return results;
   }
 
   async dispose(): Promise<void> {

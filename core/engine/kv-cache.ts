@@ -2,17 +2,19 @@
  * Keys and values of sequences. Each sequence owns its cache (`SequenceKv`), so that forking, growing
  * and freeing touch nothing else. The decode graph wants one dense batch, so `BatchKv` keeps rows
  * that mirror sequences and copies only what a row does not hold yet: in steady decoding that is the
- * last chunk.
+ * last chunk. Attention over a long cache is bound by memory, so a batch has few columns to spare.
  *
- * Layouts, per layer: keys (K, d, capacity), transposed as the graph multiplies them; values
- * (K, capacity, d). A batch has a leading row dimension and S columns.
+ * Layout, per layer, of keys and values alike: (K, capacity, d). A batch has a leading row dimension
+ * and S columns. What one head holds of a run of tokens is contiguous, so copies are few and long.
  */
 import { must } from '../assert.ts';
 import type { ModelConfig } from '../model/types.ts';
 
 const CAPACITY_MIN = 64;
-/** Below this many columns a plain loop beats one `set` a row of keys. */
-const SMALL_COPY = 32;
+/** Columns of a batch are a multiple of this; each new size costs one copy of all rows. */
+const COLUMN_STEP = 64;
+/** A batch keeps its columns while it has no more than this many steps to spare. */
+const SPARE_STEPS = 2;
 
 interface LayerKv {
   keys: Float32Array;
@@ -21,7 +23,7 @@ interface LayerKv {
 
 export type KvShape = Pick<ModelConfig, 'layers' | 'kvHeads' | 'headDim'>;
 
-/** Cached columns for a length: powers of two, so that few batch shapes occur. */
+/** Columns that a sequence has room for: powers of two, so that growing is seldom. */
 export function capacityFor(length: number): number {
   let capacity = CAPACITY_MIN;
   while (capacity < length) capacity *= 2;
@@ -33,8 +35,7 @@ export class SequenceKv {
   private layers: LayerKv[];
   private capacity: number;
   private used = 0;
-  /** Grows whenever cached columns are dropped, so that batch rows notice. */
-  private generation = 0;
+  private state = Symbol('kv');
 
   constructor(shape: KvShape, capacity = CAPACITY_MIN) {
     this.shape = shape;
@@ -46,43 +47,24 @@ export class SequenceKv {
     return this.used;
   }
 
-  get stamp(): number {
-    return this.generation;
+  /** Stays while columns are only added; no other sequence ever has it. Batch rows go by it. */
+  get stamp(): symbol {
+    return this.state;
   }
 
-  /** Adds `count` columns of batch row `row` from a run's outputs: keys (B, K, d, n), values (B, K, n, d). */
+  /** Adds `count` columns of batch row `row` from a run's outputs (B, K, columns, d). */
   append(outputs: readonly LayerKv[], row: number, columns: number, count: number): void {
     this.reserve(this.used + count);
-    const { kvHeads, headDim } = this.shape;
-    outputs.forEach((from, layer) => {
-      const to = must(this.layers[layer], 'layer');
-      for (let head = 0; head < kvHeads; head++) {
-        const source = row * kvHeads + head;
-        copyKeys(
-          from.keys,
-          source,
-          columns,
-          0,
-          to.keys,
-          head,
-          this.capacity,
-          this.used,
-          count,
-          headDim,
-        );
-        to.values.set(
-          from.values.subarray(source * columns * headDim, (source * columns + count) * headDim),
-          (head * this.capacity + this.used) * headDim,
-        );
-      }
-    });
+    const from = { row, columns, start: 0 };
+    const to = { row: 0, columns: this.capacity, start: this.used };
+    copyColumns(this.shape, outputs, from, this.layers, to, count);
     this.used += count;
   }
 
   truncate(length: number): void {
     if (length >= this.used) return;
     this.used = length;
-    this.generation++;
+    this.state = Symbol('kv');
   }
 
   /** A copy of the first `length` columns. */
@@ -95,22 +77,8 @@ export class SequenceKv {
 
   /** Writes columns [from, to) into row `row` of a batch with `columns` columns. */
   copyTo(target: readonly LayerKv[], row: number, columns: number, from: number, to: number): void {
-    const { kvHeads, headDim } = this.shape;
-    const count = to - from;
-    this.layers.forEach((own, layer) => {
-      const out = must(target[layer], 'layer');
-      for (let head = 0; head < kvHeads; head++) {
-        const at = row * kvHeads + head;
-        copyKeys(own.keys, head, this.capacity, from, out.keys, at, columns, from, count, headDim);
-        out.values.set(
-          own.values.subarray(
-            (head * this.capacity + from) * headDim,
-            (head * this.capacity + to) * headDim,
-          ),
-          (at * columns + from) * headDim,
-        );
-      }
-    });
+    const source = { row: 0, columns: this.capacity, start: from };
+    copyColumns(this.shape, this.layers, source, target, { row, columns, start: from }, to - from);
   }
 
   private reserve(length: number): void {
@@ -127,49 +95,66 @@ export class SequenceKv {
 export class BatchKv {
   private readonly shape: KvShape;
   private layers: LayerKv[] = [];
-  private rows = 0;
   private columnCount = 0;
-  private held: { kv: SequenceKv; stamp: number; length: number }[] = [];
+  private held: { stamp: symbol; length: number }[] = [];
 
   constructor(shape: KvShape) {
     this.shape = shape;
   }
 
   /**
-   * Makes row i mirror `sequences[i]` and returns the number of columns S. Sequences keep their rows
-   * from run to run where the caller passes them in the same order.
+   * An order in which sequences that the batch holds keep their rows: element i is the index of the
+   * sequence for row i. When a few of many leave, the others need not be copied again.
    */
+  arrange(sequences: readonly SequenceKv[]): number[] {
+    const rowOf = new Map(this.held.map(({ stamp }, row) => [stamp, row]));
+    const order = new Array<number | undefined>(sequences.length).fill(undefined);
+    const others: number[] = [];
+    sequences.forEach(({ stamp }, i) => {
+      const row = rowOf.get(stamp) ?? Infinity;
+      if (row < order.length) order[row] = i;
+      else others.push(i);
+    });
+    return order.map((i) => i ?? must(others.shift(), 'a sequence for each row'));
+  }
+
+  /** Makes row i mirror `sequences[i]` and returns the number of columns S. */
   load(sequences: readonly SequenceKv[]): number {
-    const columns = capacityFor(Math.max(1, ...sequences.map((kv) => kv.length)));
-    if (columns !== this.columnCount || sequences.length > this.rows) {
-      this.rows = Math.max(sequences.length, this.columnCount === columns ? this.rows : 0);
-      this.columnCount = columns;
-      this.layers = allocate(this.shape, this.rows, columns);
+    this.fit(sequences.length, Math.max(1, ...sequences.map((kv) => kv.length)));
+    this.held = sequences.map((kv, row) => {
+      const held = this.held[row];
+      const from = held?.stamp === kv.stamp ? held.length : 0;
+      kv.copyTo(this.layers, row, this.columnCount, from, kv.length);
+      return { stamp: kv.stamp, length: kv.length };
+    });
+    return this.columnCount;
+  }
+
+  /** Room for rows and columns; rows hold nothing any more when the columns change. */
+  private fit(rows: number, longest: number): void {
+    const needed = Math.ceil(longest / COLUMN_STEP) * COLUMN_STEP;
+    const spare = this.columnCount - needed;
+    if (spare < 0 || spare > SPARE_STEPS * COLUMN_STEP) {
+      this.columnCount = needed;
       this.held = [];
     }
-    sequences.forEach((kv, row) => {
-      const held = this.held[row];
-      const same = held?.kv === kv && held.stamp === kv.stamp;
-      kv.copyTo(this.layers, row, columns, same ? held.length : 0, kv.length);
-      this.held[row] = { kv, stamp: kv.stamp, length: kv.length };
-    });
-    return columns;
+    const { kvHeads, headDim } = this.shape;
+    const size = rows * kvHeads * headDim * this.columnCount;
+    if (size <= (this.layers[0]?.keys.length ?? 0)) return;
+    this.layers = allocate(this.shape, rows, this.columnCount);
+    this.held = [];
   }
 
   /** Views of the first `rows` rows of a layer, shaped for the graph. */
   view(layer: number, rows: number) {
     const { kvHeads, headDim } = this.shape;
-    const size = rows * kvHeads * headDim * this.columnCount;
+    const dims = [rows, kvHeads, this.columnCount, headDim];
+    const size = rows * kvHeads * this.columnCount * headDim;
     const { keys, values } = must(this.layers[layer], 'layer');
     return {
-      keys: { dims: [rows, kvHeads, headDim, this.columnCount], data: keys.subarray(0, size) },
-      values: { dims: [rows, kvHeads, this.columnCount, headDim], data: values.subarray(0, size) },
+      keys: { dims, data: keys.subarray(0, size) },
+      values: { dims, data: values.subarray(0, size) },
     };
-  }
-
-  /** Lets go of sequences, so that closed ones can be collected. */
-  forget(): void {
-    this.held = [];
   }
 }
 
@@ -181,23 +166,29 @@ function allocate({ layers, kvHeads, headDim }: KvShape, rows: number, columns: 
   }));
 }
 
-/** Copies `count` columns of one key head: d rows of `columns` each. */
-function copyKeys(
-  from: Float32Array,
-  fromHead: number,
-  fromColumns: number,
-  fromStart: number,
-  to: Float32Array,
-  toHead: number,
-  toColumns: number,
-  toStart: number,
+/** A place in buffers with a number of columns a row. */
+interface Place {
+  row: number;
+  columns: number;
+  start: number;
+}
+
+/** Copies `count` columns of every layer and head. */
+function copyColumns(
+  { kvHeads, headDim }: KvShape,
+  source: readonly LayerKv[],
+  from: Place,
+  target: readonly LayerKv[],
+  to: Place,
   count: number,
-  headDim: number,
 ): void {
-  for (let i = 0; i < headDim; i++) {
-    const source = (fromHead * headDim + i) * fromColumns + fromStart;
-    const target = (toHead * headDim + i) * toColumns + toStart;
-    if (count > SMALL_COPY) to.set(from.subarray(source, source + count), target);
-    else for (let j = 0; j < count; j++) to[target + j] = from[source + j] as number;
-  }
+  source.forEach((layer, l) => {
+    const into = must(target[l], 'layer');
+    for (let head = 0; head < kvHeads; head++) {
+      const begin = ((from.row * kvHeads + head) * from.columns + from.start) * headDim;
+      const at = ((to.row * kvHeads + head) * to.columns + to.start) * headDim;
+      into.keys.set(layer.keys.subarray(begin, begin + count * headDim), at);
+      into.values.set(layer.values.subarray(begin, begin + count * headDim), at);
+    }
+  });
 }

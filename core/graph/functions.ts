@@ -31,6 +31,8 @@ export const cast = (x: Value, to: DType) => one(apply('cast', [x], { to }));
 export const rotateHalf = (x: Value) => one(apply('rotateHalf', [x], {}));
 
 export const matmul = (a: Value, b: Value) => one(apply('matmul', [a, b], {}));
+/** a (.., n, k) times b (.., m, k) transposed. */
+export const matmulTransposed = (a: Value, b: Value) => one(apply('matmulTransposed', [a, b], {}));
 /** x (.., in) times w (out, in) transposed. */
 export const linear = (x: Value, w: Value) => one(apply('linear', [x, w], {}));
 export const leftTransposed = (a: Value, b: Value) => one(apply('leftTransposed', [a, b], {}));

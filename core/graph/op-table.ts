@@ -53,6 +53,8 @@ export interface OpParams {
   rotateHalf: None;
   // Products.
   matmul: None;
+  /** matmulTransposed(a, b) = a b^T over the last two axes: scores of queries and keys. */
+  matmulTransposed: None;
   /** linear(x, w) = x w^T with w (out, in), as Hugging Face stores it. */
   linear: None;
   /** leftTransposed(a, b) = a^T b for matrices; the weight gradient of `linear`. */

@@ -80,6 +80,12 @@ const REFUSED: Readonly<Partial<Record<OpName, readonly Call[]>>> = {
     () => ops.matmul(f('B', 2, 'T'), f('B', 'S', 2)),
     () => ops.matmul(f('B', 2, 3), f('T', 3, 2)),
   ],
+  matmulTransposed: [
+    () => ops.matmulTransposed(f(2, 3), f(3, 2)),
+    () => ops.matmulTransposed(f(2, 3), f(1, 4, 3)),
+    () => ops.matmulTransposed(f(3), f(3)),
+    () => ops.matmulTransposed(f('B', 2, 3), f('T', 2, 3)),
+  ],
   linear: [
     () => ops.linear(f(2, 3), f(3, 2)),
     () => ops.linear(f(2, 3), f(1, 2, 3)),

@@ -24,7 +24,7 @@ export const newValues = (layer: number) => `newValues.${layer}`;
 
 /**
  * Inputs: ids, positions int64 (B, T), cacheMask (B, 1, 1, S), localMask (1, 1, T*G, T), the cache.
- * Outputs: newKeys.l (B, K, d, T), newValues.l (B, K, T, d).
+ * Outputs: newKeys.l and newValues.l (B, K, T, d).
  */
 export function prefillGraph(config: ModelConfig, weights: Weights): Graph {
   const graph = new Graph();
@@ -54,8 +54,7 @@ export function prefillGraph(config: ModelConfig, weights: Weights): Graph {
  * cacheMask, the cache, and those of `samplingInputs`, of which uniforms (steps, B) sets the number
  * of tokens. The loop ends early when every row has met a stop token.
  * Outputs: tokens int64, logprobs, behaviourLogprobs, entropies (n, B, 1) for the n tokens sampled,
- * newKeys.l (B, K, d, n), newValues.l (B, K, n, d): of the input token and all but the last
- * sampled.
+ * newKeys.l and newValues.l (B, K, n, d): of the input token and all but the last sampled.
  */
 export function decodeGraph(config: ModelConfig, weights: Weights): Graph {
   const graph = new Graph();
@@ -71,15 +70,9 @@ export function decodeGraph(config: ModelConfig, weights: Weights): Graph {
   const layers = Array.from({ length: config.layers }, (_, layer) => layer);
   const column = ops.unsqueeze(positions, [1]);
   const nothingStopped = ops.less(column, column); // (B, 1), all false
-  const emptyKeys = ops.zerosFor(positions, [kvHeads, headDim, 0]);
-  const emptyValues = ops.zerosFor(positions, [kvHeads, 0, headDim]);
-  const state = [
-    ids,
-    positions,
-    nothingStopped,
-    ...layers.map(() => emptyKeys),
-    ...layers.map(() => emptyValues),
-  ];
+  const empty = ops.zerosFor(positions, [kvHeads, 0, headDim]);
+  const chunk = [...layers, ...layers].map(() => empty); // Keys of every layer, then values.
+  const state = [ids, positions, nothingStopped, ...chunk];
   const trips = ops.dimension(sampling.uniforms, 0);
   const results = ops.loop(graph, trips, graph.constant(1, 'bool'), state, body);
   const at = (index: number) => results[index] as Value;
@@ -96,7 +89,7 @@ export function decodeGraph(config: ModelConfig, weights: Weights): Graph {
 }
 
 interface ChunkInputs {
-  weight(name: string): Value;
+  weight: (name: string) => Value;
   cache: readonly KvSegment[];
   sampling: SamplingInputs;
   /** int64 (B, stops). */
@@ -116,12 +109,10 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
   const position = body.input('position', 'int64', ['B']);
   const stopped = body.input('stopped', 'bool', ['B', 1]);
   const layers = Array.from({ length: config.layers }, (_, layer) => layer);
-  const chunkKeys = layers.map((layer) =>
-    body.input(`chunkKeys.${layer}`, 'float32', ['B', kvHeads, headDim, 'C']),
-  );
-  const chunkValues = layers.map((layer) =>
-    body.input(`chunkValues.${layer}`, 'float32', ['B', kvHeads, 'C', headDim]),
-  );
+  const chunkOf = (name: string) =>
+    layers.map((l) => body.input(`${name}.${l}`, 'float32', ['B', kvHeads, 'C', headDim]));
+  const chunkKeys = chunkOf('chunkKeys');
+  const chunkValues = chunkOf('chunkValues');
 
   const grown: KvSegment[] = [];
   const states = decoderStates(
@@ -131,7 +122,7 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
       weight: inputs.weight,
       attend(layer, keys, values) {
         const local = {
-          keys: ops.concat([chunkKeys[layer] as Value, keys], 3),
+          keys: ops.concat([chunkKeys[layer] as Value, keys], 2),
           values: ops.concat([chunkValues[layer] as Value, values], 2),
           mask: null,
         };
@@ -189,7 +180,7 @@ function storedWeights(graph: Graph, weights: Weights): (name: string) => Value 
 function cacheInputs(graph: Graph, { layers, kvHeads, headDim }: ModelConfig): KvSegment[] {
   const mask = graph.input('cacheMask', 'float32', ['B', 1, 1, 'S']);
   return Array.from({ length: layers }, (_, layer) => ({
-    keys: graph.input(cacheKeys(layer), 'float32', ['B', kvHeads, headDim, 'S']),
+    keys: graph.input(cacheKeys(layer), 'float32', ['B', kvHeads, 'S', headDim]),
     values: graph.input(cacheValues(layer), 'float32', ['B', kvHeads, 'S', headDim]),
     mask,
   }));

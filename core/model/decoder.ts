@@ -13,7 +13,7 @@ import type { ModelConfig } from './types.ts';
 
 /** Keys and values that tokens attend to. */
 export interface KvSegment {
-  keys: Value; // (B, K, d, n): transposed, as the product with queries reads them
+  keys: Value; // (B, K, n, d)
   values: Value; // (B, K, n, d)
   /** Added to the scores, broadcast to (B, K, T*G, n); null = everything is visible. */
   mask: Value | null;
@@ -40,6 +40,7 @@ export function decoderStates(
   hooks: DecoderHooks,
 ): Value {
   const { rmsNormEpsilon: epsilon } = config;
+  const { graph } = ids;
   let x = ops.gather(hooks.weight('model.embed_tokens.weight'), ids); // (B, T, D)
   for (let layer = 0; layer < config.layers; layer++) {
     const weight = (name: string) => hooks.weight(`model.layers.${layer}.${name}`);
@@ -53,10 +54,14 @@ export function decoderStates(
     const h = ops.rmsNorm(x, weight('input_layernorm.weight'), epsilon);
     const heads = (name: string, count: number) =>
       ops.reshape(project(h, `self_attn.${name}`), [0, 0, count, config.headDim]); // (B, T, n, d)
-    const queries = groupQueries(config, rotate(heads('q_proj', config.heads))); // (B, K, T*G, d)
-    const keys = keysTransposed(rotate(heads('k_proj', config.kvHeads))); // (B, K, d, T)
+    // Scaled here and not beside the product: onnxruntime would fuse the factor into the product and
+    // leave its fast path for single rows, which makes decoding over a long cache 3 times slower.
+    const scale = graph.constant(1 / Math.sqrt(config.headDim));
+    const scaled = ops.mul(rotate(heads('q_proj', config.heads)), scale);
+    const queries = groupQueries(config, scaled); // (B, K, T*G, d)
+    const keys = perHead(rotate(heads('k_proj', config.kvHeads))); // (B, K, T, d)
     const values = perHead(heads('v_proj', config.kvHeads)); // (B, K, T, d)
-    const mixed = attention(config, queries, hooks.attend(layer, keys, values));
+    const mixed = attention(queries, hooks.attend(layer, keys, values));
     const merged = ungroupQueries(config, mixed, ids.shape[1] as Dim); // (B, T, H*d)
     x = ops.add(x, ops.linear(merged, weight('self_attn.o_proj.weight')));
 
@@ -80,10 +85,9 @@ export function decoderLogits(
 }
 
 /** Softmax over all segments together, then the weighted sum of their values: (B, K, T*G, d). */
-function attention(config: ModelConfig, queries: Value, segments: readonly KvSegment[]): Value {
-  const scaled = ops.mul(queries, ops.scalar(queries, 1 / Math.sqrt(config.headDim)));
+function attention(queries: Value, segments: readonly KvSegment[]): Value {
   const scores = segments.map(({ keys, mask }) => {
-    const product = ops.matmul(scaled, keys);
+    const product = ops.matmulTransposed(queries, keys);
     return mask === null ? product : ops.add(product, mask);
   });
   const [first, second] = segments as [KvSegment, KvSegment | undefined];
@@ -115,13 +119,6 @@ function ungroupQueries(config: ModelConfig, mixed: Value, tokens: Dim): Value {
   const perKey = ops.reshape(mixed, [0, kvHeads, -1, (heads / kvHeads) * headDim], String(tokens));
   const perToken = ops.transpose(perKey, [0, 2, 1, 3]); // (B, T, K, G*d)
   return ops.reshape(perToken, [0, 0, heads * headDim]);
-}
-
-/** (B, T, K, d) -> (B, K, d, T). */
-function keysTransposed(keys: Value): Value {
-  const [, tokens, kvHeads, headDim] = keys.shape as [Dim, Dim, number, number];
-  if (tokens === 1) return ops.reshape(keys, [0, kvHeads, headDim, 1]);
-  return ops.transpose(keys, [0, 2, 3, 1]);
 }
 
 /** (B, T, K, d) -> (B, K, T, d). */

@@ -4,7 +4,7 @@ import { onnxNode, scratchName } from '../lowering.ts';
 import type { OpGroup } from '../op-table.ts';
 import { broadcast, shapeError } from '../tensor-type.ts';
 
-export const linearOps: OpGroup<'matmul' | 'linear' | 'leftTransposed'> = {
+export const linearOps: OpGroup<'matmul' | 'matmulTransposed' | 'linear' | 'leftTransposed'> = {
   matmul: {
     takes: ['float32', 'float32'],
     infer: (inputs) => {
@@ -23,6 +23,36 @@ export const linearOps: OpGroup<'matmul' | 'linear' | 'leftTransposed'> = {
       return [ops.sumTo(da, a), ops.sumTo(db, b)];
     },
     lower: (node) => [onnxNode('MatMul', node)],
+  },
+  matmulTransposed: {
+    takes: ['float32', 'float32'],
+    infer: (inputs) => {
+      const [a, b] = inputs as [Value, Value];
+      const batch = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
+      const sameRank = a.shape.length === b.shape.length && a.shape.length >= 2;
+      if (!sameRank || !batch || a.shape.at(-1) !== b.shape.at(-1)) {
+        throw shapeError('matmulTransposed', '(.., n, k) and (.., m, k)', a, b);
+      }
+      return [{ dtype: a.dtype, shape: [...batch, a.shape.at(-2)!, b.shape.at(-2)!] }];
+    },
+    gradient: (ops, { inputs }, [grad]) => {
+      const [a, b] = inputs as [Value, Value];
+      const da = ops.matmul(grad as Value, b);
+      const db = ops.matmul(ops.transposeLast(grad as Value), a);
+      return [ops.sumTo(da, a), ops.sumTo(db, b)];
+    },
+    // The transpose stands beside the product, in a loop's body too, so onnxruntime folds it away:
+    // its kernel for one row of `a` then reads `b` once, in order.
+    lower: (node) => {
+      const [a, b] = node.inputs as [Value, Value];
+      const turned = scratchName(node, 'turned');
+      const axes = b.shape.map((_, i) => i);
+      const perm = [...axes.slice(0, -2), axes.length - 1, axes.length - 2];
+      return [
+        { opType: 'Transpose', inputs: [b.name], outputs: [turned], attributes: { perm } },
+        { opType: 'MatMul', inputs: [a.name, turned], outputs: [node.outputs[0]!.name] },
+      ];
+    },
   },
   linear: {
     takes: ['float32', 'float32'],

@@ -38,6 +38,7 @@ function product(a: Tensor, b: Tensor): Tensor {
 
 export const linear: ReferenceGroup<keyof typeof linearOps> = {
   matmul: ([a, b]) => [product(a as Tensor, b as Tensor)],
+  matmulTransposed: ([a, b]) => [product(a as Tensor, swapLast(b as Tensor))],
   linear: ([x, w]) => [product(x as Tensor, swapLast(w as Tensor))],
   leftTransposed: ([a, b]) => [product(swapLast(a as Tensor), b as Tensor)],
 };

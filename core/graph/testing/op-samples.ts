@@ -187,6 +187,11 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
     two(ops.matmul, float('B', 'T', 3), float(3, 2)),
     two(ops.matmul, float(2, 3), float('B', 1, 3, 'S')),
   ],
+  matmulTransposed: [
+    two(ops.matmulTransposed, float('B', 4), float(2, 4)),
+    two(ops.matmulTransposed, float('B', 2, 1, 3), float('B', 2, 'S', 3)),
+    two(ops.matmulTransposed, float(2, 'T', 3), float(1, 'S', 3)),
+  ],
   linear: [
     two(ops.linear, float('B', 4), float(3, 4)),
     two(ops.linear, float('B', 'T', 4), float(2, 4)),

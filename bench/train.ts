@@ -1,0 +1,74 @@
+/**
+ * npm run bench:train: tokens a second of one training step on 8 rows of 256 predictions: forward and
+ * backward of the policy loss, then AdamW. Also the rate of scoring alone, for comparison.
+ */
+import { must } from '../core/assert.ts';
+import { parameterCount } from '../core/model/parameters.ts';
+import { createTrainingSession } from '../core/model/training-session.ts';
+import type { TrainRow } from '../core/model/types.ts';
+import { Prng } from '../core/prng.ts';
+import { ADAMW_DEFAULTS, clipGradients, initAdamW, updateAdamW } from '../core/trainer/adamw.ts';
+import { benchModels, type BenchModel } from './models.ts';
+import { benchOptions, median, printTable, recordResults, secondsOf, type Row } from './report.ts';
+
+const ROWS = 8;
+const PREDICTIONS = 256;
+const TOKENS = ROWS * PREDICTIONS;
+
+const options = benchOptions(5);
+const rows: Row[] = [];
+for (const model of benchModels()) rows.push(await benchModel(model));
+printTable(rows);
+recordResults('train', options, rows);
+
+async function benchModel({ name, config, weights }: BenchModel): Promise<Row> {
+  const session = createTrainingSession(config, weights, {
+    device: 'cpu',
+    threads: options.threads,
+  });
+  const batch = trainRows(config.vocabulary);
+  const state = initAdamW(weights);
+  const times = { score: [] as number[], gradient: [] as number[], optimiser: [] as number[] };
+  const loss = { epsLow: 0.2, epsHigh: 0.2, dualClip: 3, weightSum: TOKENS };
+  // The first repeat makes the sessions and is not counted.
+  for (let repeat = 0; repeat <= options.repeats; repeat++) {
+    const score = await secondsOf(() => session.score(batch.map(({ tokens }) => tokens)));
+    let gradients: Map<string, Float32Array> | null = null;
+    const gradient = await secondsOf(async () => {
+      gradients = (await session.lossAndGradients(batch, loss)).gradients;
+    });
+    const optimiser = await secondsOf(async () => {
+      const found = must<Map<string, Float32Array>>(gradients, 'gradients');
+      clipGradients(found, 1);
+      updateAdamW(weights, found, state, { ...ADAMW_DEFAULTS, learningRate: 1e-5 });
+    });
+    if (repeat === 0) continue;
+    times.score.push(score);
+    times.gradient.push(gradient);
+    times.optimiser.push(optimiser);
+  }
+  await session.dispose();
+  const parameters = parameterCount(config);
+  const forwardBackward = median(times.gradient);
+  return {
+    model: name,
+    parameters,
+    'score tok/s': TOKENS / median(times.score),
+    'forward+backward tok/s': TOKENS / forwardBackward,
+    // 6 operations a parameter and token, the usual count; attention comes on top.
+    'GFLOP/s': (6 * parameters * TOKENS) / forwardBackward / 1e9,
+    'AdamW ms': median(times.optimiser) * 1000,
+    'step tok/s': TOKENS / (forwardBackward + median(times.optimiser)),
+  };
+}
+
+function trainRows(vocabulary: number): TrainRow[] {
+  const prng = new Prng(5);
+  const length = PREDICTIONS + 1;
+  return Array.from({ length: ROWS }, () => ({
+    tokens: Uint32Array.from({ length }, () => prng.below(vocabulary)),
+    weights: Float32Array.from({ length }, (_, t) => Number(t > 0)),
+    advantages: Float32Array.from({ length }, () => prng.gaussian()),
+    oldLogprobs: new Float32Array(length).fill(-Math.log(vocabulary)),
+  }));
+}
