@@ -1,8 +1,8 @@
 /**
  * The usual way to decode with an ONNX model: one `session.run` a token, past keys and values as
  * inputs, present ones (past and new, concatenated) as outputs that become the next inputs. Made
- * from the same forward pass and the same sampling as the engine, so that only the way differs. It is
- * the peer of the chunked decode in bench:decode, and its slow twin in one-token.test.ts.
+ * from the same forward pass and the same sampling as the engine, so that only the way differs. It
+ * is the peer of the chunked decode in bench:decode, and its slow twin in one-token.test.ts.
  *
  * All rows have equally many tokens, so no mask is needed, which favours this side.
  */
@@ -22,7 +22,10 @@ import {
 } from '../core/model/session.ts';
 import type { ModelConfig } from '../core/model/types.ts';
 
-/** Inputs: ids (B, 1), positions (1, 1), uniforms (1, B), the past; outputs: the sample, the present. */
+/**
+ * Inputs: ids (B, 1), positions (1, 1), uniforms (1, B), the past; outputs: the sample, the
+ * present.
+ */
 function oneTokenGraph({ config, weights }: PolicyModel): Graph {
   const graph = new Graph();
   const stored = new Map<string, Value>();
@@ -103,7 +106,9 @@ export class OneTokenDecoder {
     this.length = length;
   }
 
-  /** Takes in one token a row and samples the next one, by inverting the distribution at `uniforms`. */
+  /**
+   * Takes in one token a row and samples the next one, by inverting the distribution at `uniforms`.
+   */
   async step(ids: BigInt64Array, uniforms: Float32Array) {
     const rows = ids.length;
     const out = await this.session.run({

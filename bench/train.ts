@@ -1,6 +1,6 @@
 /**
- * npm run bench:train: tokens a second of one training step on 8 rows of 256 predictions: forward and
- * backward of the policy loss, then AdamW. Also the rate of scoring alone, for comparison.
+ * npm run bench:train: tokens a second of one training step on 8 rows of 256 predictions: forward
+ * and backward of the policy loss, then AdamW. Also the rate of scoring alone, for comparison.
  */
 import { must } from '../core/assert.ts';
 import { parameterCount } from '../core/model/parameters.ts';

@@ -1,6 +1,7 @@
 /**
  * One policy version, ready to run batches: its prefill and decode sessions and the batch cache. It
- * turns rows (sequence + what to do) into tensors and back; who runs when is the scheduler's matter.
+ * turns rows (sequence + what to do) into tensors and back; who runs when is the scheduler's
+ * matter.
  */
 import { must } from '../assert.ts';
 import {

@@ -1,11 +1,13 @@
 /**
- * Keys and values of sequences. Each sequence owns its cache (`SequenceKv`), so that forking, growing
- * and freeing touch nothing else. The decode graph wants one dense batch, so `BatchKv` keeps rows
- * that mirror sequences and copies only what a row does not hold yet: in steady decoding that is the
- * last chunk. Attention over a long cache is bound by memory, so a batch has few columns to spare.
+ * Keys and values of sequences. Each sequence owns its cache (`SequenceKv`), so that forking,
+ * growing and freeing touch nothing else. The decode graph wants one dense batch, so `BatchKv`
+ * keeps rows that mirror sequences and copies only what a row does not hold yet: in steady decoding
+ * that is the last chunk. Attention over a long cache is bound by memory, so a batch has few
+ * columns to spare.
  *
- * Layout, per layer, of keys and values alike: (K, capacity, d). A batch has a leading row dimension
- * and S columns. What one head holds of a run of tokens is contiguous, so copies are few and long.
+ * Layout, per layer, of keys and values alike: (K, capacity, d). A batch has a leading row
+ * dimension and S columns. What one head holds of a run of tokens is contiguous, so copies are few
+ * and long.
  */
 import { must } from '../assert.ts';
 import type { ModelConfig } from '../model/types.ts';

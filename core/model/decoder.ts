@@ -1,7 +1,8 @@
 /**
- * The forward pass, written once: a pre-norm decoder with rotary embeddings, grouped-query attention
- * and SwiGLU (Llama, Qwen2). Decode, prefill, scoring and training graphs all call `decoderStates`;
- * they differ only in where weights come from and in which keys and values a token attends to.
+ * The forward pass, written once: a pre-norm decoder with rotary embeddings, grouped-query
+ * attention and SwiGLU (Llama, Qwen2). Decode, prefill, scoring and training graphs all call
+ * `decoderStates`; they differ only in where weights come from and in which keys and values a token
+ * attends to.
  *
  * Dimensions: B rows, T tokens a row, D hidden, H query heads, K key/value heads, G = H / K,
  * d head width, F inner width, V vocabulary.
@@ -54,8 +55,9 @@ export function decoderStates(
     const h = ops.rmsNorm(x, weight('input_layernorm.weight'), epsilon);
     const heads = (name: string, count: number) =>
       ops.reshape(project(h, `self_attn.${name}`), [0, 0, count, config.headDim]); // (B, T, n, d)
-    // Scaled here and not beside the product: onnxruntime would fuse the factor into the product and
-    // leave its fast path for single rows, which makes decoding over a long cache 3 times slower.
+    // Scaled here and not beside the product: onnxruntime would fuse the factor into the product
+    // and leave its fast path for single rows, which makes decoding over a long cache 3 times
+    // slower.
     const scale = graph.constant(1 / Math.sqrt(config.headDim));
     const scaled = ops.mul(rotate(heads('q_proj', config.heads)), scale);
     const queries = groupQueries(config, scaled); // (B, K, T*G, d)

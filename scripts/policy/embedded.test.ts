@@ -1,7 +1,7 @@
 /**
- * The policy that ships: within its bounds, and able to use its tools on held-out tasks. The figures
- * of the model card come from `npm run policy:eval` over all test tasks; here a sample of them shows
- * that the files in the repository are the ones that the card speaks of.
+ * The policy that ships: within its bounds, and able to use its tools on held-out tasks. The
+ * figures of the model card come from `npm run policy:eval` over all test tasks; here a sample of
+ * them shows that the files in the repository are the ones that the card speaks of.
  */
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
