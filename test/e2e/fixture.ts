@@ -20,9 +20,9 @@ const CALL_MS = 30_000;
 
 export interface Fixture {
   /** A path that nothing is at yet. */
-  path(name: string): string;
+  path: (name: string) => string;
   /** Starts a process; it need not become ready. */
-  launch(options: LaunchOptions): TestServer;
+  launch: (options: LaunchOptions) => TestServer;
 }
 
 /** Call once in a test file. Servers that still run at its end are killed. */
@@ -48,7 +48,7 @@ export interface HttpAnswer {
   status: number;
   headers: Headers;
   /** Parsed JSON. */
-  body: any;
+  body: ReturnType<typeof JSON.parse>;
 }
 
 /** One call; a text body is sent as it is. */

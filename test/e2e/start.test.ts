@@ -193,7 +193,7 @@ describe('SIGTERM', () => {
         stream: true,
       }),
     });
-    const events: { event: string; data: any }[] = [];
+    const events: { event: string; data: ReturnType<typeof JSON.parse> }[] = [];
     let toldAt = NaN;
     for await (const { event, data } of serverSentEvents(response.body!)) {
       events.push({ event, data: JSON.parse(data) });
