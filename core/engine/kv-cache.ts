@@ -143,7 +143,9 @@ export class BatchKv {
     const { kvHeads, headDim } = this.shape;
     const size = rows * kvHeads * headDim * this.columnCount;
     if (size <= (this.layers[0]?.keys.length ?? 0)) return;
-    this.layers = allocate(this.shape, rows, this.columnCount);
+    // Room for twice the columns: what is never written costs no memory, and growing batches copy
+    // into pages that they have.
+    this.layers = allocate(this.shape, rows, 2 * this.columnCount);
     this.held = [];
   }
 

@@ -38,17 +38,32 @@ function encodeGraph(graph: Graph, name: string): ProtoWriter {
   for (const node of graph.nodes) {
     for (const lowered of lowerNode(node)) out.message(1, encodeNode(lowered));
   }
-  // Outputs get their public names from an Identity; onnxruntime removes it when it can.
-  for (const { name: publicName, value } of graph.outputs) {
-    out.message(1, encodeNode({ opType: 'Identity', inputs: [value.name], outputs: [publicName] }));
-  }
+  const outputs = outputNames(graph);
+  graph.outputs.forEach(({ value }, i) => {
+    const name = outputs[i] as string;
+    if (name === value.name) return;
+    out.message(1, encodeNode({ opType: 'Identity', inputs: [value.name], outputs: [name] }));
+  });
   out.string(2, name);
   for (const tensor of graph.initializers) out.message(5, encodeTensor(tensor));
   for (const input of graph.inputs) out.message(11, encodeValueInfo(input.name, input));
-  for (const { name: publicName, value } of graph.outputs) {
-    out.message(12, encodeValueInfo(publicName, value));
-  }
+  graph.outputs.forEach(({ value }, i) => {
+    out.message(12, encodeValueInfo(outputs[i] as string, value));
+  });
   return out;
+}
+
+/**
+ * Output names. The outermost graph gives its values public names (by an Identity, which onnxruntime
+ * removes when it can). Outputs of nested graphs go by their order, so a value that the graph itself
+ * computes keeps its own name: an Identity there would copy the state of a loop in every turn.
+ */
+function outputNames(graph: Graph): string[] {
+  const computed = new Set(graph.nodes.flatMap(({ outputs }) => outputs.map(({ name }) => name)));
+  return graph.outputs.map(({ name, value }) => {
+    const nested = graph.parent !== null && computed.delete(value.name); // Each only once.
+    return nested ? value.name : name;
+  });
 }
 
 function encodeNode(node: OnnxNode): ProtoWriter {
