@@ -1,6 +1,4 @@
-/**
- * The models that the benches measure: one of 3.3 M parameters, and the shipped one or its shape.
- */
+/** The models that the benches measure: one of 3.3 M parameters, and the shipped policy. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CONFIG_FILE, loadPolicyModel, type PolicyModel } from '../core/model/policy-directory.ts';
