@@ -54,9 +54,10 @@ function encodeGraph(graph: Graph, name: string): ProtoWriter {
 }
 
 /**
- * Output names. The outermost graph gives its values public names (by an Identity, which onnxruntime
- * removes when it can). Outputs of nested graphs go by their order, so a value that the graph itself
- * computes keeps its own name: an Identity there would copy the state of a loop in every turn.
+ * Output names. The outermost graph gives its values public names (by an Identity, which
+ * onnxruntime removes when it can). Outputs of nested graphs go by their order, so a value that the
+ * graph itself computes keeps its own name: an Identity there would copy the state of a loop in
+ * every turn.
  */
 function outputNames(graph: Graph): string[] {
   const computed = new Set(graph.nodes.flatMap(({ outputs }) => outputs.map(({ name }) => name)));

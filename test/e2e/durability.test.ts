@@ -1,8 +1,8 @@
 /**
  * The server is killed (SIGKILL) at random moments while clients ask, post feedback, and a trainer
- * writes. What must hold after each restart: every answer that a client had seen whole is in the log,
- * whole and as it was told, with its feedback; nothing that was under way looks as if it still were;
- * the database is sound; and no half-written policy is loaded or left behind.
+ * writes. What must hold after each restart: every answer that a client had seen whole is in the
+ * log, whole and as it was told, with its feedback; nothing that was under way looks as if it still
+ * were; the database is sound; and no half-written policy is loaded or left behind.
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';

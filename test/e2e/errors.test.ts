@@ -1,10 +1,11 @@
 /**
- * Bad input and bad luck over the real server: each gets the documented status, code and a message that
- * names what is wrong; the policy's own mistakes (a malformed call, a call that fails or never ends)
- * are read by the policy and logged; full queues say when to come back; and nothing else is lost by it.
+ * Bad input and bad luck over the real server: each gets the documented status, code and a message
+ * that names what is wrong; the policy's own mistakes (a malformed call, a call that fails or never
+ * ends) are read by the policy and logged; full queues say when to come back; and nothing else is
+ * lost by it.
  *
- * Policies that make a certain mistake at once are written for the purpose (policy-copies.ts) and asked
- * by their version; everything else is as shipped.
+ * Policies that make a certain mistake at once are written for the purpose (policy-copies.ts) and
+ * asked by their version; everything else is as shipped.
  */
 import OpenAI from 'openai';
 import { beforeAll, describe, expect, it } from 'vitest';
