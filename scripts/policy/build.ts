@@ -84,7 +84,7 @@ await coldStart({
   session,
   steps,
   rows(step, count) {
-    const mistakes = step <= idealSteps ? 0 : 1;
+    const mistakes = step <= idealSteps ? 0 : COLD_START.mistakes;
     const rows = Array.from({ length: count }, (_, i) =>
       traceRow(traceAt(1, step * count + i, mistakes), text, []),
     );

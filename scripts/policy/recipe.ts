@@ -29,11 +29,13 @@ export const TEXT = {
 
 export const COLD_START = {
   seed: 20_260_101,
-  steps: 900,
+  steps: 560,
   rowsPerStep: 48,
   learningRate: 2e-3,
   warmupSteps: 40,
   microBatchTokens: 4_096,
+  /** Scales the mistake rates of traces.ts. */
+  mistakes: 0.7,
   /** Share of the steps with ideal traces, before mistakes are mixed in. */
-  idealShare: 0.7,
+  idealShare: 0.6,
 };
