@@ -10,9 +10,10 @@ import { must } from '../assert.ts';
 import { AppError } from '../errors.ts';
 import type { ToolSpec } from '../ports.ts';
 import type { ChatTemplate } from './chat-template.ts';
+import { renderAfterTurn, splitAnswers } from './continuation.ts';
 import { isObject } from './policy-files.ts';
 import type { ByteLevelTokenizer } from './tokenizer.ts';
-import type { ChatMessage, ParsedStep, Protocol, ToolCallRequest } from './types.ts';
+import type { ChatMessage, FinishedStep, ParsedStep, Protocol, ToolCallRequest } from './types.ts';
 
 const CALL_TAG = /<(\/?)tool_call>/g;
 
@@ -67,6 +68,20 @@ export class HermesProtocol implements Protocol {
       );
     }
     return this.template.encode({ text: whole.text.slice(turnEnd), guard: whole.guard });
+  }
+
+  renderContinuation(step: FinishedStep, messages: readonly ChatMessage[]): number[] | null {
+    const { answers, rest } = splitAnswers(step, messages);
+    // A token limit or a stop text may have ended the step behind a whole call, before its turn's
+    // end.
+    const turnEnded = this.withoutEnd(step.text) !== step.text;
+    if (rest.length === 0 && turnEnded) {
+      return this.renderToolResults(
+        answers.map(({ name = '', content }) => ({ name, result: content ?? '' })),
+      );
+    }
+    const turn = { calls: step.calls, endTexts: this.endTexts, turnEnded };
+    return renderAfterTurn(this.template, turn, [...answers, ...rest]);
   }
 
   parseStep(text: string): ParsedStep {

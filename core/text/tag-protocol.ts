@@ -13,9 +13,10 @@ import { AppError } from '../errors.ts';
 import type { ToolSpec } from '../ports.ts';
 import { extractBoxed } from './boxed.ts';
 import type { ChatTemplate } from './chat-template.ts';
+import { renderAfterTurn, splitAnswers } from './continuation.ts';
 import { parseObject } from './policy-files.ts';
 import type { ByteLevelTokenizer } from './tokenizer.ts';
-import type { ChatMessage, ParsedStep, Protocol, ToolCallRequest } from './types.ts';
+import type { ChatMessage, FinishedStep, ParsedStep, Protocol, ToolCallRequest } from './types.ts';
 
 /** A tool that the policy can call, and the argument that the tag's body fills. */
 export interface ToolTag {
@@ -96,6 +97,19 @@ export class TagProtocol implements Protocol {
       ...this.tokenizer.encode(result),
       this.tag('</result>'),
     ]);
+  }
+
+  renderContinuation(step: FinishedStep, messages: readonly ChatMessage[]): number[] | null {
+    const { answers, rest } = splitAnswers(step, messages);
+    const results = this.renderToolResults(
+      answers.map(({ name = '', content }) => ({ name, result: content ?? '' })),
+    );
+    if (rest.length === 0) return results;
+    // A call leaves the turn open, and so does its result: the next message closes it.
+    const turnEnded = answers.length === 0 && this.withoutEnd(step.text) !== step.text;
+    const turn = { calls: [], endTexts: this.endTexts, turnEnded };
+    const after = renderAfterTurn(this.template, turn, rest);
+    return after === null ? null : [...results, ...after];
   }
 
   parseStep(text: string): ParsedStep {

@@ -44,6 +44,14 @@ export interface ParsedStep {
   malformed: string | null;
 }
 
+/** A policy step of the log that a conversation goes on from. */
+export interface FinishedStep {
+  /** Decoded tokens, control tokens included. */
+  text: string;
+  /** Its calls that went to a client, with the ids by which their results are matched. */
+  calls: readonly ToolCallRequest[];
+}
+
 /** How conversations and tool calls are written for a policy: chosen by the policy's directory. */
 export interface Protocol {
   readonly name: 'tags' | 'hermes';
@@ -55,6 +63,12 @@ export interface Protocol {
   renderPrompt(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[];
   /** Tokens of the results of one step's calls, in order, up to where the policy goes on. */
   renderToolResults(results: readonly { name: string; result: string }[]): number[];
+  /**
+   * Tokens of the messages that follow a finished step, up to where the policy goes on: the results
+   * of its calls, in any order, then other messages, none of them the assistant's. Null when the
+   * chat template does not show what comes after a turn: the history must be rendered anew then.
+   */
+  renderContinuation(step: FinishedStep, messages: readonly ChatMessage[]): number[] | null;
   parseStep(text: string): ParsedStep;
   /** Judges a whole trajectory (all policy steps' texts, in order): null = well formed. */
   formatError(stepTexts: readonly string[]): string | null;

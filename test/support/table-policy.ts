@@ -18,6 +18,7 @@ import type {
   Sequence,
   ToolRunner,
 } from '../../core/ports.ts';
+import { splitAnswers } from '../../core/text/continuation.ts';
 import type { ParsedStep, Protocol, Tokenizer } from '../../core/text/types.ts';
 
 const TAGS = ['think', 'search', 'lookup', 'result', 'answer', 'user'];
@@ -78,6 +79,14 @@ export const protocol: Protocol = {
     ...tokenizer.encode(results.map(({ result }) => result).join(';')),
     tokenOf('</result>'),
   ],
+  renderContinuation: (step, messages) => {
+    const { answers, rest } = splitAnswers(step, messages);
+    const results = answers.map(({ content }) => ({ name: '', result: content ?? '' }));
+    return [
+      ...(results.length > 0 ? protocol.renderToolResults(results) : []),
+      ...(rest.length > 0 ? protocol.renderPrompt(rest, []) : []),
+    ];
+  },
   parseStep,
   formatError: (texts) => {
     const answers = texts.filter((text) => parseStep(text).answer !== null);
