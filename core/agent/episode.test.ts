@@ -16,7 +16,7 @@ import { tokenEntropy } from '../arpo/entropy.ts';
 import { Episode } from './episode.ts';
 import type { ToolRunner } from '../ports.ts';
 import type { StepRecord } from '../records.ts';
-import type { EpisodeLimits } from './types.ts';
+import type { Continuation, EpisodeLimits } from './types.ts';
 
 const OFFERED = new Set(['search', 'lookup']);
 const sampling = (seed = 1) => ({ temperature: 1, topP: 1, topK: 0, seed });
@@ -297,6 +297,96 @@ describe('cancellation', () => {
       reward: null,
     } as const;
     expect(episode.toRecord(meta)).toMatchObject({ status: 'cancelled', formatOk: false });
+  });
+});
+
+describe('resume', () => {
+  /** A path of the log: prompt, thought and call. */
+  async function called() {
+    const { episode, sampler, context } = start({ sampler: { table: tableWith(SEARCHER) } });
+    await episode.policyStep({ sampling: sampling() });
+    const answered = episode.pendingCalls.map(({ id = '', name, arguments: text }) => ({
+      ...{ id, name, arguments: text, result: 'found it', error: null, durationMs: 5 },
+      ...({ effects: 'writes', served: 'client' } as const),
+    }));
+    const tokens = protocol.renderToolResults([{ name: 'search', result: 'found it' }]);
+    const continuation = { steps: episode.steps, answered, furtherMessages: false, tokens };
+    const resume = (changes: Partial<Continuation> = {}, limits = {}) =>
+      Episode.resume({
+        context,
+        sequence: sampler.open({ policyVersion: 3 }),
+        continuation: { ...continuation, ...changes },
+        limits: { maxToolCalls: 4, maxTokens: 200, ...limits },
+      });
+    return { stored: [...episode.steps], continuation, sampler, resume };
+  }
+
+  it('holds the stored tokens and the new ones, and logs only the new steps', async () => {
+    const { stored, continuation, resume } = await called();
+    const episode = resume();
+    expect(episode.sequence.length).toBe(tokensOf(stored).length + continuation.tokens.length);
+    expect(episode.steps.slice(0, 2)).toEqual(stored);
+    expect(texts(episode.newSteps)).toEqual(['tool:<result>found it</result>']);
+    expect(episode.leaf).toMatchObject({
+      parentId: stored[1]?.id,
+      index: 2,
+      policyVersion: 3,
+      toolCall: { ...continuation.answered[0] },
+    });
+    expect(episode).toMatchObject({ toolCalls: 1, endReason: null, pendingCalls: [] });
+    expect(episode.sampledTokens).toBe(stored[1]?.tokens.length);
+    const step = (await episode.policyStep({ sampling: sampling(2) })) as StepRecord;
+    expect(tokensOf(episode.steps).length).toBe(episode.sequence.length);
+    // H_init is that of the stored path's first policy step.
+    const [H, first] = [step.stepEntropy as number, stored[1]?.stepEntropy as number];
+    expect(step.deltaEntropy).toBeCloseTo(H - first, 9);
+    expect(step.deltaEntropy).not.toBe(0);
+    episode.end('cancelled');
+    const { steps } = episode.toLog({
+      source: 'live',
+      ...{ conversationId: null, taskId: null, trainingRunId: null, groupId: null },
+      ...{ branchedFromStepId: null, reward: null },
+    });
+    expect(steps?.map(({ index }) => index)).toEqual([2, 3]);
+    expect(stored).toHaveLength(2);
+  });
+
+  it('messages behind the results become a prompt step, which holds all new tokens', async () => {
+    const { continuation, resume } = await called();
+    const question = protocol.renderPrompt([{ role: 'user', content: 'why?' }], []);
+    const tokens = [...continuation.tokens, ...question];
+    const episode = resume({ furtherMessages: true, tokens });
+    expect(texts(episode.newSteps)).toEqual([
+      'tool:',
+      'prompt:<result>found it</result><user>why?</user>',
+    ]);
+    expect(episode.newSteps[1]?.toolCall).toBeNull();
+  });
+
+  it('judges the form of the newest question only', async () => {
+    const { sampler, context, episode: first } = start({ sampler: { table: tableWith(ANSWERER) } });
+    await first.policyStep({ sampling: sampling() });
+    expect(first.endReason).toBe('answer');
+    const episode = Episode.resume({
+      context,
+      sequence: sampler.open({ policyVersion: 3 }),
+      continuation: {
+        steps: first.steps,
+        answered: [],
+        furtherMessages: true,
+        tokens: protocol.renderPrompt([{ role: 'user', content: 'why?' }], []),
+      },
+      limits: { maxToolCalls: 4, maxTokens: 200 },
+    });
+    await episode.policyStep({ sampling: sampling() });
+    expect(episode.steps.map(({ kind }) => kind)).toEqual(['prompt', 'policy', 'prompt', 'policy']);
+    expect(episode).toMatchObject({ endReason: 'answer' });
+    expect(episode.formatError()).toBeNull();
+  });
+
+  it('refuses a path that does not fit with what is new', async () => {
+    const { resume } = await called();
+    expect(() => resume({ tokens: new Array<number>(600).fill(0) })).toThrowError(AppError);
   });
 });
 

@@ -22,7 +22,7 @@ import type {
   TrajectoryRecord,
 } from '../records.ts';
 import type { ParsedStep, ToolCallRequest } from '../text/types.ts';
-import type { EpisodeContext, EpisodeLimits } from './types.ts';
+import type { Continuation, EpisodeContext, EpisodeLimits } from './types.ts';
 
 export interface PolicyStepRequest {
   sampling: SamplingParams;
@@ -48,6 +48,8 @@ interface EpisodeState {
   limits: EpisodeLimits;
   entropy: EntropySettings;
   steps: StepRecord[];
+  /** How many of the steps the log has already. */
+  stored?: number;
 }
 
 export class Episode {
@@ -69,6 +71,7 @@ export class Episode {
   sampledTokens: number;
   private readonly context: EpisodeContext;
   private readonly entropy: EntropySettings;
+  private readonly stored: number;
 
   private constructor(state: EpisodeState) {
     this.context = state.context;
@@ -76,6 +79,7 @@ export class Episode {
     this.limits = state.limits;
     this.entropy = state.entropy;
     this.steps = state.steps;
+    this.stored = state.stored ?? 0;
     this.toolCalls = state.steps.filter((step) => step.kind === 'tool').length;
     this.sampledTokens = policyTokens(state.steps);
   }
@@ -99,6 +103,39 @@ export class Episode {
     const tokens = Uint32Array.from(promptTokens);
     episode.addStep('prompt', { tokens, text, startedAt: context.clock.now() });
     return episode;
+  }
+
+  /**
+   * Goes on from a path of the log, on an empty sequence of the policy version that sampled it: the
+   * stored tokens as they are, then the new context tokens (no token is encoded again). The answered
+   * calls become tool steps; what follows them becomes a further prompt step. Throws
+   * context_length_exceeded when the whole does not fit.
+   */
+  static resume(options: {
+    context: EpisodeContext;
+    sequence: Sequence;
+    continuation: Continuation;
+    limits: EpisodeLimits;
+    entropy?: EntropySettings;
+  }): Episode {
+    const { context, sequence, continuation, limits, entropy = DEFAULT_ENTROPY } = options;
+    const { steps, answered } = continuation;
+    const tokens = Uint32Array.from(continuation.tokens);
+    assert(sequence.length === 0, `an episode resumes on an empty sequence: ${sequence.length}`);
+    for (const held of [...steps.map((step) => step.tokens), tokens]) sequence.append(held);
+    const stored = steps.length;
+    const episode = new Episode({ context, sequence, limits, entropy, steps: [...steps], stored });
+    episode.addContextSteps([...answered, ...(continuation.furtherMessages ? [null] : [])], {
+      tokens,
+      startedAt: context.clock.now(),
+    });
+    episode.toolCalls += answered.length;
+    return episode;
+  }
+
+  /** The steps that the log does not have yet. */
+  get newSteps(): StepRecord[] {
+    return this.steps.slice(this.stored);
   }
 
   /** H of the first policy step of the path, or null before one; a fork inherits it. */
@@ -203,8 +240,10 @@ export class Episode {
     if (this.malformed !== null) return this.malformed;
     if (this.endReason === 'tool_calls') return null;
     if (this.isCut) return `no answer: ended by ${this.endReason ?? 'nothing yet'}`;
-    const texts = this.steps.filter((step) => step.kind === 'policy').map((step) => step.text);
-    return this.context.protocol.formatError(texts);
+    // A conversation may have several questions; each had its answer before the next was asked.
+    const question = this.steps.findLastIndex((step) => step.kind === 'prompt');
+    const steps = this.steps.slice(question).filter((step) => step.kind === 'policy');
+    return this.context.protocol.formatError(steps.map((step) => step.text));
   }
 
   /** The trajectory's record. The episode must have ended. */
@@ -222,13 +261,13 @@ export class Episode {
       formatOk: this.formatError() === null,
       toolCalls: this.toolCalls,
       sampledTokens: this.sampledTokens,
-      createdAt: this.steps[0]?.startedAt ?? this.context.clock.now(),
+      createdAt: this.steps[this.stored]?.startedAt ?? this.context.clock.now(),
     };
   }
 
-  /** What to write to the log: every step of the path, and the record. */
+  /** What to write to the log: the steps that it does not have, and the record. */
   toLog(meta: TrajectoryMeta): LogBatch & { trajectories: [TrajectoryRecord] } {
-    return { steps: this.steps, trajectories: [this.toRecord(meta)] };
+    return { steps: this.newSteps, trajectories: [this.toRecord(meta)] };
   }
 
   private addPolicyStep(
@@ -310,10 +349,23 @@ export class Episode {
       tokens = new Uint32Array(0);
       this.end('context');
     }
-    return records.map((toolCall, i) => {
-      const held = i === records.length - 1 ? tokens : new Uint32Array(0);
-      const text = this.context.tokenizer.decode(held);
-      return this.addStep('tool', { tokens: held, text, toolCall, startedAt });
+    return this.addContextSteps(records, { tokens, startedAt });
+  }
+
+  /**
+   * A tool step for each call, a prompt step for null. The last one holds all tokens, because a
+   * protocol may wrap them together.
+   */
+  private addContextSteps(
+    calls: readonly (ToolCallRecord | null)[],
+    fields: { tokens: Uint32Array; startedAt: number },
+  ): StepRecord[] {
+    const { startedAt } = fields;
+    return calls.map((toolCall, i) => {
+      const tokens = i === calls.length - 1 ? fields.tokens : new Uint32Array(0);
+      const text = this.context.tokenizer.decode(tokens);
+      const kind = toolCall === null ? 'prompt' : 'tool';
+      return this.addStep(kind, { tokens, text, toolCall, startedAt });
     });
   }
 

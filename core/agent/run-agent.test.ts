@@ -6,6 +6,7 @@ import {
   FunctionTools,
   TableSampler,
   echoTools,
+  protocol,
   tableContext,
   tableWith,
   type TableSamplerOptions,
@@ -116,6 +117,60 @@ describe('runAgent', () => {
     ]);
     expect(outcome.steps).toHaveLength(2);
     expect(tools.calls).toEqual([]);
+  });
+
+  it('goes on from a stored path: limits and figures are those of the new run', async () => {
+    const { run, engine } = setUp();
+    const clientTools = [{ ...CLIENT_LOOKUP, name: 'search' }];
+    const first = await run({
+      toolNames: [],
+      clientTools,
+      limits: { maxToolCalls: 0, maxTokens: 6 },
+    });
+    expect(first).toMatchObject({ endReason: 'tool_calls', sampledTokens: 6 });
+    const [call] = first.pendingCalls as [(typeof first.pendingCalls)[number]];
+    const tokens = protocol.renderToolResults([{ name: 'search', result: 'ok' }]);
+    const answered = [
+      { ...call, result: 'ok', error: null, durationMs: 1, effects: 'writes', served: 'client' },
+    ] as const;
+    const continuation = { steps: first.steps, answered, furtherMessages: false, tokens };
+    const next = (maxTokens: number, contextTokens?: number) =>
+      run({
+        toolNames: [],
+        clientTools,
+        continuation,
+        limits: { maxToolCalls: 0, maxTokens },
+        ...(contextTokens !== undefined && { contextTokens }),
+      });
+    const onStep = vi.fn();
+    const whole = await run({
+      ...{ toolNames: [], clientTools, continuation, onStep },
+      limits: { maxToolCalls: 0, maxTokens: 100 },
+    });
+    expect(whole).toMatchObject({ endReason: 'answer', answer: 'b', promptTokens: 16 });
+    expect(whole.steps.map(({ kind }) => kind)).toEqual(['tool', 'policy']);
+    expect(onStep.mock.calls.map(([step]) => step)).toEqual(whole.steps);
+    expect(whole.sampledTokens).toBe(whole.steps[1]?.tokens.length);
+    expect(whole.log.steps).toEqual(whole.steps);
+    expect(whole.log.trajectories?.[0]).toMatchObject({
+      ...{ leafStepId: whole.steps[1]?.id, toolCalls: 1, formatOk: true },
+      sampledTokens: 6 + whole.sampledTokens,
+    });
+    expect(await next(3)).toMatchObject({ endReason: 'max_tokens', sampledTokens: 3 });
+    const long = await refused(next(20, 35));
+    expect(long.message).toMatch(/16 tokens; with 20 .* 35/);
+    expect(engine.openSequences).toBe(0);
+  });
+
+  it('an engine failure before the first token of a continued path is thrown', async () => {
+    const error = new AppError('engine_unavailable', 'the worker stopped');
+    const { run } = setUp({ failAt: { call: 1, error } });
+    const { steps } = await run({
+      toolNames: [],
+      clientTools: [{ ...CLIENT_LOOKUP, name: 'search' }],
+    });
+    const continuation = { steps, answered: [], furtherMessages: true, tokens: [1] };
+    expect(await refused(run({ continuation }))).toBe(error);
   });
 
   it('a whole client call counts even where the token budget ends with it', async () => {

@@ -7,9 +7,9 @@
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import { Deadline } from './deadline.ts';
-import { Episode } from './episode.ts';
+import { Episode, policyTokens } from './episode.ts';
 import type { ToolSpec } from '../ports.ts';
-import type { AgentOutcome, AgentRequest, EpisodeContext } from './types.ts';
+import type { AgentOutcome, AgentRequest, Continuation, EpisodeContext } from './types.ts';
 
 /**
  * Runs one request to its end and returns everything that happened. Owns and closes the sequence.
@@ -24,31 +24,52 @@ export async function runAgent(
 ): Promise<AgentOutcome> {
   const deadline = new Deadline(request.signal, LIMITS.agentRunTimeoutMs);
   try {
-    const episode = begin(context, request);
-    request.onStep?.(episode.leaf);
-    const error = await runToEnd(episode, request, deadline);
-    return outcome(episode, request, error);
+    const run = begin(context, request);
+    for (const step of run.episode.newSteps) request.onStep?.(step);
+    const error = await runToEnd(run, request, deadline);
+    return outcome(run, request, error);
   } finally {
     deadline.close();
     request.sequence.close();
   }
 }
 
-function begin(context: EpisodeContext, request: AgentRequest): Episode {
-  const { limits, contextTokens } = request;
-  const promptTokens = context.protocol.renderPrompt(
-    request.messages,
-    offeredSpecs(context, request),
-  );
-  if (contextTokens !== undefined && promptTokens.length + limits.maxTokens > contextTokens) {
+/** An episode, and what of it was there before this run sampled. */
+interface Run {
+  episode: Episode;
+  promptTokens: number;
+  sampledBefore: number;
+}
+
+function begin(context: EpisodeContext, request: AgentRequest): Run {
+  const { limits, contextTokens, continuation, sequence } = request;
+  const offered = offeredSpecs(context, request);
+  const refuseTooLong = (promptTokens: number): void => {
+    if (contextTokens === undefined || promptTokens + limits.maxTokens <= contextTokens) return;
     throw new AppError(
       'context_length_exceeded',
-      `the prompt has ${promptTokens.length} tokens; with ${limits.maxTokens} requested tokens it ` +
+      `the prompt has ${promptTokens} tokens; with ${limits.maxTokens} requested tokens it ` +
         `does not fit the context window of ${contextTokens}`,
       { param: 'messages' },
     );
+  };
+  if (continuation === undefined) {
+    const promptTokens = context.protocol.renderPrompt(request.messages, offered);
+    refuseTooLong(promptTokens.length);
+    const episode = Episode.begin({ context, sequence, promptTokens, limits });
+    return { episode, promptTokens: promptTokens.length, sampledBefore: 0 };
   }
-  return Episode.begin({ context, sequence: request.sequence, promptTokens, limits });
+  const promptTokens = continuationTokens(continuation);
+  refuseTooLong(promptTokens);
+  const sampledBefore = policyTokens(continuation.steps);
+  const ownLimits = { ...limits, maxTokens: sampledBefore + limits.maxTokens };
+  const episode = Episode.resume({ context, sequence, continuation, limits: ownLimits });
+  return { episode, promptTokens, sampledBefore };
+}
+
+/** Tokens that the policy is given when a path goes on: the stored ones and the new ones. */
+export function continuationTokens({ steps, tokens }: Continuation): number {
+  return steps.reduce((sum, step) => sum + step.tokens.length, tokens.length);
 }
 
 /** Specs of the tools that the prompt names: server tools first, then the client's. */
@@ -73,13 +94,14 @@ function offeredSpecs(context: EpisodeContext, request: AgentRequest): ToolSpec[
  * Returns the error of an episode that failed after it had begun to sample.
  */
 async function runToEnd(
-  episode: Episode,
+  run: Run,
   request: AgentRequest,
   deadline: Deadline,
 ): Promise<AppError | null> {
   const clientNames = new Set((request.clientTools ?? []).map((tool) => tool.name));
   const offered = new Set([...request.toolNames, ...clientNames]);
   const { signal } = deadline;
+  const { episode } = run;
   try {
     while (episode.endReason === null) {
       const step = await episode.policyStep({
@@ -101,24 +123,25 @@ async function runToEnd(
     }
   } catch (thrown) {
     const error = toAppError(thrown);
-    if (episode.sampledTokens === 0) throw error;
+    if (sampledTokens(run) === 0) throw error;
     episode.end('failed');
     return error;
   }
-  return endError(episode, deadline);
+  return endError(run, deadline);
 }
 
 /**
  * Turns ends that are no one's answer into errors: the clock ran out, or the prompt filled the
  * window.
  */
-function endError(episode: Episode, deadline: Deadline): AppError | null {
+function endError(run: Run, deadline: Deadline): AppError | null {
+  const { episode } = run;
   if (episode.endReason === 'cancelled' && deadline.expired) {
     episode.endReason = 'failed';
     const seconds = LIMITS.agentRunTimeoutMs / 1000;
     return new AppError('request_timeout', `the agent run took longer than ${seconds} s`);
   }
-  if (episode.endReason === 'context' && episode.sampledTokens === 0) {
+  if (episode.endReason === 'context' && sampledTokens(run) === 0) {
     const { length } = episode.sequence;
     throw new AppError(
       'context_length_exceeded',
@@ -129,7 +152,12 @@ function endError(episode: Episode, deadline: Deadline): AppError | null {
   return null;
 }
 
-function outcome(episode: Episode, request: AgentRequest, error: AppError | null): AgentOutcome {
+function sampledTokens({ episode, sampledBefore }: Run): number {
+  return episode.sampledTokens - sampledBefore;
+}
+
+function outcome(run: Run, request: AgentRequest, error: AppError | null): AgentOutcome {
+  const { episode } = run;
   const { source, conversationId, taskId } = request;
   const log = episode.toLog({
     source,
@@ -145,15 +173,15 @@ function outcome(episode: Episode, request: AgentRequest, error: AppError | null
   const waiting = record.endReason === 'tool_calls' ? episode.pendingCalls : [];
   return {
     trajectoryId: record.id,
-    steps: episode.steps,
+    steps: episode.newSteps,
     answer: episode.answer,
     endReason: record.endReason,
     formatOk: record.formatOk,
     pendingCalls: waiting
       .filter((call) => clientNames.has(call.name))
       .map((call) => ({ id: call.id ?? '', name: call.name, arguments: call.arguments })),
-    promptTokens: episode.steps[0]?.tokens.length ?? 0,
-    sampledTokens: episode.sampledTokens,
+    promptTokens: run.promptTokens,
+    sampledTokens: sampledTokens(run),
     error,
     log,
   };

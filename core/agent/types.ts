@@ -1,5 +1,11 @@
 /** The conversation loop as its callers see it. */
-import type { EndReason, SamplingParams, StepRecord, TrajectorySource } from '../records.ts';
+import type {
+  EndReason,
+  SamplingParams,
+  StepRecord,
+  ToolCallRecord,
+  TrajectorySource,
+} from '../records.ts';
 import type { LogBatch, SampledTokens, Sequence, ToolRunner } from '../ports.ts';
 import type { ChatMessage, Protocol, Tokenizer } from '../text/types.ts';
 import type { ToolSpec } from '../ports.ts';
@@ -23,13 +29,29 @@ export interface EpisodeContext {
   /** Vocabulary size for entropy normalisation is the tokenizer's. */
 }
 
+/** A stored path and what came after it, in the form in which an episode goes on from there. */
+export interface Continuation {
+  /** From the root to the leaf, all of the sequence's policy version. */
+  steps: readonly StepRecord[];
+  /** The calls of the leaf with the client's results, in the order of the calls. */
+  answered: readonly ToolCallRecord[];
+  /** Whether messages follow those results. */
+  furtherMessages: boolean;
+  /** All that is new, rendered: results and messages, up to where the policy goes on. */
+  tokens: readonly number[];
+}
+
 export interface AgentRequest {
   sequence: Sequence;
+  /** The conversation, rendered whole. Not read when `continuation` is given. */
   messages: readonly ChatMessage[];
+  /** Go on from stored tokens instead. */
+  continuation?: Continuation;
   /** Server tools by name. */
   toolNames: readonly string[];
   /** Client-run functions: a call of one ends the run with `tool_calls`. */
   clientTools?: readonly ToolSpec[];
+  /** Of this run: what a continued path had before does not count for `maxTokens`. */
   limits: EpisodeLimits;
   /**
    * The window, given when the caller asked for a number of tokens: a prompt that leaves less than
@@ -50,13 +72,16 @@ export interface AgentRequest {
 
 export interface AgentOutcome {
   trajectoryId: string;
+  /** Those of this run; a continued path lies before them. */
   steps: StepRecord[];
   answer: string | null;
   endReason: EndReason;
   formatOk: boolean;
   /** Calls of client tools that wait for the client. */
   pendingCalls: { id: string; name: string; arguments: string }[];
+  /** What the policy was given before this run sampled: the prompt, or the continued path. */
   promptTokens: number;
+  /** Of this run. */
   sampledTokens: number;
   /** Why the end reason is `failed` (the engine went away in mid-run); else null. */
   error: AppError | null;
