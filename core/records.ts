@@ -96,6 +96,11 @@ export interface TrajectoryRecord {
   toolCalls: number;
   sampledTokens: number;
   createdAt: number;
+  /**
+   * Digest of the conversation up to this trajectory's answer, by which a later chat request finds
+   * it. Only written: records that are read from the log do not have it.
+   */
+  continuationKey?: string | null;
 }
 
 export interface Feedback {

@@ -13,7 +13,10 @@ import { migrationsFolder, openDatabase } from './open.ts';
 import * as schema from './schema.ts';
 
 /** Hash of each migration, oldest first. Append a line for a new one; never change a line. */
-const FROZEN = ['0fc67b3699e7f0b4db2e5446a166adedecf79f31a82b7ad062decd25dbd72960'];
+const FROZEN = [
+  '0fc67b3699e7f0b4db2e5446a166adedecf79f31a82b7ad062decd25dbd72960',
+  'b4431f75e5555806b47f806a13da6caa37c1687a7c8409b1c6812fdb5d17afe5',
+];
 
 interface Journal {
   entries: { idx: number; when: number; tag: string }[];

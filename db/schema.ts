@@ -124,7 +124,8 @@ export const toolCalls = sqliteTable('tool_calls', {
 
 /**
  * The path from a root to `leaf_step_id`. `reward` is null (not scored) or the latest of verifier
- * and feedback, and `rewarded_at` is null exactly when it is.
+ * and feedback, and `rewarded_at` is null exactly when it is. `continuation_key` is set where a chat
+ * client may go on: it digests the conversation as the client will send it back.
  */
 export const trajectories = sqliteTable(
   'trajectories',
@@ -149,6 +150,7 @@ export const trajectories = sqliteTable(
     toolCalls: integer('tool_calls').notNull(),
     sampledTokens: integer('sampled_tokens').notNull(),
     createdAt: integer('created_at').notNull(),
+    continuationKey: text('continuation_key'),
   },
   (table) => [
     index('trajectories_leaf').on(table.leafStepId),
@@ -161,6 +163,10 @@ export const trajectories = sqliteTable(
     index('trajectories_reward').on(table.reward, table.id),
     index('trajectories_created').on(table.createdAt),
     index('trajectories_scored').on(table.source, table.rewardedAt),
+    // Rollouts, the most of the rows, have no key.
+    index('trajectories_continuation')
+      .on(table.continuationKey, table.id)
+      .where(sql`"continuation_key" IS NOT NULL`),
   ],
 );
 

@@ -15,10 +15,10 @@ import { StepWriter, prepareStep } from './step-row.ts';
 const UPSERT_TRAJECTORY = `
   INSERT INTO trajectories (id, source, conversation_id, leaf_step_id, policy_version, task_id,
     training_run_id, group_id, branched_from_step_id, status, end_reason, answer, format_ok, reward,
-    rewarded_at, tool_calls, sampled_tokens, created_at)
+    rewarded_at, tool_calls, sampled_tokens, created_at, continuation_key)
   VALUES (@id, @source, @conversationId, @leafStepId, @policyVersion, @taskId, @trainingRunId,
     @groupId, @branchedFromStepId, @status, @endReason, @answer, @formatOk, @reward,
-    iif(@reward IS NULL, NULL, @now), @toolCalls, @sampledTokens, @createdAt)
+    iif(@reward IS NULL, NULL, @now), @toolCalls, @sampledTokens, @createdAt, @continuationKey)
   ON CONFLICT (id) DO UPDATE SET source = excluded.source,
     conversation_id = excluded.conversation_id, leaf_step_id = excluded.leaf_step_id,
     policy_version = excluded.policy_version, task_id = excluded.task_id,
@@ -28,7 +28,7 @@ const UPSERT_TRAJECTORY = `
     rewarded_at = iif(excluded.reward IS NULL OR excluded.reward IS reward, rewarded_at,
       excluded.rewarded_at),
     reward = coalesce(excluded.reward, reward), tool_calls = excluded.tool_calls,
-    sampled_tokens = excluded.sampled_tokens`;
+    sampled_tokens = excluded.sampled_tokens, continuation_key = excluded.continuation_key`;
 
 // CROSS JOIN fixes the order: from the short path to the large tables, never a scan of those.
 const INSERT_TOOLS = `
@@ -107,6 +107,7 @@ export class SqliteStepLog implements StepLog {
     const parameters = {
       ...record,
       formatOk: record.formatOk ? 1 : 0,
+      continuationKey: record.continuationKey ?? null,
       now: this.clock.now(),
     };
     if (record.conversationId !== null) this.statements.conversation.run(parameters);

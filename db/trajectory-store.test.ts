@@ -215,6 +215,20 @@ describe('TrajectoryStore', () => {
     expect(stores.trajectories.findByStep('left-0')?.id).toBe('traj_1');
   });
 
+  test('a continuation key finds the newest trajectory that was logged with it', async () => {
+    const root = randomStep(new Prng(15), 'root', null);
+    const keyed = (id: string, continuationKey?: string): Promise<void> =>
+      appendNow([root], trajectoryOf(id, root, { ...(continuationKey && { continuationKey }) }));
+    await keyed('traj_1', 'a');
+    await keyed('traj_3', 'a');
+    await keyed('traj_2', 'a');
+    await keyed('traj_4', 'b');
+    await keyed('traj_5');
+    expect(stores.trajectories.newestByContinuationKey('a')).toEqual(trajectoryOf('traj_3', root));
+    expect(stores.trajectories.newestByContinuationKey('b')?.id).toBe('traj_4');
+    expect(stores.trajectories.newestByContinuationKey('c')).toBeNull();
+  });
+
   test('counts live trajectories by the time of their reward, not of their making', async () => {
     const root = randomStep(new Prng(14), 'root', null);
     const startMs = clock.now();

@@ -93,17 +93,22 @@ const NEWEST_THROUGH_STEP = `
     UNION ALL SELECT s.id FROM down CROSS JOIN steps s ON s.parent_id = down.id)
   SELECT max(t.id) AS id FROM down CROSS JOIN trajectories t ON t.leaf_step_id = down.id`;
 
+const NEWEST_BY_CONTINUATION_KEY = `
+  SELECT id FROM trajectories WHERE continuation_key = ? ORDER BY id DESC LIMIT 1`;
+
 export class TrajectoryStore {
   private readonly orm: Database['orm'];
   private readonly pathSteps: BetterSqlite3.Statement<[string], StepRow>;
   private readonly treeIds: BetterSqlite3.Statement<[Record<string, unknown>], { id: string }>;
   private readonly newestThroughStep: BetterSqlite3.Statement<[string], { id: string | null }>;
+  private readonly newestByKey: BetterSqlite3.Statement<[string], { id: string }>;
 
   constructor(db: Database) {
     this.orm = db.orm;
     this.pathSteps = db.sqlite.prepare(PATH_STEPS);
     this.treeIds = db.sqlite.prepare(TREE_IDS);
     this.newestThroughStep = db.sqlite.prepare(NEWEST_THROUGH_STEP);
+    this.newestByKey = db.sqlite.prepare(NEWEST_BY_CONTINUATION_KEY);
   }
 
   /** Newest first. @throws AppError invalid_request for a limit out of range. */
@@ -173,6 +178,12 @@ export class TrajectoryStore {
     return id === null ? null : this.find(id);
   }
 
+  /** The newest trajectory that was logged with the key. */
+  newestByContinuationKey(key: string): TrajectoryRecord | null {
+    const row = this.newestByKey.get(key);
+    return row === undefined ? null : this.find(row.id);
+  }
+
   /**
    * Live trajectories whose reward was set or changed after the time (ms): what training waits for.
    */
@@ -219,5 +230,6 @@ export class TrajectoryStore {
 function trajectoryFromRow(row: typeof trajectories.$inferSelect): TrajectoryRecord {
   const record: TrajectoryRecord & { rewardedAt?: number | null } = { ...row };
   delete record.rewardedAt;
+  delete record.continuationKey;
   return record;
 }

@@ -1,0 +1,2 @@
+ALTER TABLE `trajectories` ADD `continuation_key` text;--> statement-breakpoint
+CREATE INDEX `trajectories_continuation` ON `trajectories` (`continuation_key`,`id`) WHERE "continuation_key" IS NOT NULL;
