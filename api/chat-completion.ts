@@ -1,19 +1,21 @@
 /**
- * One chat completion, from a checked request to durable rows: opens a sequence on one policy
- * version, runs one policy step through the agent loop (client tools only), shows the text as it
- * comes, and ends only after the log has the rows. Streamed and plain calls both go through here;
+ * One chat completion, from a checked request on an opened sequence to durable rows: runs one policy
+ * step through the agent loop (client tools only), shows the text as it comes, and ends only after
+ * the log has the rows. Streamed and plain calls both go through here;
  * tokens are captured below, in the engine, so both leave equal rows.
  */
-import type { AgentOutcome } from '../core/agent/types.ts';
+import type { AgentOutcome, Continuation } from '../core/agent/types.ts';
 import { runAgent } from '../core/agent/run-agent.ts';
+import { must } from '../core/assert.ts';
 import { AppError } from '../core/errors.ts';
 import type { SampledTokens, ToolSpec } from '../core/ports.ts';
 import type { EndReason, SamplingParams } from '../core/records.ts';
 import { StreamDecoder } from '../core/text/stream-decoder.ts';
-import type { ChatMessage, Tokenizer } from '../core/text/types.ts';
+import type { ChatMessage, Protocol, Tokenizer } from '../core/text/types.ts';
 import type { AppDeps } from './app.ts';
 import { ChatText, hiddenTokens } from './chat-text.ts';
 import type { TextPiece } from './chat-text.ts';
+import { keyOfAnswer } from './continuation.ts';
 import type { Schemas } from './handlers.ts';
 import type { OpenedPolicy } from './policy-service.ts';
 import { withStopTexts } from './stop-texts.ts';
@@ -29,6 +31,10 @@ export interface CompletionRequest {
   maxTokens: number | null;
   stops: readonly string[];
   logprobs: boolean;
+  /** The client's `x-session-id`. */
+  sessionId: string | null;
+  /** The stored path that the messages go on from; null: they are rendered whole. */
+  continuation: Continuation | null;
   conversationId: string | null;
   trajectoryId: string;
   signal: AbortSignal;
@@ -59,50 +65,105 @@ export async function runCompletion(
   request: CompletionRequest,
   onPiece: (piece: CompletionPiece) => void,
 ): Promise<Completion> {
-  const { policy, sequence } = opened;
+  const { tokenizer, protocol } = opened.policy;
+  const shown = new ShownText(protocol, tokenizer, request);
+  const outcome = await runStep(deps, opened, request, shown, onPiece);
+  const last = shown.end(outcome);
+  const [trajectory] = outcome.log.trajectories ?? [];
+  const message: ChatMessage = {
+    role: 'assistant',
+    content: shown.content,
+    toolCalls: outcome.pendingCalls,
+  };
+  const key = keyOfAnswer(protocol, request, { message, endReason: outcome.endReason });
+  if (trajectory !== undefined && key !== undefined) trajectory.continuationKey = key;
+  // Rows of a cancelled or failed answer are kept too.
+  await deps.stores.stepLog.append(outcome.log);
+  if (outcome.error !== null) throw outcome.error;
+  if (outcome.endReason === 'cancelled') throw cancelled(deps);
+  onPiece(last);
+  return completionOf(outcome);
+}
+
+function runStep(
+  deps: AppDeps,
+  { policy, sequence }: OpenedPolicy,
+  request: CompletionRequest,
+  shown: ShownText,
+  onPiece: (piece: CompletionPiece) => void,
+): Promise<AgentOutcome> {
   const { tokenizer, protocol } = policy;
-  const decoder = new StreamDecoder(tokenizer, { skip: hiddenTokens(protocol, tokenizer) });
-  let text: ChatText | null = null;
-  const outcome = await runAgent(
+  const { contextTokens } = deps.engine;
+  return runAgent(
     { tokenizer, protocol, tools: deps.tools, clock: deps.clock, newId: withId(deps, request) },
     {
       sequence: withStopTexts(sequence, tokenizer, request.stops),
       messages: request.messages,
+      ...(request.continuation !== null && { continuation: request.continuation }),
       toolNames: [],
       clientTools: request.tools,
       // One step an answer: a call of a tool that was not offered ends it, as text.
-      limits: { maxToolCalls: 0, maxTokens: request.maxTokens ?? deps.engine.contextTokens },
-      ...(request.maxTokens !== null && { contextTokens: deps.engine.contextTokens }),
+      limits: { maxToolCalls: 0, maxTokens: request.maxTokens ?? contextTokens },
+      ...(request.maxTokens !== null && { contextTokens }),
       sampling: request.sampling,
       signal: request.signal,
       source: 'live',
       conversationId: request.conversationId,
       taskId: null,
       onStep: (step) => {
-        if (step.kind !== 'prompt') return;
-        const reasoningOpen = /<think>\s*$/.test(step.text);
-        text = new ChatText(protocol, { stops: request.stops, reasoningOpen });
+        if (step.kind !== 'policy') shown.begin(step.text);
       },
-      onTokens: (piece) => {
-        const shown = text?.push(decoder.push(piece.tokens)) ?? { reasoning: '', content: '' };
-        onPiece({ ...shown, logprobs: request.logprobs ? tokenLogprobs(piece, tokenizer) : [] });
-      },
+      onTokens: (piece) => onPiece(shown.push(piece)),
     },
   );
-  // Rows of a cancelled or failed answer are kept too.
-  await deps.stores.stepLog.append(outcome.log);
-  if (outcome.error !== null) throw outcome.error;
-  if (outcome.endReason === 'cancelled') throw cancelled(deps);
-  const step = outcome.steps.findLast(({ kind }) => kind === 'policy');
-  const parsed = step === undefined ? null : protocol.parseStep(step.text);
-  const whole = text as ChatText | null;
-  const tail = whole?.push(decoder.flush());
-  const rest = whole?.finish(parsed, outcome.pendingCalls.length > 0);
-  if (tail !== undefined && rest !== undefined) {
-    const reasoning = tail.reasoning + rest.reasoning;
-    onPiece({ reasoning, content: tail.content + rest.content, logprobs: [] });
+}
+
+/** One answer's text on its way from sampled tokens to what its client sees. */
+class ShownText {
+  /** All content so far. */
+  content = '';
+  private readonly protocol: Protocol;
+  private readonly tokenizer: Tokenizer;
+  private readonly request: CompletionRequest;
+  private readonly decoder: StreamDecoder;
+  private text: ChatText | null = null;
+
+  constructor(protocol: Protocol, tokenizer: Tokenizer, request: CompletionRequest) {
+    this.protocol = protocol;
+    this.tokenizer = tokenizer;
+    this.request = request;
+    this.decoder = new StreamDecoder(tokenizer, { skip: hiddenTokens(protocol, tokenizer) });
   }
-  return completionOf(outcome);
+
+  /** `context`: the text that the policy goes on from; the last one before it writes counts. */
+  begin(context: string): void {
+    const reasoningOpen = /<think>\s*$/.test(context);
+    this.text = new ChatText(this.protocol, { stops: this.request.stops, reasoningOpen });
+  }
+
+  push(piece: SampledTokens): CompletionPiece {
+    const shown = this.begun().push(this.decoder.push(piece.tokens));
+    this.content += shown.content;
+    return {
+      ...shown,
+      logprobs: this.request.logprobs ? tokenLogprobs(piece, this.tokenizer) : [],
+    };
+  }
+
+  /** What is certain only now that the step is whole. */
+  end(outcome: AgentOutcome): CompletionPiece {
+    const step = outcome.steps.findLast(({ kind }) => kind === 'policy');
+    const parsed = step === undefined ? null : this.protocol.parseStep(step.text);
+    const tail = this.begun().push(this.decoder.flush());
+    const rest = this.begun().finish(parsed, outcome.pendingCalls.length > 0);
+    const content = tail.content + rest.content;
+    this.content += content;
+    return { reasoning: tail.reasoning + rest.reasoning, content, logprobs: [] };
+  }
+
+  private begun(): ChatText {
+    return must(this.text, 'a context step comes before the policy writes');
+  }
 }
 
 /**

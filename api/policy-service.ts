@@ -207,6 +207,11 @@ export function pinnedName(version: number): string {
   return `${NAME}@${version}`;
 }
 
+/** Whether a model name leaves the choice of the version open, or means this one. */
+export function allowsVersion(model: string, version: number): boolean {
+  return model === NAME || model === pinnedName(version);
+}
+
 function modelNotFound(model: string, cause?: unknown): AppError {
   const message = `no model '${model}'; use '${NAME}' or '${NAME}@VERSION' of a known policy`;
   return new AppError('model_not_found', message, { param: 'model', cause });

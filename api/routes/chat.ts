@@ -17,6 +17,7 @@ import {
   samplingParams,
   stopTexts,
 } from '../chat-request.ts';
+import { openConversation } from '../continuation.ts';
 import { conversationOf } from '../conversation.ts';
 import { json } from '../handlers.ts';
 import type { Handlers, Input, Schemas } from '../handlers.ts';
@@ -44,7 +45,8 @@ async function createChatCompletion(
 ): Promise<Response> {
   const { body } = input;
   const request = completionRequest(deps, input);
-  const opened = await deps.policies.open(body.model);
+  const { opened, continuation } = await openConversation(deps, body.model, request);
+  request.continuation = continuation;
   try {
     if (body.parallel_tool_calls === false && opened.policy.protocol.name === 'hermes') {
       throw new AppError(
@@ -64,7 +66,7 @@ async function createChatCompletion(
 
 function completionRequest(
   deps: AppDeps,
-  { body, activity }: Input<'createChatCompletion'>,
+  { body, header, activity }: Input<'createChatCompletion'>,
 ): CompletionRequest {
   return {
     messages: chatMessages(body.messages),
@@ -73,6 +75,8 @@ function completionRequest(
     maxTokens: requestedTokens(body),
     stops: stopTexts(body.stop),
     logprobs: body.logprobs === true,
+    sessionId: header['x-session-id'] ?? null,
+    continuation: null,
     conversationId: null,
     trajectoryId: deps.newId('trajectory'),
     signal: activity.signal,

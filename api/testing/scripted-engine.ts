@@ -40,6 +40,8 @@ export class ScriptedEngine implements PolicyEngine {
   loadFault: AppError | null = null;
   state: EngineStats['state'] = 'ready';
   sequencesMax = 64;
+  /** What the newest sample went on from. */
+  promptTokens: readonly number[] = [];
   /** Samples that were ended by an abort. */
   cancelled = 0;
   private readonly versions = new Map<number, Version>();
@@ -121,6 +123,7 @@ class ScriptedSequence implements Sequence {
   async sample(request: SampleRequest): Promise<SampleResult> {
     if (this.engine.sampleFault !== null) throw this.engine.sampleFault;
     const { tokenizer } = this.text;
+    this.engine.promptTokens = [...this.tokens];
     const reply = this.engine.script(tokenizer.decode(this.tokens), this.policyVersion);
     const wanted = tokenizer.encodeTemplate(reply);
     const sampled: number[] = [];
