@@ -52,7 +52,7 @@ export interface TrainingManagerOptions {
 }
 
 /** Steps of a run that names none: enough for the embedded policy to learn its tasks. */
-export const DEFAULT_STEPS = 40;
+export const DEFAULT_STEPS = 90;
 
 interface Queued {
   id: string;

@@ -74,7 +74,7 @@ const COMMON_DEFAULTS: CommonSettings = {
   maxTokens: 256,
   temperature: 1,
   promptsPerStep: 8,
-  learningRate: 3e-4,
+  learningRate: 1e-4,
   warmupSteps: 5,
   miniBatches: 1,
   gradientClip: 1,
@@ -86,7 +86,7 @@ const COMMON_DEFAULTS: CommonSettings = {
   normalise: 'std',
   attribution: 'soft',
   multiToolBonus: 0.1,
-  gateTasks: 60,
+  gateTasks: 120,
   tolerance: 0.02,
 };
 
