@@ -1,8 +1,8 @@
 /**
- * One chat completion, from a checked request on an opened sequence to durable rows: runs one policy
- * step through the agent loop (client tools only), shows the text as it comes, and ends only after
- * the log has the rows. Streamed and plain calls both go through here;
- * tokens are captured below, in the engine, so both leave equal rows.
+ * One chat completion, from a checked request on an opened sequence to durable rows: runs one
+ * policy step through the agent loop (client tools only), shows the text as it comes, and ends only
+ * after the log has the rows. Streamed and plain calls both go through here; tokens are captured
+ * below, in the engine, so both leave equal rows.
  */
 import type { AgentOutcome, Continuation } from '../core/agent/types.ts';
 import { runAgent } from '../core/agent/run-agent.ts';

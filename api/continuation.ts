@@ -90,7 +90,9 @@ interface FoundAnswer {
   rest: readonly ChatMessage[];
 }
 
-/** Only the newest assistant message counts: one behind a logged answer was written by no policy. */
+/**
+ * Only the newest assistant message counts: one behind a logged answer was written by no policy.
+ */
 function findAnswer(deps: Deps, { messages, tools, sessionId }: History): FoundAnswer | null {
   const last = messages.findLastIndex(({ role }) => role === 'assistant');
   if (last === -1 || last === messages.length - 1) return null;

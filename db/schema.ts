@@ -124,8 +124,8 @@ export const toolCalls = sqliteTable('tool_calls', {
 
 /**
  * The path from a root to `leaf_step_id`. `reward` is null (not scored) or the latest of verifier
- * and feedback, and `rewarded_at` is null exactly when it is. `continuation_key` is set where a chat
- * client may go on: it digests the conversation as the client will send it back.
+ * and feedback, and `rewarded_at` is null exactly when it is. `continuation_key` is set where a
+ * chat client may go on: it digests the conversation as the client will send it back.
  */
 export const trajectories = sqliteTable(
   'trajectories',

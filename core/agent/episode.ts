@@ -107,8 +107,8 @@ export class Episode {
 
   /**
    * Goes on from a path of the log, on an empty sequence of the policy version that sampled it: the
-   * stored tokens as they are, then the new context tokens (no token is encoded again). The answered
-   * calls become tool steps; what follows them becomes a further prompt step. Throws
+   * stored tokens as they are, then the new context tokens (no token is encoded again). The
+   * answered calls become tool steps; what follows them becomes a further prompt step. Throws
    * context_length_exceeded when the whole does not fit.
    */
   static resume(options: {

@@ -1,8 +1,8 @@
 /**
  * What a chat template writes between the end of a sampled step and the place where the policy goes
- * on: the rendering of a short stand-in conversation, cut behind the stand-in's turn. Sampled tokens
- * can then be continued as they are, without rendering the history again (arpo.md section 1).
- * Knows no protocol: which token ends a turn is passed in.
+ * on: the rendering of a short stand-in conversation, cut behind the stand-in's turn. Sampled
+ * tokens can then be continued as they are, without rendering the history again (arpo.md section
+ * 1). Knows no protocol: which token ends a turn is passed in.
  */
 import { toAppError } from '../errors.ts';
 import type { ChatTemplate, RenderedText } from './chat-template.ts';
