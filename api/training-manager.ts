@@ -52,7 +52,7 @@ export interface TrainingManagerOptions {
 }
 
 /** Steps of a run that names none: enough for the embedded policy to learn its tasks. */
-export const DEFAULT_STEPS = 90;
+export const DEFAULT_STEPS = 100;
 
 interface Queued {
   id: string;

@@ -4,7 +4,7 @@ import { parseOptions } from './options.ts';
 
 it('has defaults that need no flag', () => {
   const options = parseOptions([]);
-  expect(options).toMatchObject({ seed: 1, questions: 60, steps: 90, algorithm: 'arpo' });
+  expect(options).toMatchObject({ seed: 1, questions: 60, steps: 100, algorithm: 'arpo' });
   expect(options?.svgPath).toMatch(/data.demo.learning-curve-seed-1\.svg$/);
   expect(options?.summaryPath).toMatch(/learning-curve-seed-1\.json$/);
 });

@@ -25,7 +25,7 @@ export interface DemoOptions {
 export const USAGE = `Usage: npm run demo -- [flags]
   --seed N           key of every random draw (default 1)
   --questions N      held-out questions asked before and after (default 60, at most 600)
-  --steps N          training steps (default 90)
+  --steps N          training steps (default 100)
   --algorithm NAME   arpo or grpo (default arpo)
   --setting NAME=V   override a training setting, V in JSON; may be repeated
   --out FILE.svg     the learning curve; a summary is written beside it as FILE.json
@@ -38,7 +38,7 @@ The policy is that of RAMIFY_POLICY, or the embedded one.`;
 const FLAGS = {
   seed: { type: 'string', default: '1' },
   questions: { type: 'string', default: '60' },
-  steps: { type: 'string', default: '90' },
+  steps: { type: 'string', default: '100' },
   algorithm: { type: 'string', default: 'arpo' },
   setting: { type: 'string', multiple: true, default: [] as string[] },
   out: { type: 'string' },
