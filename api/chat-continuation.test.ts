@@ -421,6 +421,16 @@ describe('after a swap', () => {
     expect(isSpliced(first, await ask(history, { model: 'ramify@1' }))).toBe(true);
   });
 
+  test('keeps its version also where the path no longer fits', async () => {
+    const first = await ask([QUESTION]);
+    await swap();
+    const history = [QUESTION, plain(first), result(first.calls[0], 'Paris')];
+    const { promptTokens } = await ask(history);
+    const tight = await ask(history, { max_completion_tokens: 513 - promptTokens.length });
+    expect(isSpliced(first, tight)).toBe(false);
+    expect(tight.version).toBe(1);
+  });
+
   test('a version that is gone: the live one gets the history as a new segment', async () => {
     const first = await ask([QUESTION]);
     await swap();

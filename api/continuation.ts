@@ -3,8 +3,9 @@
  * without the policy's thoughts, so rendering it again would give the policy another past than the
  * one it wrote. When the history up to its last assistant message is one that the log knows, the
  * stored tokens are used instead and only what is new is rendered; the version that wrote them
- * goes on. Anything else (edited, compacted, cut or unknown histories, another version or other
- * tools, a path that no longer fits) is rendered whole, as a new segment.
+ * goes on. Anything else is rendered whole, as a new segment: histories that were edited,
+ * compacted, cut or never logged, a version named that is another one; and, still on the version
+ * that wrote the answer, other tools or a path that no longer fits.
  */
 import { must } from '../core/assert.ts';
 import { continuationTokens } from '../core/agent/run-agent.ts';
@@ -70,13 +71,11 @@ export async function openConversation(
     const opened = await openLogged(deps, found.trajectory.policyVersion);
     if (opened !== null) {
       try {
-        const continuation = continuationOf(deps, opened, history, found);
-        if (continuation !== null) return { opened, continuation };
+        return { opened, continuation: continuationOf(deps, opened, history, found) };
       } catch (error) {
         opened.sequence.close();
         throw error;
       }
-      opened.sequence.close();
     }
   }
   return { opened: await deps.policies.open(model), continuation: null };

@@ -21,6 +21,12 @@ export interface paths {
          *     stream has begun is a frame `{"error": {...}}`, never a silent end.
          *
          *     The policy's thoughts are returned as `reasoning_content`, its answer as `content`.
+         *
+         *     Send the whole conversation each time; thoughts need not be sent back. When the messages up to
+         *     the last assistant message are a conversation that this server answered, whole, in the same
+         *     session, the answer goes on from the stored tokens, thoughts included, and from the same policy
+         *     version unless `model` names another one; `usage.prompt_tokens` counts those tokens. A history
+         *     that was edited or compacted, and one that no longer fits with its thoughts, is read as text.
          */
         post: operations["createChatCompletion"];
         delete?: never;
@@ -608,6 +614,7 @@ export interface components {
             /** @description Accepted and not used; agent runs keep theirs. */
             metadata?: components["schemas"]["Metadata"] | null;
         };
+        /** @description Of this answer; the prompt is all that the policy was given before it. */
         Usage: {
             prompt_tokens: number;
             completion_tokens: number;
@@ -1261,7 +1268,10 @@ export interface components {
         Limit: number;
         /** @description `next_cursor` of the page before. */
         Cursor: string;
-        /** @description Requests with the same value are kept as one conversation in the log. */
+        /**
+         * @description Requests with the same value are kept as one conversation in the log. A chat history goes on
+         *     from an answer of the same session only, one without a session from one without.
+         */
         SessionId: string;
         /** @description Id of the last event that the client has seen; only later ones are sent. */
         LastEventId: number;
@@ -1290,7 +1300,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Requests with the same value are kept as one conversation in the log. */
+                /**
+                 * @description Requests with the same value are kept as one conversation in the log. A chat history goes on
+                 *     from an answer of the same session only, one without a session from one without.
+                 */
                 "x-session-id"?: components["parameters"]["SessionId"];
             };
             path?: never;
@@ -1352,7 +1365,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Requests with the same value are kept as one conversation in the log. */
+                /**
+                 * @description Requests with the same value are kept as one conversation in the log. A chat history goes on
+                 *     from an answer of the same session only, one without a session from one without.
+                 */
                 "x-session-id"?: components["parameters"]["SessionId"];
             };
             path?: never;

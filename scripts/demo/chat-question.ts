@@ -3,8 +3,8 @@
  * with function tools. The policy only asks for a call; this side runs it, with the same `search`
  * and `javascript` as the server has, and sends the result back, until an answer comes.
  *
- * Differs from an agent run in what the policy sees: its own thoughts are not part of the history,
- * so its accuracy here is a figure of its own.
+ * The history that is sent back holds no thoughts, but the server knows it and goes on from the
+ * stored tokens, so the policy sees what it sees in an agent run.
  */
 import type OpenAI from 'openai';
 import { AppError } from '../../core/errors.ts';
@@ -32,13 +32,11 @@ export async function askChat(asker: ChatAsker, task: Task, seed: number): Promi
   const versions: number[] = [];
   const toolsUsed: string[] = [];
   let toolCalls = 0;
-  let model = 'ramify';
   // Each round answers, or uses up tool calls, which are bounded.
   for (;;) {
-    const reply = await complete(asker, task, { model, messages, seed: mix(seed, toolCalls) });
+    const reply = await complete(asker, task, { messages, seed: mix(seed, toolCalls) });
+    // The server keeps a conversation on the version that began it; more than one is a failure.
     versions.push(reply.version);
-    // A conversation stays with the version that began it.
-    model = `ramify@${reply.version}`;
     const wanted = reply.toolCalls;
     const ended = wanted.length === 0;
     if (ended || toolCalls + wanted.length > MAX_TOOL_CALLS) {
@@ -68,12 +66,13 @@ interface Reply {
 async function complete(
   asker: ChatAsker,
   task: Task,
-  request: { model: string; messages: Message[]; seed: number },
+  request: { messages: Message[]; seed: number },
 ): Promise<Reply> {
   const { data: stream, response } = await asker.openai.chat.completions
     .create(
       {
         ...request,
+        model: 'ramify',
         tools: asker.tools.specs(task.tools).map(functionTool),
         max_completion_tokens: MAX_TOKENS,
         stream: true,

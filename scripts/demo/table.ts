@@ -5,9 +5,7 @@ import type { Scores, Summary } from './summary.ts';
 
 const WAY_TITLES: Record<Way, string> = {
   agent: 'agent runs: POST /v1/agent/runs, tools run on the server',
-  chat:
-    "openai client: streamed chat completions, tools run by the demo; the policy's own\n" +
-    'thoughts are not in the history',
+  chat: 'openai client: streamed chat completions, tools run by the demo',
 };
 
 const HEADER = ['family', 'questions', 'accuracy', '', 'format errors', 'tool calls a question'];
