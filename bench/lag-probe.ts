@@ -1,9 +1,9 @@
 /**
  * Loaded into the server by `node --import` while bench/serving.ts measures it: how late a timer of
- * the main thread fires. Late has two causes: something held the event loop (our own work, or a disk
- * that syncs), or the thread waited for a core because others ran. Linux counts the second one for each
- * thread, so both figures are given; elsewhere they are equal. Answers each message with the figures
- * since the last one. The server does not know of it.
+ * the main thread fires. Late has two causes: something held the event loop (our own work, or a
+ * disk that syncs), or the thread waited for a core because others ran. Linux counts the second one
+ * for each thread, so both figures are given; elsewhere they are equal. Answers each message with
+ * the figures since the last one. The server does not know of it.
  */
 import { openSync, readSync } from 'node:fs';
 import { createHistogram } from 'node:perf_hooks';
@@ -56,7 +56,7 @@ if (isMainThread && process.send !== undefined) {
   }
 }
 
-/** Reads how long this thread has waited for a core so far; always 0 where the system does not say. */
+/** Reads how long this thread has waited for a core; always 0 where the system does not say. */
 function coreWaitReader(): () => number {
   let file: number;
   try {

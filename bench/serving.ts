@@ -1,9 +1,9 @@
 /**
- * npm run bench:serving: the real server with 8 clients that ask without a pause, first alone and then
- * while a training run with the default settings is under way. Prints the event-loop lag of the main
- * thread (goal: p99 <= 20 ms while training; `own` leaves out its waits for a core, see lag-probe.ts),
- * sampled tokens a second, the time to the first piece of an answer, and the gaps between pieces (a
- * piece is what one run of the decode graph sampled).
+ * npm run bench:serving: the real server with 8 clients that ask without a pause, first alone and
+ * then while a training run with the default settings is under way. Prints the event-loop lag of
+ * the main thread (goal: p99 <= 20 ms while training; `own` leaves out its waits for a core, see
+ * lag-probe.ts), sampled tokens a second, the time to the first piece of an answer, and the gaps
+ * between pieces (a piece is what one run of the decode graph sampled).
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
