@@ -266,9 +266,9 @@ export const TASKS: Task[] = (['train', 'gate'] as const).map((split) => ({
   metadata: { hops: 1 },
 }));
 
-/** Waits for a condition, within a second. */
+/** Waits for a condition; gives up after at least 20 s, because a test machine may be busy. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 200; i++) {
+  for (let i = 0; i < 4_000; i++) {
     if (await condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
