@@ -2,7 +2,6 @@
  * An abort signal that fires when its parent does or when time is up, and remembers which. Unlike
  * AbortSignal.any with AbortSignal.timeout it holds no timer and no listener after `close`.
  */
-
 import { setMaxListeners } from 'node:events';
 
 export class Deadline {

@@ -73,18 +73,20 @@ class WorkerEngine implements PolicyEngine {
     });
     this.worker = worker;
     await new Promise<void>((resolve, reject) => {
+      const fail = (reason: string, cause?: Error): void => {
+        clearTimeout(timer);
+        reject(new AppError('engine_unavailable', reason, { cause }));
+      };
       const timer = setTimeout(() => {
         void worker.terminate();
-        reject(new AppError('engine_unavailable', 'the policy worker did not start in time'));
+        fail('the policy worker did not start in time');
       }, LIMITS.workerStartTimeoutMs);
       worker.once('message', () => {
         clearTimeout(timer);
         resolve();
       });
-      worker.once('error', (error) => {
-        clearTimeout(timer);
-        reject(new AppError('engine_unavailable', error.message, { cause: error }));
-      });
+      worker.once('error', (error) => fail(error.message, error));
+      worker.once('exit', (code) => fail(`the policy worker ended at its start (code ${code})`));
     });
     worker.on('message', (message: FromWorker) => this.receive(message));
     worker.on('error', (error) =>

@@ -1,0 +1,141 @@
+/**
+ * The policy worker over its real thread: samples equal those of the engine in this thread, cancel and
+ * refusals, and the death of the thread: what ran on it fails with a retryable code, the next request
+ * is served by a new thread with the same versions.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Worker } from 'node:worker_threads';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { quiet } from '../log.ts';
+import { initialWeights } from '../model/parameters.ts';
+import { savePolicyModel } from '../model/policy-directory.ts';
+import type { ModelConfig } from '../model/types.ts';
+import { Prng } from '../prng.ts';
+import { LocalEngine } from './local-engine.ts';
+import { startPolicyEngine } from './policy-engine.ts';
+import type { PolicyEngine } from './types.ts';
+
+const CONFIG: ModelConfig = {
+  modelType: 'llama',
+  layers: 2,
+  hidden: 32,
+  heads: 4,
+  kvHeads: 2,
+  headDim: 8,
+  intermediate: 48,
+  vocabulary: 64,
+  contextTokens: 2_048,
+  ropeTheta: 10000,
+  rmsNormEpsilon: 1e-6,
+  qkvBias: false,
+  tiedEmbeddings: true,
+};
+const SAMPLING = { temperature: 1, topP: 1, topK: 0, seed: 3 };
+const weights = initialWeights(CONFIG, new Prng(1));
+const directory = mkdtempSync(join(tmpdir(), 'ramify-engine-'));
+
+let engine: PolicyEngine;
+
+beforeAll(async () => {
+  savePolicyModel(directory, { config: CONFIG, weights });
+  engine = await startPolicyEngine({ device: 'cpu', threads: 1, logger: quiet });
+  await engine.load(1, directory);
+});
+
+afterAll(async () => {
+  await engine.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+it('samples what the engine in this thread samples, in pieces, across forks', async () => {
+  const local = new LocalEngine({ device: 'cpu', threads: 1 });
+  await local.load(1, { config: CONFIG, weights });
+  const results = [];
+  for (const sampler of [engine, local]) {
+    const pieces: number[] = [];
+    const sequence = sampler.open({ policyVersion: 1 });
+    sequence.append([1, 2, 3]);
+    const first = await sequence.sample({
+      maxTokens: 40,
+      sampling: SAMPLING,
+      stopTokens: [],
+      onTokens: ({ tokens }) => pieces.push(...tokens),
+    });
+    expect(pieces).toEqual([...first.tokens]);
+    expect(sequence.length).toBe(43);
+    const fork = sequence.fork(20);
+    sequence.truncate(10);
+    fork.append([7]);
+    const second = await fork.sample({ maxTokens: 8, sampling: SAMPLING, stopTokens: [] });
+    results.push([...first.tokens, ...second.tokens], [...first.logprobs, ...first.entropies]);
+    sequence.close();
+    fork.close();
+  }
+  expect(results[0]).toEqual(results[2]);
+  expect(results[1]).toEqual(results[3]);
+  await local.close();
+  expect(engine.stats()).toMatchObject({ openSequences: 0, running: 0, versions: [1] });
+});
+
+it('cancels in mid-sample', async () => {
+  const abort = new AbortController();
+  const sequence = engine.open({ policyVersion: 1 });
+  sequence.append([1]);
+  const result = await sequence.sample({
+    maxTokens: 2_000,
+    sampling: SAMPLING,
+    stopTokens: [],
+    signal: abort.signal,
+    onTokens: () => abort.abort(),
+  });
+  expect(result.finish).toBe('cancelled');
+  expect(result.tokens.length).toBeLessThan(2_000);
+  expect(sequence.length).toBe(1 + result.tokens.length);
+  sequence.close();
+});
+
+it('refuses unknown versions, prompts that do not fit and broken directories', async () => {
+  expect(() => engine.open({ policyVersion: 9 })).toThrowError(/version 9 is not loaded/);
+  const sequence = engine.open({ policyVersion: 1 });
+  expect(() => sequence.append(new Uint32Array(2_048))).toThrowError(/2048 tokens do not fit/);
+  sequence.close();
+  const missing = engine.load(2, join(directory, 'nothing'));
+  await expect(missing).rejects.toMatchObject({ code: 'policy_invalid' });
+});
+
+it('survives the death of its thread', async () => {
+  const sequence = engine.open({ policyVersion: 1 });
+  sequence.append([1]);
+  const killed = sequence.sample({
+    maxTokens: 2_000,
+    sampling: SAMPLING,
+    stopTokens: [],
+    onTokens: () => void (engine as unknown as { worker: Worker }).worker.terminate(),
+  });
+  await expect(killed).rejects.toMatchObject({ code: 'engine_unavailable' });
+  // The sequence went with its thread.
+  expect(() => sequence.append([2])).toThrowError(/worker of this conversation is gone/);
+  sequence.close();
+
+  await expect.poll(() => engine.stats().state, { timeout: 20_000 }).toBe('ready');
+  expect(engine.stats()).toMatchObject({ versions: [1], openSequences: 0 });
+  const next = engine.open({ policyVersion: 1 });
+  next.append([1, 2]);
+  const result = await next.sample({ maxTokens: 5, sampling: SAMPLING, stopTokens: [] });
+  expect(result.tokens.length).toBe(5);
+  next.close();
+});
+
+it('rejects what waits when it is stopped', async () => {
+  const other = await startPolicyEngine({ device: 'cpu', threads: 1, logger: quiet });
+  await other.load(1, directory);
+  const sequence = other.open({ policyVersion: 1 });
+  sequence.append([1]);
+  const waiting = sequence.sample({ maxTokens: 2_000, sampling: SAMPLING, stopTokens: [] });
+  const rejected = expect(waiting).rejects.toMatchObject({ code: 'engine_unavailable' });
+  await other.stop();
+  await rejected;
+  expect(other.stats().state).toBe('stopped');
+});
