@@ -1,7 +1,7 @@
 /**
- * The policy worker over its real thread: samples equal those of the engine in this thread, cancel and
- * refusals, and the death of the thread: what ran on it fails with a retryable code, the next request
- * is served by a new thread with the same versions.
+ * The policy worker over its real thread: samples equal those of the engine in this thread, cancel
+ * and refusals, and the death of the thread: what ran on it fails with a retryable code, the next
+ * request is served by a new thread with the same versions.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
