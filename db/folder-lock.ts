@@ -3,10 +3,10 @@
  * as long as the process lives: the operating system lets go of it at any kind of death, where a
  * file with a process id would lie after a kill or a reboot.
  */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import BetterSqlite3 from 'better-sqlite3';
 import { AppError } from '../core/errors.ts';
+import { makeFolder } from './make-folder.ts';
 import { storageError } from './open.ts';
 
 /**
@@ -17,7 +17,7 @@ export function lockFolder(folder: string): () => void {
   const path = join(folder, 'server.lock');
   let lock: BetterSqlite3.Database | undefined;
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     lock = new BetterSqlite3(path, { timeout: 0 });
     lock.exec('BEGIN EXCLUSIVE');
   } catch (thrown) {

@@ -3,7 +3,6 @@
  * applied in order, a file of a newer ramify refused. One process writes; others may read beside it
  * (WAL). Knows the folder of the migrations, not what is in the tables.
  */
-import { mkdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import BetterSqlite3 from 'better-sqlite3';
 import type { BetterSQLite3Database } from 'drizzle-orm/better-sqlite3';
@@ -13,6 +12,7 @@ import { readMigrationFiles } from 'drizzle-orm/migrator';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { packageRoot } from '../core/paths.ts';
+import { makeFolder } from './make-folder.ts';
 import * as schema from './schema.ts';
 
 export const migrationsFolder: string = join(packageRoot, 'migrations');
@@ -38,7 +38,7 @@ export function openDatabase(path: string): Database {
   const file = path === ':memory:' ? path : resolve(path);
   let sqlite: BetterSqlite3.Database | undefined;
   try {
-    if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
+    if (file !== ':memory:') makeFolder(dirname(file));
     sqlite = new BetterSqlite3(file, { timeout: LIMITS.databaseBusyTimeoutMs });
     configure(sqlite, file);
     refuseNewer(sqlite, file);
