@@ -23,6 +23,7 @@ import type {
 } from '../ports.ts';
 import { BatchModel, type DecodedRow } from './batch-model.ts';
 import { SequenceKv } from './kv-cache.ts';
+import { notLoaded, requireQueueSlot, requireRoom, requireSequenceSlot } from './refusals.ts';
 import { emptyTokens, joinTokens } from './sampled-tokens.ts';
 import type { EngineStats } from './types.ts';
 
@@ -111,7 +112,7 @@ export class LocalEngine implements Sampler {
   open({ policyVersion, priority = 'live' }: OpenOptions): Sequence {
     const loaded = this.versions.get(policyVersion);
     if (loaded === undefined || loaded.retired || this.closed) {
-      throw new AppError('model_not_found', `policy version ${policyVersion} is not loaded`);
+      throw notLoaded(policyVersion);
     }
     return this.track(policyVersion, new SequenceKv(loaded.model.config), [], priority);
   }
@@ -139,12 +140,7 @@ export class LocalEngine implements Sampler {
 
   /** @internal Used by sequences: queues a sample request. */
   submit(sequence: LocalSequence, request: SampleRequest): Promise<SampleResult> {
-    const queued = this.jobs.size - this.options.batchRowsMax;
-    if (queued >= this.options.queueMax) {
-      throw new AppError('queue_full', `${queued} requests wait already`, {
-        retryAfterS: LIMITS.retryAfterS,
-      });
-    }
+    requireQueueSlot(this.jobs.size - this.options.batchRowsMax, this.options.queueMax);
     if (this.closed) throw new AppError('engine_unavailable', 'the engine was stopped');
     return new Promise((resolve, reject) => {
       const order = this.arrivals++;
@@ -178,11 +174,7 @@ export class LocalEngine implements Sampler {
   }
 
   private track(version: number, kv: SequenceKv, tokens: number[], priority: Priority): Sequence {
-    if (this.openSequences >= this.options.sequencesMax) {
-      throw new AppError('queue_full', `${this.openSequences} conversations are open already`, {
-        retryAfterS: LIMITS.retryAfterS,
-      });
-    }
+    requireSequenceSlot(this.openSequences, this.options.sequencesMax);
     this.openSequences++;
     must(this.versions.get(version), 'version').openSequences++;
     return new LocalSequence(this, version, kv, tokens, priority);
@@ -323,14 +315,8 @@ class LocalSequence implements Sequence {
 
   append(tokens: Uint32Array | readonly number[]): void {
     this.requireIdle('append');
-    const window = this.engine.contextOf(this.policyVersion);
     const length = this.tokens.length + tokens.length;
-    if (length >= window) {
-      throw new AppError(
-        'context_length_exceeded',
-        `${length} tokens do not fit the context window of ${window} with room for an answer`,
-      );
-    }
+    requireRoom(length, this.engine.contextOf(this.policyVersion));
     for (const token of tokens) this.tokens.push(token);
   }
 

@@ -10,6 +10,7 @@ import { LIMITS } from '../limits.ts';
 import type { Logger } from '../log.ts';
 import { builtModule } from '../paths.ts';
 import type { OpenOptions, SampleRequest, SampleResult, Sequence } from '../ports.ts';
+import { notLoaded, requireQueueSlot, requireRoom, requireSequenceSlot } from './refusals.ts';
 import { emptyTokens } from './sampled-tokens.ts';
 import type { EngineStats, PolicyEngine } from './types.ts';
 import type { FromWorker, ToWorker, WireError, WorkerSettings } from './worker-protocol.ts';
@@ -112,9 +113,7 @@ class WorkerEngine implements PolicyEngine {
 
   open({ policyVersion, priority = 'live' }: OpenOptions): Sequence {
     const version = this.versions.get(policyVersion);
-    if (version === undefined) {
-      throw new AppError('model_not_found', `policy version ${policyVersion} is not loaded`);
-    }
+    if (version === undefined) throw notLoaded(policyVersion);
     const id = this.claimSequence();
     this.send({ type: 'open', sequence: id, version: policyVersion, priority });
     return new RemoteSequence(this, this.epoch, id, policyVersion, version.contextTokens, 0);
@@ -153,11 +152,7 @@ class WorkerEngine implements PolicyEngine {
         retryAfterS: LIMITS.retryAfterS,
       });
     }
-    if (this.openSequences >= LIMITS.sequencesMax) {
-      throw new AppError('queue_full', `${this.openSequences} conversations are open already`, {
-        retryAfterS: LIMITS.retryAfterS,
-      });
-    }
+    requireSequenceSlot(this.openSequences, LIMITS.sequencesMax);
     this.openSequences++;
     return this.nextId++;
   }
@@ -181,12 +176,7 @@ class WorkerEngine implements PolicyEngine {
 
   /** @internal */
   sample(epoch: number, sequence: number, request: SampleRequest): Promise<SampleResult> {
-    const waiting = this.samples.size - LIMITS.batchRowsMax;
-    if (waiting >= LIMITS.sampleQueueMax) {
-      throw new AppError('queue_full', `${waiting} requests wait already`, {
-        retryAfterS: LIMITS.retryAfterS,
-      });
-    }
+    requireQueueSlot(this.samples.size - LIMITS.batchRowsMax, LIMITS.sampleQueueMax);
     const id = this.nextId++;
     const { maxTokens, sampling, stopTokens, signal } = request;
     this.sendFor(epoch, {
@@ -304,12 +294,7 @@ class RemoteSequence implements Sequence {
   append(tokens: Uint32Array | readonly number[]): void {
     this.requireIdle('append');
     const length = this.held + tokens.length;
-    if (length >= this.window) {
-      throw new AppError(
-        'context_length_exceeded',
-        `${length} tokens do not fit the context window of ${this.window} with room for an answer`,
-      );
-    }
+    requireRoom(length, this.window);
     const message = {
       type: 'append',
       sequence: this.id,
