@@ -64,7 +64,6 @@ export const reshape = (x: Value, sizes: readonly number[], inferred: string | n
 export const reshapeLike = (x: Value, like: Value) => one(apply('reshapeLike', [x, like], {}));
 export const unsqueeze = (x: Value, axes: readonly number[]) =>
   one(apply('unsqueeze', [x], { axes }));
-export const squeeze = (x: Value, axes: readonly number[]) => one(apply('squeeze', [x], { axes }));
 export const concat = (parts: readonly Value[], axis: number) =>
   one(apply('concat', parts, { axis }));
 /** The first elements of the last axis, as many as `like` has on its last axis. */

@@ -80,7 +80,6 @@ export interface OpParams {
   /** reshapeLike(x, like): the elements of x in the shape of `like`. */
   reshapeLike: None;
   unsqueeze: { axes: readonly number[] };
-  squeeze: { axes: readonly number[] };
   concat: Axis;
   /** head(x, like) / tail(x, like): x split on the last axis after size(like, -1) elements. */
   head: None;

@@ -53,7 +53,7 @@ function refuseScalars(op: string, x: Value, like: Value): void {
 const CACHE_ONLY = 'splits attention over a KV cache, which is never differentiated';
 
 export const layoutOps: OpGroup<
-  'transpose' | 'reshape' | 'reshapeLike' | 'unsqueeze' | 'squeeze' | 'concat' | 'head' | 'tail'
+  'transpose' | 'reshape' | 'reshapeLike' | 'unsqueeze' | 'concat' | 'head' | 'tail'
 > = {
   transpose: {
     takes: ['any'],
@@ -119,19 +119,6 @@ export const layoutOps: OpGroup<
     },
     gradient: (ops, { inputs }, [grad]) => [ops.reshapeLike(grad as Value, inputs[0] as Value)],
     lower: (node) => [onnxNode('Unsqueeze', node, {}, [intVector(node, node.params.axes)])],
-  },
-  squeeze: {
-    takes: ['any'],
-    infer: ([x], { axes }) => {
-      const { dtype, shape } = x as Value;
-      const gone = new Set(axes.map((axis) => axisOf('squeeze', axis, shape.length)));
-      if ([...gone].some((axis) => shape[axis] !== 1)) {
-        throw shapeError('squeeze', `size 1 on axes ${axes.join()}`, x as Value);
-      }
-      return [{ dtype, shape: shape.filter((_, i) => !gone.has(i)) }];
-    },
-    gradient: (ops, { inputs }, [grad]) => [ops.reshapeLike(grad as Value, inputs[0] as Value)],
-    lower: (node) => [onnxNode('Squeeze', node, {}, [intVector(node, node.params.axes)])],
   },
   concat: {
     takes: { each: 'any' },

@@ -56,11 +56,6 @@ export const layout: ReferenceGroup<keyof typeof layoutOps> = {
     for (const axis of added) out.splice(axis, 0, 1);
     return [{ shape: out, data }];
   },
-  squeeze: ([input], { axes }) => {
-    const { shape, data } = input as Tensor;
-    const gone = axes.map((axis) => positive(axis, shape.length));
-    return [{ shape: shape.filter((_, i) => !gone.includes(i)), data }];
-  },
   concat: (parts, { axis }) => [concat(parts, axis)],
   head: ([x, like]) => {
     const size = (like as Tensor).shape.at(-1) as number;

@@ -234,10 +234,6 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
     ...unary((x) => ops.unsqueeze(x, [1]), ...floats, int(9, 'B')),
     ...unary((x) => ops.unsqueeze(x, [-1, 1]), float('B', 2)),
   ],
-  squeeze: [
-    ...unary((x) => ops.squeeze(x, [1]), float('B', 1), float(2, 1, 3)),
-    ...unary((x) => ops.squeeze(x, [0, -1]), float(1, 'T', 2, 1)),
-  ],
   concat: [
     two((a, b) => ops.concat([a, b], -1), float('B', 2, 'S'), float('B', 2, 'T')),
     two((a, b) => ops.concat([a, b, a], 1), float('B', 2), float('B', 3)),
