@@ -8,44 +8,21 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { quiet } from '../core/log.ts';
-import { initialWeights } from '../core/model/parameters.ts';
-import { loadPolicyModel, savePolicyModel } from '../core/model/policy-directory.ts';
-import type { ModelConfig } from '../core/model/types.ts';
+import { loadPolicyModel } from '../core/model/policy-directory.ts';
 import { builtModule } from '../core/paths.ts';
-import { Prng } from '../core/prng.ts';
 import type { Task } from '../core/records.ts';
 import { loadText } from '../core/text/load-text.ts';
-import { writeEmbeddedTextFiles } from '../core/text/embedded-text-files.ts';
 import { directorySha256 } from '../core/trainer/candidate.ts';
 import { trainerStarter } from '../core/trainer/start-trainer.ts';
 import type { TrainerEvent, TrainingJob } from '../core/trainer/types.ts';
+import { writeRandomPolicy } from './testing/random-policy.ts';
 
 let root: string;
 let base: string;
 beforeAll(() => {
   root = mkdtempSync(join(tmpdir(), 'ramify-trainer-'));
   base = join(root, 'base');
-  const { tokenizer } = writeEmbeddedTextFiles(base, {
-    texts: Array.from({ length: 200 }, (_, i) => `what is ${i} plus ${i + 1}`),
-    vocabularySize: 320,
-    tools: ['search', 'javascript'],
-  });
-  const config: ModelConfig = {
-    modelType: 'llama',
-    layers: 1,
-    hidden: 16,
-    heads: 2,
-    kvHeads: 1,
-    headDim: 8,
-    intermediate: 32,
-    vocabulary: tokenizer.vocabularySize,
-    contextTokens: 128,
-    ropeTheta: 10_000,
-    rmsNormEpsilon: 1e-6,
-    qkvBias: false,
-    tiedEmbeddings: true,
-  };
-  savePolicyModel(base, { config, weights: initialWeights(config, new Prng(1)) });
+  writeRandomPolicy(base);
 });
 afterAll(() => rmSync(root, { recursive: true }));
 
