@@ -32,6 +32,11 @@ export interface DecoderHooks {
   weight(name: string): Value;
   /** What layer `layer` attends to, given the keys and values of this call's tokens. */
   attend(layer: number, keys: Value, values: Value): KvSegment[];
+  /**
+   * What an adapter adds to the projection `module` (`model.layers.N.self_attn.q_proj`) of `input`;
+   * null or no hook: nothing.
+   */
+  adapt?(input: Value, module: string): Value | null;
 }
 
 /** Final hidden states (B, T, D), normalised: the input of `decoderLogits`. */
@@ -47,6 +52,11 @@ export function decoderStates(
     const weight = (name: string) => hooks.weight(`model.layers.${layer}.${name}`);
     const project = (input: Value, name: string) => {
       const out = ops.linear(input, weight(`${name}.weight`));
+      const added = hooks.adapt?.(input, `model.layers.${layer}.${name}`) ?? null;
+      return added === null ? out : ops.add(out, added);
+    };
+    const projectQkv = (input: Value, name: string) => {
+      const out = project(input, name);
       return config.qkvBias ? ops.add(out, weight(`${name}.bias`)) : out;
     };
     const rotate = (states: Value) =>
@@ -54,7 +64,7 @@ export function decoderStates(
 
     const h = ops.rmsNorm(x, weight('input_layernorm.weight'), epsilon);
     const heads = (name: string, count: number) =>
-      ops.reshape(project(h, `self_attn.${name}`), [0, 0, count, config.headDim]); // (B, T, n, d)
+      ops.reshape(projectQkv(h, `self_attn.${name}`), [0, 0, count, config.headDim]); // (B, T, n, d)
     // Scaled here and not beside the product: onnxruntime would fuse the factor into the product
     // and leave its fast path for single rows, which makes decoding over a long cache 3 times
     // slower.
@@ -65,13 +75,13 @@ export function decoderStates(
     const values = perHead(heads('v_proj', config.kvHeads)); // (B, K, T, d)
     const mixed = attention(queries, hooks.attend(layer, keys, values));
     const merged = ungroupQueries(config, mixed, ids.shape[1] as Dim); // (B, T, H*d)
-    x = ops.add(x, ops.linear(merged, weight('self_attn.o_proj.weight')));
+    x = ops.add(x, project(merged, 'self_attn.o_proj'));
 
     const h2 = ops.rmsNorm(x, weight('post_attention_layernorm.weight'), epsilon);
-    const gate = ops.linear(h2, weight('mlp.gate_proj.weight')); // (B, T, F)
+    const gate = project(h2, 'mlp.gate_proj'); // (B, T, F)
     const silu = ops.mul(gate, ops.sigmoid(gate));
-    const inner = ops.mul(silu, ops.linear(h2, weight('mlp.up_proj.weight')));
-    x = ops.add(x, ops.linear(inner, weight('mlp.down_proj.weight')));
+    const inner = ops.mul(silu, project(h2, 'mlp.up_proj'));
+    x = ops.add(x, project(inner, 'mlp.down_proj'));
   }
   return ops.rmsNorm(x, hooks.weight('model.norm.weight'), epsilon);
 }
