@@ -21,8 +21,8 @@ const LIBRARY_HOMES = {
   'quickjs-emscripten': ['core/tools/'],
   '@huggingface/tokenizers': ['core/text/'],
   '@huggingface/jinja': ['core/text/'],
-  'node:worker_threads': ['core/engine/', 'core/tools/'],
-  'node:child_process': ['core/trainer/'],
+  'node:worker_threads': ['core/tools/'],
+  'node:child_process': ['core/engine/', 'core/trainer/'],
 };
 
 /** What each folder may import besides itself; `core` means the files directly in core/. */

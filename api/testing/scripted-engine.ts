@@ -83,7 +83,8 @@ export class ScriptedEngine implements PolicyEngine {
   stats(): EngineStats {
     const openSequences = [...this.versions.values()].reduce((sum, { open }) => sum + open, 0);
     const versions = [...this.versions.keys()];
-    return { state: this.state, versions, openSequences, queued: 0, running: openSequences };
+    const counts = { openSequences, queued: 0, running: openSequences };
+    return { state: this.state, pid: null, versions, ...counts };
   }
 
   async stop(): Promise<void> {

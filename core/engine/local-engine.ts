@@ -1,7 +1,7 @@
 /**
  * The engine in this thread: sequences over several policy versions, continuous batching. A request
  * joins the batch at the next chunk and leaves when it is done; long prompts are prefilled in
- * pieces between chunks, so they do not stall the others. The server runs it in a worker thread
+ * pieces between chunks, so they do not stall the others. The server runs it in a child process
  * (worker.ts); the trainer uses it directly.
  *
  * Guarantee: the random draws of a sample depend on its seed and token positions alone. Two runs of
@@ -120,6 +120,7 @@ export class LocalEngine implements Sampler {
   stats(): EngineStats {
     return {
       state: this.closed ? 'stopped' : 'ready',
+      pid: null,
       versions: [...this.versions].filter(([, v]) => !v.retired).map(([version]) => version),
       openSequences: this.openSequences,
       queued: Math.max(0, this.jobs.size - this.running),

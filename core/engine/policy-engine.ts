@@ -1,9 +1,11 @@
 /**
- * The server's side of the policy worker. It mirrors just enough (loaded versions, lengths, counts)
- * to refuse what cannot work at once, and everything else is a message. When the worker dies, what
- * ran on it fails with `engine_unavailable`, and a new worker loads the same versions.
+ * The server's side of the policy worker, a child process. It mirrors just enough (loaded versions,
+ * lengths, counts) to refuse what cannot work at once, and everything else is a message. When the
+ * worker dies, however it dies, what ran on it fails with `engine_unavailable`, and a new worker
+ * loads the same versions.
  */
-import { Worker } from 'node:worker_threads';
+import { fork, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { assert, must } from '../assert.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
@@ -47,7 +49,7 @@ class WorkerEngine implements PolicyEngine {
   private readonly versions = new Map<number, LoadedVersion>();
   private readonly calls = new Map<number, PendingCall>();
   private readonly samples = new Map<number, PendingSample>();
-  private worker: Worker | null = null;
+  private worker: ChildProcess | null = null;
   private state: EngineStats['state'] = 'starting';
   /** Counts workers: a sequence of a dead one is recognised by its epoch. */
   private epoch = 0;
@@ -68,32 +70,19 @@ class WorkerEngine implements PolicyEngine {
     this.epoch++;
     this.openSequences = 0;
     const { device, threads } = this.options;
-    const worker = new Worker(builtModule(import.meta.url, './worker.ts'), {
-      workerData: { device, threads } satisfies WorkerSettings,
-      name: 'ramify-policy',
+    const settings: WorkerSettings = { device, threads };
+    const worker = fork(builtModule(import.meta.url, './worker.ts'), [JSON.stringify(settings)], {
+      serialization: 'advanced',
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      execArgv: [],
     });
     this.worker = worker;
-    await new Promise<void>((resolve, reject) => {
-      const fail = (reason: string, cause?: Error): void => {
-        clearTimeout(timer);
-        reject(new AppError('engine_unavailable', reason, { cause }));
-      };
-      const timer = setTimeout(() => {
-        void worker.terminate();
-        fail('the policy worker did not start in time');
-      }, LIMITS.workerStartTimeoutMs);
-      worker.once('message', () => {
-        clearTimeout(timer);
-        resolve();
-      });
-      worker.once('error', (error) => fail(error.message, error));
-      worker.once('exit', (code) => fail(`the policy worker ended at its start (code ${code})`));
-    });
-    worker.on('message', (message: FromWorker) => this.receive(message));
+    await started(worker);
+    worker.on('message', (message) => this.receive(message as FromWorker));
     worker.on('error', (error) =>
       this.options.logger.error({ err: error }, 'the policy worker failed'),
     );
-    worker.on('exit', (code) => this.exited(worker, code));
+    worker.on('exit', (code, signal) => this.exited(worker, signal ?? `exit code ${code}`));
     for (const [version, loaded] of this.versions) {
       await this.call({ type: 'load', call: this.nextId++, version, directory: loaded.directory });
     }
@@ -123,6 +112,7 @@ class WorkerEngine implements PolicyEngine {
     const running = Math.min(this.samples.size, LIMITS.batchRowsMax);
     return {
       state: this.state,
+      pid: this.worker?.pid ?? null,
       versions: [...this.versions.keys()],
       openSequences: this.openSequences,
       queued: this.samples.size - running,
@@ -136,11 +126,11 @@ class WorkerEngine implements PolicyEngine {
     const worker = this.worker;
     this.rejectSamples('the server is stopping');
     const asked = this.call({ type: 'stop', call: this.nextId++ }).catch(() => 0);
-    const timeout = new Promise((resolve) => {
-      setTimeout(resolve, LIMITS.workerStopTimeoutMs).unref();
-    });
-    await Promise.race([asked, timeout]);
-    await worker.terminate();
+    const limit = AbortSignal.timeout(LIMITS.workerStopTimeoutMs);
+    await Promise.race([asked, once(limit, 'abort')]);
+    // Its sessions are closed, or it hangs: a process can always be killed, in the middle of a
+    // native call too. (A thread cannot: its end during `session.run` takes the process with it.)
+    await killed(worker);
     this.state = 'stopped';
     this.worker = null;
   }
@@ -218,7 +208,8 @@ class WorkerEngine implements PolicyEngine {
   }
 
   private send(message: ToWorker): void {
-    this.worker?.postMessage(message);
+    // A closed channel is not an error here: the exit that goes with it rejects what waits.
+    if (this.worker?.connected === true) this.worker.send(message, () => undefined);
   }
 
   private receive(message: FromWorker): void {
@@ -242,9 +233,9 @@ class WorkerEngine implements PolicyEngine {
     return sample;
   }
 
-  private exited(worker: Worker, code: number): void {
+  private exited(worker: ChildProcess, how: string): void {
     if (worker !== this.worker || this.state === 'stopping' || this.state === 'stopped') return;
-    this.options.logger.error({ code }, 'the policy worker stopped; starting a new one');
+    this.options.logger.error({ how }, 'the policy worker stopped; starting a new one');
     this.rejectSamples('the policy worker stopped');
     const error = new AppError('engine_unavailable', 'the policy worker stopped');
     for (const call of this.calls.values()) call.reject(error);
@@ -341,6 +332,35 @@ class RemoteSequence implements Sequence {
   private requireIdle(what: string): void {
     assert(this.state === 'idle', `${what}: the sequence is ${this.state}`);
   }
+}
+
+/** Waits for its first message. Throws engine_unavailable when none comes. */
+async function started(worker: ChildProcess): Promise<void> {
+  const settled = new AbortController();
+  const limit = AbortSignal.timeout(LIMITS.workerStartTimeoutMs);
+  const signal = AbortSignal.any([settled.signal, limit]);
+  const ended = once(worker, 'exit', { signal }).then(([code, name]) => {
+    throw new Error(`it ended by ${name ?? `exit code ${code}`}`);
+  });
+  try {
+    await Promise.race([once(worker, 'message', { signal }), ended]);
+  } catch (cause) {
+    worker.kill('SIGKILL');
+    const reason = limit.aborted ? 'no sign of life in time' : (cause as Error).message;
+    throw new AppError('engine_unavailable', `the policy worker did not start: ${reason}`, {
+      cause,
+    });
+  } finally {
+    ended.catch(() => undefined);
+    settled.abort();
+  }
+}
+
+async function killed(worker: ChildProcess): Promise<void> {
+  if (worker.exitCode !== null || worker.signalCode !== null) return;
+  const exit = once(worker, 'exit', { signal: AbortSignal.timeout(LIMITS.workerStopTimeoutMs) });
+  worker.kill('SIGKILL');
+  await exit;
 }
 
 function fromWire({ code, message }: WireError): AppError {

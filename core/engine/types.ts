@@ -3,6 +3,8 @@ import type { Sampler } from '../ports.ts';
 
 export interface EngineStats {
   state: 'starting' | 'ready' | 'stopping' | 'stopped';
+  /** The process that computes; null while there is none, or when it is this one's own engine. */
+  pid: number | null;
   versions: number[];
   openSequences: number;
   /** Sequences that wait for a batch row. */
@@ -20,6 +22,6 @@ export interface PolicyEngine extends Sampler {
   load(version: number, directory: string): Promise<void>;
   unload(version: number): Promise<void>;
   stats(): EngineStats;
-  /** Rejects what is queued with engine_unavailable, ends the thread. */
+  /** Rejects what is queued with engine_unavailable, ends the worker. */
   stop(): Promise<void>;
 }

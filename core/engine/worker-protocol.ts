@@ -8,7 +8,6 @@
  * - `load`, `unload` and `stop` are answered by exactly one `done`. A `sample` is answered by any
  *   number of `tokens` (when streamed) and then exactly one `sampled` or `failed`, after a `cancel`
  *   too.
- * - Typed arrays are copied, not transferred: the engine still reads its own.
  */
 import type { ErrorCode } from '../errors.ts';
 import type { Priority, SampledTokens, SampleResult } from '../ports.ts';

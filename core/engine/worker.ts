@@ -1,8 +1,9 @@
 /**
- * The policy worker: a thread around a LocalEngine, because `session.run` holds its thread until a
- * chunk is done. It only translates messages; worker-protocol.ts has the rules.
+ * The policy worker: a process around a LocalEngine. `session.run` holds its thread until a chunk is
+ * done, and a fault in native code or a lack of memory ends its process: neither may be the
+ * server's. It only translates messages; worker-protocol.ts has the rules. It never outlives the
+ * server: when the channel closes, it exits.
  */
-import { parentPort, workerData } from 'node:worker_threads';
 import { assert, must, unreachable } from '../assert.ts';
 import { toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
@@ -11,11 +12,15 @@ import type { Sequence } from '../ports.ts';
 import { LocalEngine } from './local-engine.ts';
 import type { FromWorker, ToWorker, WireError, WorkerSettings } from './worker-protocol.ts';
 
-const port = parentPort;
-assert(port !== null, 'worker.ts runs in a worker thread only');
+assert(process.send !== undefined, 'the policy worker runs only as a forked child of the server');
+process.title = 'ramify policy worker';
+process.on('disconnect', () => process.exit(1));
+// A signal to the whole process group: the server finishes what is under way and then stops us.
+process.on('SIGINT', () => undefined);
+process.on('SIGTERM', () => undefined);
 
 const engine = new LocalEngine({
-  ...(workerData as WorkerSettings),
+  ...(JSON.parse(process.argv[2] ?? '{}') as WorkerSettings),
   // The client refuses beyond the bounds; a closing sequence may still be on its way here.
   sequencesMax: 2 * LIMITS.sequencesMax,
   queueMax: 2 * LIMITS.sampleQueueMax,
@@ -23,10 +28,12 @@ const engine = new LocalEngine({
 const sequences = new Map<number, Sequence>();
 const samples = new Map<number, AbortController>();
 
-const post = (message: FromWorker): void => port.postMessage(message);
+const post = (message: FromWorker): void => {
+  if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
+};
 const sequenceOf = (id: number): Sequence => must(sequences.get(id), `sequence ${id}`);
 
-port.on('message', handle);
+process.on('message', (message) => handle(message as ToWorker));
 post({ type: 'ready' });
 
 function handle(message: ToWorker): void {
