@@ -1,0 +1,27 @@
+"""
+Remakes every fixture under test/fixtures/parity: `python scripts/parity/make_fixtures.py`, or with
+the names of parts to remake only those. Seeded: a second run changes nothing.
+"""
+
+import sys
+
+import torch
+import transformers
+
+from parity_checkpoints import make_checkpoints
+
+PARTS = {"models": make_checkpoints}
+
+
+def main() -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
+        print(f"made {name}")
+
+
+if __name__ == "__main__":
+    main()
