@@ -9,8 +9,9 @@ import torch
 import transformers
 
 from parity_checkpoints import make_checkpoints
+from parity_gradients import make_gradients
 
-PARTS = {"models": make_checkpoints}
+PARTS = {"models": make_checkpoints, "gradients": make_gradients}
 
 
 def main() -> None:
