@@ -46,6 +46,10 @@ export const LIMITS = {
   sampleTimeoutMs: 600_000,
   workerStartTimeoutMs: 60_000,
   workerStopTimeoutMs: 5_000,
+  /** Loading a version: a checkpoint of some gigabytes is read and packed. */
+  workerCallTimeoutMs: 600_000,
+  /** A dead policy worker is replaced at once, and later each time that its successor dies too. */
+  workerRestartDelaysMs: [0, 500, 2_000, 8_000, 30_000],
   /** Writes gather this long before one durable commit (ARCHITECTURE.md, "Data"). */
   groupCommitMs: 8,
   groupCommitRowsMax: 2_000,

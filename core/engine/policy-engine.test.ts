@@ -3,7 +3,7 @@
  * and refusals, and its death: what ran on it fails with a retryable code, and within 5 s the next
  * request is served by a new process with the same versions.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -125,6 +125,23 @@ it('survives the death of its process', async () => {
   const result = await next.sample({ maxTokens: 5, sampling: SAMPLING, stopTokens: [] });
   expect(result.tokens.length).toBe(5);
   next.close();
+});
+
+it('tries again when a version cannot be loaded by the new process, and refuses meanwhile', async () => {
+  const gone = mkdtempSync(join(tmpdir(), 'ramify-engine-gone-'));
+  savePolicyModel(gone, { config: CONFIG, weights });
+  const other = await startPolicyEngine({ device: 'cpu', threads: 1, logger: quiet });
+  await other.load(1, gone);
+  rmSync(gone, { recursive: true });
+  process.kill(other.stats().pid as number, 'SIGKILL');
+  await expect.poll(() => other.stats().state, { timeout: 5_000 }).toBe('starting');
+  expect(() => other.open({ policyVersion: 1 })).toThrowError(/the policy worker is starting/);
+  // Back in time for the next try.
+  mkdirSync(gone);
+  savePolicyModel(gone, { config: CONFIG, weights });
+  await expect.poll(() => other.stats().state, { timeout: 10_000 }).toBe('ready');
+  await other.stop();
+  rmSync(gone, { recursive: true });
 });
 
 it('rejects what waits when it is stopped', async () => {

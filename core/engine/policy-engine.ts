@@ -6,7 +6,8 @@
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { assert, must } from '../assert.ts';
+import { setTimeout as setTimeoutAsync } from 'node:timers/promises';
+import { assert } from '../assert.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import type { Logger } from '../log.ts';
@@ -78,6 +79,16 @@ class WorkerEngine implements PolicyEngine {
     });
     this.worker = worker;
     await started(worker);
+    try {
+      await this.adopt(worker);
+    } catch (error) {
+      await killed(worker);
+      throw error;
+    }
+  }
+
+  /** Listens to a worker and gives it the versions that the server counts on. */
+  private async adopt(worker: ChildProcess): Promise<void> {
     worker.on('message', (message) => this.receive(message as FromWorker));
     worker.on('error', (error) =>
       this.options.logger.error({ err: error }, 'the policy worker failed'),
@@ -121,9 +132,10 @@ class WorkerEngine implements PolicyEngine {
   }
 
   async stop(): Promise<void> {
-    if (this.worker === null || this.state === 'stopped') return;
-    this.state = 'stopping';
-    const worker = this.worker;
+    if (this.state === 'stopped') return;
+    const { worker } = this;
+    this.state = worker === null ? 'stopped' : 'stopping';
+    if (worker === null) return;
     this.rejectSamples('the server is stopping');
     const asked = this.call({ type: 'stop', call: this.nextId++ }).catch(() => 0);
     const limit = AbortSignal.timeout(LIMITS.workerStopTimeoutMs);
@@ -138,9 +150,7 @@ class WorkerEngine implements PolicyEngine {
   /** @internal A sequence number, or queue_full. */
   claimSequence(): number {
     if (this.state !== 'ready') {
-      throw new AppError('engine_unavailable', `the policy worker is ${this.state}`, {
-        retryAfterS: LIMITS.retryAfterS,
-      });
+      throw gone(`the policy worker is ${this.state}`);
     }
     requireSequenceSlot(this.openSequences, LIMITS.sequencesMax);
     this.openSequences++;
@@ -157,9 +167,7 @@ class WorkerEngine implements PolicyEngine {
   /** @internal Sends on behalf of a sequence, unless its worker is gone. */
   sendFor(epoch: number, message: ToWorker): void {
     if (epoch !== this.epoch || this.worker === null) {
-      throw new AppError('engine_unavailable', 'the policy worker of this conversation is gone', {
-        retryAfterS: LIMITS.retryAfterS,
-      });
+      throw gone('the policy worker of this conversation is gone');
     }
     this.send(message);
   }
@@ -202,7 +210,15 @@ class WorkerEngine implements PolicyEngine {
 
   private call(message: Extract<ToWorker, { call: number }>): Promise<number> {
     return new Promise((resolve, reject) => {
-      this.calls.set(message.call, { resolve, reject });
+      if (this.worker?.connected !== true) throw gone('the policy worker is not running');
+      const timer = setTimeout(() => {
+        this.calls.delete(message.call);
+        reject(gone(`the policy worker did not ${message.type} in time`));
+      }, LIMITS.workerCallTimeoutMs);
+      this.calls.set(message.call, {
+        resolve: (contextTokens) => (clearTimeout(timer), resolve(contextTokens)),
+        reject: (error) => (clearTimeout(timer), reject(error)),
+      });
       this.send(message);
     });
   }
@@ -220,10 +236,10 @@ class WorkerEngine implements PolicyEngine {
     } else if (message.type === 'failed') {
       this.settle(message.sample)?.reject(fromWire(message.error));
     } else if (message.type === 'done') {
-      const call = must(this.calls.get(message.call), 'pending call');
+      const call = this.calls.get(message.call); // None when it came too late.
       this.calls.delete(message.call);
-      if (message.error === null) call.resolve(message.contextTokens);
-      else call.reject(fromWire(message.error));
+      if (message.error === null) call?.resolve(message.contextTokens);
+      else call?.reject(fromWire(message.error));
     }
   }
 
@@ -234,21 +250,38 @@ class WorkerEngine implements PolicyEngine {
   }
 
   private exited(worker: ChildProcess, how: string): void {
-    if (worker !== this.worker || this.state === 'stopping' || this.state === 'stopped') return;
-    this.options.logger.error({ how }, 'the policy worker stopped; starting a new one');
+    if (worker !== this.worker || this.isStopped()) return;
+    this.options.logger.error({ how }, 'the policy worker stopped');
+    this.worker = null;
     this.rejectSamples('the policy worker stopped');
-    const error = new AppError('engine_unavailable', 'the policy worker stopped');
-    for (const call of this.calls.values()) call.reject(error);
+    for (const call of this.calls.values()) call.reject(gone('the policy worker stopped'));
     this.calls.clear();
-    this.start().catch((thrown: unknown) => {
-      this.state = 'stopped';
-      this.options.logger.error({ err: toAppError(thrown) }, 'the policy worker did not restart');
-    });
+    // One that dies at its start is the matter of whoever starts it.
+    if (this.state === 'ready') void this.restart();
+  }
+
+  /** Tries a few times, ever later: a policy that kills its worker must not keep a core busy. */
+  private async restart(): Promise<void> {
+    for (const delayMs of LIMITS.workerRestartDelaysMs) {
+      this.state = 'starting';
+      await setTimeoutAsync(delayMs, undefined, { ref: false });
+      if (this.isStopped()) return;
+      try {
+        return await this.start();
+      } catch (thrown) {
+        this.options.logger.error({ err: toAppError(thrown) }, 'the policy worker did not restart');
+      }
+    }
+    if (!this.isStopped()) this.state = 'stopped';
+  }
+
+  /** Asked through a function: the state changes while others wait. */
+  private isStopped(): boolean {
+    return this.state === 'stopping' || this.state === 'stopped';
   }
 
   private rejectSamples(reason: string): void {
-    const error = new AppError('engine_unavailable', reason, { retryAfterS: LIMITS.retryAfterS });
-    for (const sample of [...this.samples.values()]) sample.reject(error);
+    for (const sample of [...this.samples.values()]) sample.reject(gone(reason));
     this.samples.clear();
   }
 }
@@ -361,6 +394,10 @@ async function killed(worker: ChildProcess): Promise<void> {
   const exit = once(worker, 'exit', { signal: AbortSignal.timeout(LIMITS.workerStopTimeoutMs) });
   worker.kill('SIGKILL');
   await exit;
+}
+
+function gone(reason: string): AppError {
+  return new AppError('engine_unavailable', reason, { retryAfterS: LIMITS.retryAfterS });
 }
 
 function fromWire({ code, message }: WireError): AppError {
