@@ -20,7 +20,8 @@ export interface GraphNode<K extends OpName = OpName> {
   readonly params: OpParams[K];
 }
 
-export type InitializerData = Float32Array | BigInt64Array | Uint8Array;
+/** float32, float16 as its bits, int64, bool. */
+export type InitializerData = Float32Array | Uint16Array | BigInt64Array | Uint8Array;
 
 export interface Initializer extends TensorType {
   readonly name: string;
@@ -106,10 +107,12 @@ export class Graph {
 
 function dtypeOf(data: InitializerData): DType {
   if (data instanceof Float32Array) return 'float32';
+  if (data instanceof Uint16Array) return 'float16';
   return data instanceof BigInt64Array ? 'int64' : 'bool';
 }
 
 function typedData(list: readonly number[], dtype: DType): InitializerData {
+  assert(dtype !== 'float16', 'constants are float32; cast them');
   if (dtype === 'float32') return Float32Array.from(list);
   if (dtype === 'int64') return BigInt64Array.from(list.map(BigInt));
   return Uint8Array.from(list);

@@ -19,7 +19,7 @@ export interface OnnxNode {
 
 const IR_VERSION = 8;
 const OPSET = 18;
-const ELEMENT_TYPE: Record<DType, number> = { float32: 1, int64: 7, bool: 9 };
+const ELEMENT_TYPE: Record<DType, number> = { float32: 1, float16: 10, int64: 7, bool: 9 };
 const ATTRIBUTE_TYPE = { float: 1, int: 2, string: 3, graph: 5, ints: 7 };
 
 /**

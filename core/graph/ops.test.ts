@@ -173,10 +173,14 @@ describe.each(NAMES)('%s', (name) => {
   });
 });
 
-const DTYPES: readonly DType[] = ['float32', 'int64', 'bool'];
+const DTYPES: readonly DType[] = ['float32', 'float16', 'int64', 'bool'];
 
 function isAccepted(kind: InputKind, dtype: DType): boolean {
-  return kind === 'any' || kind === dtype || (kind === 'number' && dtype !== 'bool');
+  const some: Partial<Record<InputKind, readonly DType[]>> = {
+    number: ['float32', 'int64'],
+    float: ['float32', 'float16'],
+  };
+  return kind === 'any' || kind === dtype || some[kind]?.includes(dtype) === true;
 }
 
 /** The nodes of a graph and of all graphs nested in it. */

@@ -76,17 +76,20 @@ const REFUSED: Readonly<Partial<Record<OpName, readonly Call[]>>> = {
   rotateHalf: [() => ops.rotateHalf(f(2, 3)), () => ops.rotateHalf(f(2, 'T'))],
   matmul: [
     () => ops.matmul(f(2, 3), f(2, 3)),
+    () => ops.matmul(f(2, 3), value('float16', 3, 2)),
     () => ops.matmul(f(3), f(3, 2)),
     () => ops.matmul(f('B', 2, 'T'), f('B', 'S', 2)),
     () => ops.matmul(f('B', 2, 3), f('T', 3, 2)),
   ],
   matmulTransposed: [
+    () => ops.matmulTransposed(value('float16', 2, 3), f(4, 3)),
     () => ops.matmulTransposed(f(2, 3), f(3, 2)),
     () => ops.matmulTransposed(f(2, 3), f(1, 4, 3)),
     () => ops.matmulTransposed(f(3), f(3)),
     () => ops.matmulTransposed(f('B', 2, 3), f('T', 2, 3)),
   ],
   linear: [
+    () => ops.linear(f(2, 3), value('float16', 4, 3)),
     () => ops.linear(f(2, 3), f(3, 2)),
     () => ops.linear(f(2, 3), f(1, 2, 3)),
     () => ops.linear(f(3), f(2, 3)),

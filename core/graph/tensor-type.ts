@@ -5,7 +5,7 @@
  */
 import { AppError } from '../errors.ts';
 
-export type DType = 'float32' | 'int64' | 'bool';
+export type DType = 'float32' | 'float16' | 'int64' | 'bool';
 export type Dim = number | string;
 export type Shape = readonly Dim[];
 
@@ -41,8 +41,15 @@ export function broadcast(a: Shape, b: Shape): Shape | null {
   return out;
 }
 
-/** What one input of an op may be: `number` is float32 or int64. */
-export type InputKind = DType | 'number' | 'any';
+/** What one input of an op may be: `number` is float32 or int64, `float` float32 or float16. */
+export type InputKind = DType | 'number' | 'float' | 'any';
+
+/** Whether an input of this kind may have this element type. */
+export function acceptsType(kind: InputKind, dtype: DType): boolean {
+  if (kind === 'number') return dtype === 'float32' || dtype === 'int64';
+  if (kind === 'float') return dtype === 'float32' || dtype === 'float16';
+  return kind === dtype || kind === 'any';
+}
 
 /** Refuses a wrong count or element type. A record takes any count, but at least one. */
 export function checkInputs(
@@ -52,7 +59,7 @@ export function checkInputs(
 ): void {
   const wanted = 'each' in kinds ? inputs.map(() => kinds.each) : kinds;
   const fits = (kind: InputKind | undefined, { dtype }: TensorType) =>
-    kind === dtype || kind === 'any' || (kind === 'number' && dtype !== 'bool');
+    kind !== undefined && acceptsType(kind, dtype);
   const right = inputs.length === wanted.length && inputs.every((x, i) => fits(wanted[i], x));
   if (!right || inputs.length === 0) {
     const expected = 'each' in kinds ? `inputs, each ${kinds.each}` : wanted.join(', ');

@@ -169,7 +169,7 @@ export const elementwiseOps: OpGroup<
   cast: {
     takes: ['any'],
     infer: ([x], { to }) => [{ dtype: to, shape: (x as Value).shape }],
-    gradient: { none: 'casts go to and from integers and truth values' },
+    gradient: { none: 'casts go to integers, truth values and halves, which do not train' },
     lower: (node) => [onnxNode('Cast', node, { to: CAST_TYPE[node.params.to] })],
   },
   rotateHalf: {
@@ -208,4 +208,4 @@ export const elementwiseOps: OpGroup<
   },
 };
 
-const CAST_TYPE: Record<DType, number> = { float32: 1, int64: 7, bool: 9 };
+const CAST_TYPE: Record<DType, number> = { float32: 1, float16: 10, int64: 7, bool: 9 };

@@ -6,11 +6,11 @@ import { broadcast, shapeError } from '../tensor-type.ts';
 
 export const linearOps: OpGroup<'matmul' | 'matmulTransposed' | 'linear' | 'leftTransposed'> = {
   matmul: {
-    takes: ['float32', 'float32'],
+    takes: ['float', 'float'],
     infer: (inputs) => {
       const [a, b] = inputs as [Value, Value];
       const batch = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
-      const fits = a.shape.at(-1) === b.shape.at(-2);
+      const fits = a.shape.at(-1) === b.shape.at(-2) && a.dtype === b.dtype;
       if (a.shape.length < 2 || b.shape.length < 2 || !batch || !fits) {
         throw shapeError('matmul', '(.., n, k) and (.., k, m)', a, b);
       }
@@ -25,12 +25,12 @@ export const linearOps: OpGroup<'matmul' | 'matmulTransposed' | 'linear' | 'left
     lower: (node) => [onnxNode('MatMul', node)],
   },
   matmulTransposed: {
-    takes: ['float32', 'float32'],
+    takes: ['float', 'float'],
     infer: (inputs) => {
       const [a, b] = inputs as [Value, Value];
       const batch = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
       const sameRank = a.shape.length === b.shape.length && a.shape.length >= 2;
-      if (!sameRank || !batch || a.shape.at(-1) !== b.shape.at(-1)) {
+      if (!sameRank || a.dtype !== b.dtype || !batch || a.shape.at(-1) !== b.shape.at(-1)) {
         throw shapeError('matmulTransposed', '(.., n, k) and (.., m, k)', a, b);
       }
       return [{ dtype: a.dtype, shape: [...batch, a.shape.at(-2)!, b.shape.at(-2)!] }];
@@ -55,10 +55,11 @@ export const linearOps: OpGroup<'matmul' | 'matmulTransposed' | 'linear' | 'left
     },
   },
   linear: {
-    takes: ['float32', 'float32'],
+    takes: ['float', 'float'],
     infer: (inputs) => {
       const [x, w] = inputs as [Value, Value];
-      if (w.shape.length !== 2 || x.shape.length < 2 || x.shape.at(-1) !== w.shape[1]) {
+      const matrices = w.shape.length === 2 && x.shape.length >= 2 && x.dtype === w.dtype;
+      if (!matrices || x.shape.at(-1) !== w.shape[1]) {
         throw shapeError('linear', '(.., n, in) and (out, in)', x, w);
       }
       return [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), w.shape[0]!] }];

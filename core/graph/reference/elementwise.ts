@@ -1,4 +1,5 @@
 /** Elementwise ops of the slow twin. */
+import { fromHalf, toHalf } from '../../half.ts';
 import type { OpName } from '../op-table.ts';
 import type { elementwiseOps } from '../ops/elementwise.ts';
 import { at, expandAll, generate, mapLines, type ReferenceGroup, type Tensor } from './tensor.ts';
@@ -17,6 +18,7 @@ function unary(f: (x: number) => number) {
 }
 
 const CAST = {
+  float16: (x: number) => fromHalf(toHalf(Float32Array.of(x)))[0] as number,
   float32: (x: number) => x,
   int64: Math.trunc,
   bool: (x: number) => Number(x !== 0),

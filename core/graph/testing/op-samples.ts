@@ -177,6 +177,7 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
   })),
   cast: [
     ...unary((x) => ops.cast(x, 'float32'), bool('B', 2), int(7, 'B')),
+    ...unary((x) => ops.cast(ops.cast(x, 'float16'), 'float32'), float('B', 4), positive(7)),
     ...unary((x) => ops.cast(x, 'int64'), bool('B', 2), float('B', 2)),
     ...unary((x) => ops.cast(x, 'bool'), int(2, 'B', 2)),
   ],
