@@ -35,7 +35,7 @@ export interface SampledTokens {
   tokens: Uint32Array;
   /** ln p at temperature 1 over the full vocabulary. */
   logprobs: Float32Array;
-  /** ln p under the distribution that was really sampled (temperature, top-k, top-p). */
+  /** ln p under the distribution that was really sampled: all of SamplingParams applied. */
   behaviourLogprobs: Float32Array;
   /** Entropy at temperature 1 over the full vocabulary, in nats. */
   entropies: Float32Array;
@@ -47,13 +47,18 @@ export interface SampleRequest {
   sampling: SamplingParams;
   /** Sampling ends after one of these; it is part of the result. */
   stopTokens: readonly number[];
+  /**
+   * Sampling ends with the token that completes one of these texts; it is part of the result,
+   * and the result may hold a little more text than up to the stop text.
+   */
+  stopTexts?: readonly string[];
   signal?: AbortSignal;
   /** Called as tokens arrive, in order; the result repeats them all. */
   onTokens?: (piece: SampledTokens) => void;
 }
 
 export interface SampleResult extends SampledTokens {
-  /** stop: a stop token came; length: maxTokens; context: the window is full. */
+  /** stop: a stop token or text came; length: maxTokens; context: the window is full. */
   finish: 'stop' | 'length' | 'context' | 'cancelled';
 }
 

@@ -4,17 +4,54 @@
  * trajectory is the path from a root to its leaf, a branch is a second child of one step.
  */
 
-/** How the tokens of a policy step were drawn. Logged, so that ratios are right later on. */
+/**
+ * How the tokens of a policy step were drawn. Logged, so that ratios are right later on. An option
+ * that is absent is off. They apply in this order, as in Hugging Face's logits processors:
+ * penalties, bias, masks (constraint, minimum tokens), temperature, top-k, top-p, min-p.
+ */
 export interface SamplingParams {
   /** 0 means greedy. */
   temperature: number;
-  /** Nucleus mass in (0, 1]; 1 = off. */
+  /** Nucleus mass in (0, 1], of what top-k leaves; 1 = off. */
   topP: number;
   /** 0 = off. */
   topK: number;
   /** Key of the counter-based draws. */
   seed: number;
+  /** Least probability, as a share of the likeliest token's; 0 = off. */
+  minP?: number;
+  /**
+   * Over the tokens that the sequence holds, prompt included: a positive logit is divided by it, a
+   * negative one multiplied; 1 = off.
+   */
+  repetitionPenalty?: number;
+  /** Taken from the logit of every token that this step has sampled already. */
+  presencePenalty?: number;
+  /** The same, times how often it was sampled. */
+  frequencyPenalty?: number;
+  /** Added to logits, by token id (a decimal text, as JSON has it). */
+  logitBias?: Record<string, number>;
+  /** Stop tokens are not sampled before so many tokens. */
+  minTokens?: number;
+  /** What the step must spell; every other token is masked. */
+  constraint?: Constraint;
 }
+
+export type JsonSchema = boolean | { readonly [keyword: string]: unknown };
+
+/** A form that sampled tokens must have, part after part; core/text/constraint.ts compiles it. */
+export type Constraint = readonly ConstraintPart[];
+
+export type ConstraintPart =
+  /** One of these tokens. */
+  | { kind: 'token'; anyOf: readonly number[] }
+  /** This text, in any tokens that spell it and are not added tokens. */
+  | { kind: 'text'; text: string }
+  /** JSON that fits the schema. These ASCII characters are written as escapes in it. */
+  | { kind: 'json'; schema: JsonSchema; escaped: string }
+  /** Any text with a first character that is no space, which contains none of these texts. */
+  | { kind: 'free'; without: readonly string[] }
+  | { kind: 'oneOf'; options: readonly Constraint[] };
 
 export type StepKind = 'prompt' | 'policy' | 'tool';
 
