@@ -1,0 +1,84 @@
+/**
+ * The part of an adapter in a graph: A and B of its modules as inputs, and what they add to a
+ * projection. Inputs and not initialisers, because many adapters run on one base's session, each
+ * with its own, and because an optimiser changes them in place.
+ */
+import { must } from '../assert.ts';
+import * as ops from '../graph/functions.ts';
+import type { Graph, Value } from '../graph/graph.ts';
+import type { DecoderHooks } from './decoder.ts';
+import { loraA, loraB, projections, type LoraAdapter, type LoraModule } from './lora.ts';
+import type { Feeds } from './session.ts';
+import type { ModelConfig } from './types.ts';
+
+interface Factors {
+  a: Value; // (rank, in)
+  b: Value; // (out, rank)
+  scale: number;
+}
+
+export interface AdapterInputs {
+  adapt: NonNullable<DecoderHooks['adapt']>;
+  /** A and B by their names. */
+  parameters: Map<string, Value>;
+}
+
+/** Declares A and B of one adapter with its ranks and scales, for training and scoring. */
+export function adapterInputs(graph: Graph, modules: readonly LoraModule[]): AdapterInputs {
+  return declare(graph, modules);
+}
+
+/**
+ * Declares A and B of every projection, of any rank: an adapter that leaves a projection alone
+ * feeds it rank 0, so adapters with different targets run on one session. The scale is in B, see
+ * `servingFeeds`.
+ */
+export function anyAdapterInputs(graph: Graph, config: ModelConfig): AdapterInputs {
+  const modules = projections(config);
+  return declare(
+    graph,
+    modules.map((module) => ({ ...module, rank: `rank.${module.name}`, scale: 1 })),
+  );
+}
+
+/** What `anyAdapterInputs` reads for one adapter; null: none, which adds nothing. */
+export function servingFeeds(config: ModelConfig, adapter: LoraAdapter | null): Feeds {
+  const feeds: Feeds = {};
+  for (const { name, inputs, outputs } of projections(config)) {
+    const module = adapter?.modules.find((found) => found.name === name);
+    const a = module && must(adapter?.weights.get(loraA(name)), loraA(name)).data;
+    const b = module && must(adapter?.weights.get(loraB(name)), loraB(name)).data;
+    const rank = module?.rank ?? 0;
+    const scale = module?.scale ?? 0;
+    feeds[loraA(name)] = { dims: [rank, inputs], data: a ?? new Float32Array(0) };
+    feeds[loraB(name)] = {
+      dims: [outputs, rank],
+      data: Float32Array.from(b ?? [], (value) => scale * value),
+    };
+  }
+  return feeds;
+}
+
+function declare(
+  graph: Graph,
+  modules: readonly (Omit<LoraModule, 'rank'> & { rank: number | string })[],
+): AdapterInputs {
+  const factors = new Map<string, Factors>();
+  const parameters = new Map<string, Value>();
+  for (const { name, inputs, outputs, rank, scale } of modules) {
+    const a = graph.input(loraA(name), 'float32', [rank, inputs]);
+    const b = graph.input(loraB(name), 'float32', [outputs, rank]);
+    factors.set(name, { a, b, scale });
+    parameters.set(loraA(name), a).set(loraB(name), b);
+  }
+  return {
+    parameters,
+    adapt(input, module) {
+      const found = factors.get(module);
+      if (found === undefined) return null;
+      const low = ops.linear(input, found.a); // (B, T, rank)
+      const scaled = found.scale === 1 ? low : ops.mul(low, ops.scalar(low, found.scale));
+      return ops.linear(scaled, found.b);
+    },
+  };
+}
