@@ -174,7 +174,7 @@ def adamw_alone(learning_rate: float = 0.01) -> None:
     write_adamw("alone", {"learningRate": learning_rate, "norms": norms}, tensors)
 
 
-def adamw_training(name: str = "qwen2-tied", learning_rate: float = 1e-3) -> None:
+def adamw_training(name: str = "qwen2-tied", learning_rate: float = 1e-4) -> None:
     """20 whole training steps of a model: forward, loss, backward, clip, AdamW."""
     model = load(name, torch.float32)
     parameters = dict(model.named_parameters())
