@@ -14,7 +14,7 @@ import { Graph, type Value } from '../graph/graph.ts';
 import { mulDims } from '../graph/tensor-type.ts';
 import { decoderLogits, decoderStates, type KvSegment } from './decoder.ts';
 import { rotaryAt } from './rotary.ts';
-import { sampleTokens, type SamplingInputs } from './sampling-graph.ts';
+import { samplingInputs, sampleTokens, type SamplingInputs } from './sampling-graph.ts';
 import type { ModelConfig, Weights } from './types.ts';
 
 export const cacheKeys = (layer: number) => `cacheKeys.${layer}`;
@@ -152,17 +152,6 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
 function anyOf(truths: Value, axes: readonly number[], keepDims: boolean): Value {
   const most = ops.reduceMax(ops.cast(truths, 'float32'), axes, keepDims);
   return ops.less(ops.scalar(most, 0.5), most);
-}
-
-function samplingInputs(graph: Graph): SamplingInputs {
-  return {
-    uniforms: graph.input('uniforms', 'float32', ['steps', 'B']),
-    inverseTemperature: graph.input('inverseTemperature', 'float32', ['B', 1]),
-    greedy: graph.input('greedy', 'bool', ['B', 1]),
-    topP: graph.input('topP', 'float32', ['B', 1]),
-    topK: graph.input('topK', 'int64', ['B', 1]),
-    anyFilter: graph.input('anyFilter', 'bool', []),
-  };
 }
 
 function storedWeights(graph: Graph, weights: Weights): (name: string) => Value {

@@ -4,6 +4,9 @@
  * `decoderStates`; they differ only in where weights come from and in which keys and values a token
  * attends to.
  *
+ * Weights, keys and values may be float16 (`product`); norms, rotation, softmax and the residual
+ * stream are always float32.
+ *
  * Dimensions: B rows, T tokens a row, D hidden, H query heads, K key/value heads, G = H / K,
  * d head width, F inner width, V vocabulary.
  */
@@ -47,11 +50,11 @@ export function decoderStates(
 ): Value {
   const { rmsNormEpsilon: epsilon } = config;
   const { graph } = ids;
-  let x = ops.gather(hooks.weight('model.embed_tokens.weight'), ids); // (B, T, D)
+  let x = wide(ops.gather(hooks.weight('model.embed_tokens.weight'), ids)); // (B, T, D)
   for (let layer = 0; layer < config.layers; layer++) {
     const weight = (name: string) => hooks.weight(`model.layers.${layer}.${name}`);
     const project = (input: Value, name: string) => {
-      const out = ops.linear(input, weight(`${name}.weight`));
+      const out = product(ops.linear, input, weight(`${name}.weight`));
       const added = hooks.adapt?.(input, `model.layers.${layer}.${name}`) ?? null;
       return added === null ? out : ops.add(out, added);
     };
@@ -93,21 +96,38 @@ export function decoderLogits(
   weight: DecoderHooks['weight'],
 ): Value {
   const name = config.tiedEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight';
-  return ops.linear(states, weight(name));
+  return product(ops.linear, states, weight(name));
 }
 
 /** Softmax over all segments together, then the weighted sum of their values: (B, K, T*G, d). */
 function attention(queries: Value, segments: readonly KvSegment[]): Value {
   const scores = segments.map(({ keys, mask }) => {
-    const product = ops.matmulTransposed(queries, keys);
-    return mask === null ? product : ops.add(product, mask);
+    const raw = product(ops.matmulTransposed, queries, keys);
+    return mask === null ? raw : ops.add(raw, mask);
   });
   const [first, second] = segments as [KvSegment, KvSegment | undefined];
-  if (second === undefined) return ops.matmul(ops.softmax(scores[0] as Value, -1), first.values);
+  if (second === undefined) {
+    return product(ops.matmul, ops.softmax(scores[0] as Value, -1), first.values);
+  }
   const weights = ops.softmax(ops.concat(scores, -1), -1);
   const past = ops.head(weights, scores[0] as Value);
   const local = ops.tail(weights, scores[0] as Value, (scores[1] as Value).shape.at(-1) as Dim);
-  return ops.add(ops.matmul(past, first.values), ops.matmul(local, second.values));
+  return ops.add(
+    product(ops.matmul, past, first.values),
+    product(ops.matmul, local, second.values),
+  );
+}
+
+/**
+ * The one place that decides how a product is computed: in the type of its second factor, a weight
+ * or a cached tensor. Whatever it is computed in, it begins and ends as float32.
+ */
+function product(op: (a: Value, b: Value) => Value, a: Value, b: Value): Value {
+  return b.dtype === 'float16' ? wide(op(ops.cast(a, 'float16'), b)) : op(a, b);
+}
+
+function wide(x: Value): Value {
+  return x.dtype === 'float16' ? ops.cast(x, 'float32') : x;
 }
 
 /**
