@@ -6,16 +6,20 @@
  *
  * Weights are initialisers: onnxruntime packs them for its kernels when the session is made.
  *
+ * With dtype `f16` weights are stored as halves and every product is computed in float16; inputs and
+ * outputs, the cache among them, are float32 in both types.
+ *
  * Dimensions: B rows, T tokens of this run, S cached tokens (padded), C tokens of this chunk so
  * far, K key/value heads, d head width, V vocabulary.
  */
 import * as ops from '../graph/functions.ts';
 import { Graph, type Value } from '../graph/graph.ts';
+import { toHalf } from '../half.ts';
 import { mulDims } from '../graph/tensor-type.ts';
 import { decoderLogits, decoderStates, type KvSegment } from './decoder.ts';
 import { rotaryAt } from './rotary.ts';
 import { samplingInputs, sampleTokens, type SamplingInputs } from './sampling-graph.ts';
-import type { ModelConfig, Weights } from './types.ts';
+import type { ComputeType, ModelConfig, Weights } from './types.ts';
 
 export const cacheKeys = (layer: number) => `cacheKeys.${layer}`;
 export const cacheValues = (layer: number) => `cacheValues.${layer}`;
@@ -26,14 +30,18 @@ export const newValues = (layer: number) => `newValues.${layer}`;
  * Inputs: ids, positions int64 (B, T), cacheMask (B, 1, 1, S), localMask (1, 1, T*G, T), the cache.
  * Outputs: newKeys.l and newValues.l (B, K, T, d).
  */
-export function prefillGraph(config: ModelConfig, weights: Weights): Graph {
+export function prefillGraph(
+  config: ModelConfig,
+  weights: Weights,
+  dtype: ComputeType = 'f32',
+): Graph {
   const graph = new Graph();
-  const weight = storedWeights(graph, weights);
+  const weight = storedWeights(graph, weights, dtype);
   const ids = graph.input('ids', 'int64', ['B', 'T']);
   const positions = graph.input('positions', 'int64', ['B', 'T']);
   const rows = mulDims('T', config.heads / config.kvHeads);
   const localMask = graph.input('localMask', 'float32', [1, 1, rows, 'T']);
-  const cache = cacheInputs(graph, config);
+  const cache = cacheInputs(graph, config, dtype);
   decoderStates(
     config,
     { ids, ...rotaryAt(config, graph, positions) },
@@ -42,7 +50,8 @@ export function prefillGraph(config: ModelConfig, weights: Weights): Graph {
       attend(layer, keys, values) {
         graph.output(newKeys(layer), keys);
         graph.output(newValues(layer), values);
-        return [cache[layer] as KvSegment, { keys, values, mask: localMask }];
+        const local = { keys: factor(keys, dtype), values: factor(values, dtype), mask: localMask };
+        return [cache[layer] as KvSegment, local];
       },
     },
   );
@@ -56,15 +65,19 @@ export function prefillGraph(config: ModelConfig, weights: Weights): Graph {
  * Outputs: tokens int64, logprobs, behaviourLogprobs, entropies (n, B, 1) for the n tokens sampled,
  * newKeys.l and newValues.l (B, K, n, d): of the input token and all but the last sampled.
  */
-export function decodeGraph(config: ModelConfig, weights: Weights): Graph {
+export function decodeGraph(
+  config: ModelConfig,
+  weights: Weights,
+  dtype: ComputeType = 'f32',
+): Graph {
   const graph = new Graph();
-  const weight = storedWeights(graph, weights);
+  const weight = storedWeights(graph, weights, dtype);
   const ids = graph.input('ids', 'int64', ['B', 1]);
   const positions = graph.input('positions', 'int64', ['B']);
   const sampling = samplingInputs(graph);
   const stops = graph.input('stopTokens', 'int64', ['B', 'stops']);
-  const cache = cacheInputs(graph, config);
-  const body = chunkBody(graph, config, { weight, cache, sampling, stops });
+  const cache = cacheInputs(graph, config, dtype);
+  const body = chunkBody(graph, config, { weight, cache, sampling, stops, dtype });
 
   const { kvHeads, headDim } = config;
   const layers = Array.from({ length: config.layers }, (_, layer) => layer);
@@ -94,6 +107,7 @@ interface ChunkInputs {
   sampling: SamplingInputs;
   /** int64 (B, stops). */
   stops: Value;
+  dtype: ComputeType;
 }
 
 /**
@@ -114,19 +128,23 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
   const chunkKeys = chunkOf('chunkKeys');
   const chunkValues = chunkOf('chunkValues');
 
-  const grown: KvSegment[] = [];
+  const grown: { keys: Value; values: Value }[] = [];
   const states = decoderStates(
     config,
     { ids: lastIds, ...rotaryAt(config, graph, ops.unsqueeze(position, [1])) },
     {
       weight: inputs.weight,
       attend(layer, keys, values) {
-        const local = {
+        const all = {
           keys: ops.concat([chunkKeys[layer] as Value, keys], 2),
           values: ops.concat([chunkValues[layer] as Value, values], 2),
+        };
+        grown.push(all);
+        const local = {
+          keys: factor(all.keys, inputs.dtype),
+          values: factor(all.values, inputs.dtype),
           mask: null,
         };
-        grown.push(local);
         return [inputs.cache[layer] as KvSegment, local];
       },
     },
@@ -154,23 +172,40 @@ function anyOf(truths: Value, axes: readonly number[], keepDims: boolean): Value
   return ops.less(ops.scalar(most, 0.5), most);
 }
 
-function storedWeights(graph: Graph, weights: Weights): (name: string) => Value {
+/** Matrices in the compute type; gains and biases, which no product takes, in float32. */
+function storedWeights(
+  graph: Graph,
+  weights: Weights,
+  dtype: ComputeType,
+): (name: string) => Value {
   const stored = new Map<string, Value>();
   for (const [name, { shape, data }] of weights) {
-    stored.set(name, graph.initializer(name, shape, data));
+    const halved = dtype === 'f16' && shape.length > 1;
+    stored.set(name, graph.initializer(name, shape, halved ? toHalf(data) : data));
   }
   return (name) => stored.get(name) as Value;
+}
+
+/** Keys or values as a factor of products. A cached one is cast outside of the loop, once a run. */
+function factor(values: Value, dtype: ComputeType): Value {
+  return dtype === 'f16' ? ops.cast(values, 'float16') : values;
 }
 
 /**
  * The cache of each layer with one mask for all: 0 where a row has a token, very negative
  * elsewhere.
  */
-function cacheInputs(graph: Graph, { layers, kvHeads, headDim }: ModelConfig): KvSegment[] {
+function cacheInputs(
+  graph: Graph,
+  { layers, kvHeads, headDim }: ModelConfig,
+  dtype: ComputeType,
+): KvSegment[] {
   const mask = graph.input('cacheMask', 'float32', ['B', 1, 1, 'S']);
+  const cached = (name: string) =>
+    factor(graph.input(name, 'float32', ['B', kvHeads, 'S', headDim]), dtype);
   return Array.from({ length: layers }, (_, layer) => ({
-    keys: graph.input(cacheKeys(layer), 'float32', ['B', kvHeads, 'S', headDim]),
-    values: graph.input(cacheValues(layer), 'float32', ['B', kvHeads, 'S', headDim]),
+    keys: cached(cacheKeys(layer)),
+    values: cached(cacheValues(layer)),
     mask,
   }));
 }

@@ -2,9 +2,13 @@
  * What the rest of core needs of a model: its shape, its weights by name, and a training session.
  */
 
-/** Decoder-only transformer of the Llama / Qwen2 family, as in a Hugging Face config.json. */
+/** What products are computed in; weights are stored in it. */
+export type ComputeType = 'f32' | 'f16';
+
+/** Decoder-only transformer of the Llama and Qwen families, as in a Hugging Face config.json. */
 export interface ModelConfig {
-  modelType: 'llama' | 'qwen2';
+  /** qwen3 has an RMSNorm on every query and key head; the others have none. */
+  modelType: 'llama' | 'qwen2' | 'qwen3';
   layers: number;
   /** Width of the residual stream (D). */
   hidden: number;
@@ -12,16 +16,44 @@ export interface ModelConfig {
   heads: number;
   /** Key/value heads; heads % kvHeads === 0 (grouped-query attention). */
   kvHeads: number;
+  /** Width of a head (d), even; heads * headDim need not be the width of the residual stream. */
   headDim: number;
   /** Inner width of SwiGLU (F). */
   intermediate: number;
   vocabulary: number;
   contextTokens: number;
   ropeTheta: number;
+  /** How the rotation is stretched over a longer window; absent: not at all. */
+  ropeScaling?: RopeScaling;
   rmsNormEpsilon: number;
+  /** Biases on the attention projections; except in qwen2 on o_proj too (`hasBias`). */
   qkvBias: boolean;
   tiedEmbeddings: boolean;
 }
+
+/** Stretched rotary embeddings; rope-frequencies.ts has the formulas. Windows are in tokens. */
+export type RopeScaling =
+  | { type: 'linear'; factor: number }
+  | {
+      type: 'llama3';
+      factor: number;
+      lowFrequencyFactor: number;
+      highFrequencyFactor: number;
+      originalContextTokens: number;
+    }
+  | {
+      type: 'yarn';
+      factor: number;
+      originalContextTokens: number;
+      /** Cosines and sines are multiplied by this. */
+      attentionFactor: number;
+      /** Pairs that turn at least this often in the original window are not stretched. */
+      betaFast: number;
+      /** Pairs that turn at most this often are stretched by the whole factor. */
+      betaSlow: number;
+      /** Whether the pairs at the two bounds are rounded outwards to whole ones. */
+      truncate: boolean;
+    };
 
 /** Weights by Hugging Face tensor name, float32, row-major, shaped as in the safetensors file. */
 export type Weights = Map<string, { shape: readonly number[]; data: Float32Array }>;
