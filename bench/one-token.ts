@@ -59,13 +59,18 @@ function oneTokenGraph({ config, weights }: PolicyModel): Graph {
   const logits = ops.reshape(decoderLogits(config, states, weight), [0, vocabulary]); // (B, V)
   const one = (value: number, dtype: 'float32' | 'int64' | 'bool') =>
     graph.initializer(graph.freshName('all'), [1, 1], typed(value, dtype));
+  const nothing = graph.initializer(graph.freshName('none'), [0], new Float32Array(0));
   const drawn = sampleTokens(graph, logits, graph.constant(0, 'int64'), {
     uniforms,
     inverseTemperature: one(1, 'float32'),
     greedy: one(0, 'bool'),
     topP: one(1, 'float32'),
     topK: one(vocabulary, 'int64'),
+    minP: one(0, 'float32'),
     anyFilter: graph.constant(0, 'bool'),
+    anyShape: graph.constant(0, 'bool'),
+    penalties: nothing,
+    shifts: nothing,
   });
   graph.output('tokens', drawn.tokens);
   graph.output('logprobs', drawn.logprobs);

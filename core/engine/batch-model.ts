@@ -27,6 +27,9 @@ import type { SamplingParams } from '../records.ts';
 import { BatchKv, type SequenceKv } from './kv-cache.ts';
 
 const MASKED = -1e9;
+/** Beyond any rounding of the sum of all probabilities. */
+const TOP_P_OFF = 2;
+const NO_SHAPE: TensorLike = { dims: [0], data: new Float32Array(0) };
 
 export interface PrefillRow {
   kv: SequenceKv;
@@ -160,7 +163,8 @@ export class BatchModel {
       dims: column,
       data: Float32Array.from(rows, (row) => pick(row.sampling)),
     });
-    const cut = ({ topP, topK }: SamplingParams) => topP < 1 || (topK > 0 && topK < vocabulary);
+    const cut = ({ topP, topK, minP = 0 }: SamplingParams) =>
+      topP < 1 || (topK > 0 && topK < vocabulary) || minP > 0;
     return {
       uniforms: { dims: [steps, rows.length], data: uniforms },
       inverseTemperature: floats((s) => (s.temperature > 0 ? 1 / s.temperature : 1)),
@@ -168,14 +172,18 @@ export class BatchModel {
         dims: column,
         data: Uint8Array.from(rows, (row) => +(row.sampling.temperature === 0)),
       },
-      topP: floats((s) => s.topP),
+      topP: floats((s) => (s.topP < 1 ? s.topP : TOP_P_OFF)),
       topK: {
         dims: column,
         data: BigInt64Array.from(rows, ({ sampling: { topK } }) =>
           BigInt(topK > 0 ? topK : vocabulary),
         ),
       },
+      minP: floats((s) => s.minP ?? 0),
       anyFilter: { dims: [], data: Uint8Array.of(+rows.some((row) => cut(row.sampling))) },
+      anyShape: { dims: [], data: Uint8Array.of(0) },
+      penalties: NO_SHAPE,
+      shifts: NO_SHAPE,
       stopTokens: { dims: [rows.length, stops], data: stopTokens },
     };
   }

@@ -1,22 +1,35 @@
 /**
- * Sampling inside the decode graph: temperature, top-k, top-p and greedy a row, with the log-
+ * Sampling inside the decode graph: what SamplingParams offers, a row each, with the log-
  * probability and entropy of the full distribution at temperature 1 (arpo.md section 2) and the
- * log- probability under the distribution that was really sampled.
+ * log-probability under the distribution that was really sampled.
+ *
+ * Order, as in Hugging Face's logits processors: penalties, shifts (bias and masks), temperature,
+ * top-k, top-p, min-p. Ties at the border of a cut are kept, so that the kept set does not depend
+ * on how a sort orders equals. Rows without options cost nothing: one branch holds all of it.
  *
  * A token is drawn by inverting the cumulative sum at a uniform from (0, 1). The draws are inputs,
- * so they depend on the request alone and not on the batch.
+ * so they depend on the request alone and not on the batch. The slow twin is
+ * testing/sampling-reference.ts.
  */
 import * as ops from '../graph/functions.ts';
 import { Graph, type Value } from '../graph/graph.ts';
+import { apply } from '../graph/op-table.ts';
 
 export interface SamplingInputs {
   uniforms: Value; // (steps, B), in (0, 1)
   inverseTemperature: Value; // (B, 1); 1 where greedy
   greedy: Value; // bool (B, 1)
-  topP: Value; // (B, 1); 1 = off
+  topP: Value; // (B, 1); 2 = off, beyond any rounding of the sum of all
   topK: Value; // int64 (B, 1); V = off
-  /** Whether any row has topP < 1 or topK < V; without, nothing is sorted. */
+  minP: Value; // (B, 1); 0 = off
+  /** Whether any row has one of these cuts; without, nothing is sorted. */
   anyFilter: Value; // bool scalar
+  /** Whether any row has penalties or shifts; without, these two may be empty. */
+  anyShape: Value; // bool scalar
+  /** Divides a positive logit, multiplies a negative one; 1 = off. */
+  penalties: Value; // (B * V)
+  /** Added to the penalised logit; 0 = off, MASKED = never sampled. */
+  shifts: Value; // (B * V)
 }
 
 export interface SampledRow {
@@ -24,6 +37,24 @@ export interface SampledRow {
   logprobs: Value; // (B, 1)
   behaviourLogprobs: Value; // (B, 1)
   entropies: Value; // (B, 1)
+}
+
+/** A shift after which no temperature leaves a token any probability in float32. */
+export const MASKED_LOGIT = -1e9;
+
+export function samplingInputs(graph: Graph): SamplingInputs {
+  return {
+    uniforms: graph.input('uniforms', 'float32', ['steps', 'B']),
+    inverseTemperature: graph.input('inverseTemperature', 'float32', ['B', 1]),
+    greedy: graph.input('greedy', 'bool', ['B', 1]),
+    topP: graph.input('topP', 'float32', ['B', 1]),
+    topK: graph.input('topK', 'int64', ['B', 1]),
+    minP: graph.input('minP', 'float32', ['B', 1]),
+    anyFilter: graph.input('anyFilter', 'bool', []),
+    anyShape: graph.input('anyShape', 'bool', []),
+    penalties: graph.input('penalties', 'float32', ['shapeCells']),
+    shifts: graph.input('shifts', 'float32', ['shapeCells']),
+  };
 }
 
 /** Samples one token a row from logits (B, V) at loop iteration `iteration`. */
@@ -35,15 +66,14 @@ export function sampleTokens(
 ): SampledRow {
   const all = ops.logSoftmax(logits, -1); // (B, V)
   const entropies = ops.neg(ops.reduceSum(ops.mul(ops.exp(all), all), [-1], true));
-  const tempered = ops.softmax(ops.mul(logits, inputs.inverseTemperature), -1);
-  const kept = filtered(graph, tempered, inputs); // (B, V), not normalised
+  const { kept, best } = distribution(graph, logits, inputs);
 
   const cumulative = ops.cumSum(kept, 1);
   const mass = ops.reduceMax(cumulative, [1], true); // (B, 1)
   const draw = ops.unsqueeze(ops.gather(inputs.uniforms, iteration), [1]); // (B, 1)
   const below = ops.less(cumulative, ops.mul(draw, mass));
   const drawn = ops.reduceSum(ops.cast(below, 'int64'), [1], true); // (B, 1)
-  const tokens = ops.where(inputs.greedy, ops.argMax(logits, 1), drawn);
+  const tokens = ops.where(inputs.greedy, best, drawn);
 
   const chosen = ops.div(ops.gatherElements(kept, tokens), mass);
   return {
@@ -55,17 +85,62 @@ export function sampleTokens(
   };
 }
 
-/** Zeroes what top-k and top-p cut; the sort runs only when some row asks for it. */
+/** What is drawn from: kept (B, V), not normalised, and the likeliest token (B, 1). */
+function distribution(graph: Graph, logits: Value, inputs: SamplingInputs) {
+  const plain = new Graph(graph);
+  plain.output('kept', tempered(plain, logits, inputs));
+  plain.output('best', apply('argMax', [logits], { axis: 1 }, plain)[0] as Value);
+
+  const changed = new Graph(graph);
+  const scores = shaped(changed, logits, inputs);
+  changed.output('kept', filtered(changed, tempered(changed, scores, inputs), inputs));
+  changed.output('best', ops.argMax(scores, 1));
+  const any = ops.or(inputs.anyFilter, inputs.anyShape);
+  const [kept, best] = ops.choose(graph, any, changed, plain);
+  return { kept: kept as Value, best: best as Value };
+}
+
+function tempered(graph: Graph, scores: Value, { inverseTemperature }: SamplingInputs): Value {
+  return ops.softmax(apply('mul', [scores, inverseTemperature], {}, graph)[0] as Value, -1);
+}
+
+/** Logits (B, V) with penalties and shifts, when some row has any. */
+function shaped(graph: Graph, logits: Value, inputs: SamplingInputs): Value {
+  const vocabulary = logits.shape[1] as number;
+  const shape = new Graph(graph);
+  const rows = (flat: Value) =>
+    apply('reshape', [flat], { sizes: [-1, vocabulary], inferred: 'B' }, shape)[0] as Value;
+  const penalties = rows(inputs.penalties); // (B, V)
+  const penalised = ops.where(
+    ops.less(logits, ops.scalar(penalties, 0)),
+    ops.mul(logits, penalties),
+    ops.div(logits, penalties),
+  );
+  shape.output('scores', ops.add(penalised, rows(inputs.shifts)));
+  const bare = new Graph(graph);
+  bare.output('scores', logits);
+  return ops.choose(graph, inputs.anyShape, shape, bare)[0] as Value;
+}
+
+/** Zeroes what top-k, top-p and min-p cut; the sort runs only when some row asks for it. */
 function filtered(graph: Graph, probabilities: Value, inputs: SamplingInputs): Value {
   const vocabulary = probabilities.shape[1] as number;
   const cut = new Graph(graph);
   const sorted = ops.topK(probabilities, vocabulary, cut).values; // (B, V), falling
-  const massBefore = ops.sub(ops.cumSum(sorted, 1), sorted);
+  const zero = ops.scalar(sorted, 0);
+  const least = (keep: Value) =>
+    ops.reduceMin(ops.where(keep, sorted, ops.scalar(sorted, 2)), [1], true); // (B, 1)
+
   const ranks = cut.constant([...Array(vocabulary).keys()], 'int64'); // (V)
-  const keep = ops.and(ops.less(massBefore, inputs.topP), ops.less(ranks, inputs.topK));
-  const floor = ops.reduceMin(ops.where(keep, sorted, ops.scalar(sorted, 2)), [1], true);
-  const isKept = ops.lessOrEqual(floor, probabilities);
-  cut.output('kept', ops.where(isKept, probabilities, ops.scalar(sorted, 0)));
+  const inTop = ops.lessOrEqual(least(ops.less(ranks, inputs.topK)), sorted);
+  const topMass = ops.reduceSum(ops.where(inTop, sorted, zero), [1], true);
+  const massBefore = ops.sub(ops.cumSum(sorted, 1), sorted);
+  const inNucleus = ops.less(massBefore, ops.mul(inputs.topP, topMass));
+  const highest = ops.reduceMax(sorted, [1], true);
+  const likely = ops.lessOrEqual(ops.mul(inputs.minP, highest), sorted);
+  const floor = least(ops.and(ops.and(inTop, inNucleus), likely));
+
+  cut.output('kept', ops.where(ops.lessOrEqual(floor, probabilities), probabilities, zero));
   const whole = new Graph(graph);
   whole.output('kept', probabilities);
   return ops.choose(graph, inputs.anyFilter, cut, whole)[0] as Value;
