@@ -72,6 +72,8 @@ export const LIMITS = {
   trainTokensPerRunMax: 2_048,
   /** Logits of one such run, the largest tensor at a large vocabulary; several copies are alive. */
   trainLogitBytesMax: 128 * 1024 * 1024,
+  /** Rank of a LoRA adapter; above some hundreds it is no small change of the weights any more. */
+  loraRankMax: 1_024,
   /** All rollouts of one training step, or one held-out evaluation, on the slowest machine. */
   rolloutTimeoutMs: 3_600_000,
   /** Events of a run kept for Last-Event-ID. */
