@@ -13,6 +13,7 @@ import { OPS, type OpName } from './op-table.ts';
  */
 export function gradients(graph: Graph, loss: Value, wrt: readonly Value[]): Value[] {
   const needed = ancestorsOf(graph, wrt);
+  const forward = graph.nodes.length;
   const known = new Map<string, Value>([[loss.name, graph.constant(1)]]);
   // The rules append nodes while we walk, so the walk runs over a copy.
   for (const node of [...graph.nodes].reverse()) {
@@ -26,12 +27,29 @@ export function gradients(graph: Graph, loss: Value, wrt: readonly Value[]): Val
       known.set(input.name, before === undefined ? grad : functions.add(before, grad));
     });
   }
-  return wrt.map((value) => {
+  const found = wrt.map((value) => {
     const grad = known.get(value.name);
     if (grad === undefined)
       throw new AppError('internal', `internal: ${value.name} has no gradient`);
     return grad;
   });
+  dropUnread(graph, forward, found);
+  return found;
+}
+
+/**
+ * Removes the nodes from `start` on that none of `results` needs: a rule gives the gradients of all
+ * inputs of its op, those of frozen weights too.
+ */
+function dropUnread(graph: Graph, start: number, results: readonly Value[]): void {
+  const read = new Set(results.map(({ name }) => name));
+  const kept: GraphNode[] = [];
+  for (const node of graph.nodes.splice(start).reverse()) {
+    if (!node.outputs.some(({ name }) => read.has(name))) continue;
+    kept.push(node);
+    for (const name of namesRead(node)) read.add(name);
+  }
+  graph.nodes.push(...kept.reverse());
 }
 
 function inputGradients<K extends OpName>(

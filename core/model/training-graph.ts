@@ -1,7 +1,8 @@
 /**
  * Scoring and training graphs: the forward pass over whole rows, the log-probability of every next
  * token, and for training the loss and its gradients. Weights are inputs, so that an optimiser that
- * changes them in place needs no new session.
+ * changes them in place needs no new session. With an adapter, its A and B are inputs beside the
+ * base's weights and the only ones that get gradients.
  *
  * Dimensions: B rows, T predictions a row (tokens - 1), V vocabulary.
  */
@@ -10,6 +11,8 @@ import { gradients } from '../graph/gradient.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { mulDims } from '../graph/tensor-type.ts';
 import { decoderLogits, decoderStates } from './decoder.ts';
+import { adapterInputs } from './lora-graph.ts';
+import type { LoraModule } from './lora.ts';
 import { parameterShapes } from './parameters.ts';
 import { rotaryAt } from './rotary.ts';
 import type { ModelConfig } from './types.ts';
@@ -19,27 +22,34 @@ export type Objective = 'policy' | 'likelihood';
 
 export const gradientName = (parameter: string) => `gradient:${parameter}`;
 
+/** The modules of an adapter; none: the model's own weights are trained. */
+type Adapted = readonly LoraModule[];
+
 /**
  * Inputs: weights, ids, targets (B, T), positions (1, T), mask. Outputs: logprobs, entropies (B,
  * T).
  */
-export function scoringGraph(config: ModelConfig): Graph {
+export function scoringGraph(config: ModelConfig, adapted: Adapted = []): Graph {
   const graph = new Graph();
-  scored(graph, config);
+  scored(graph, config, adapted);
   return graph;
 }
 
 /**
  * As scoring, with inputs weights of tokens, advantages, old (B, T), weightSum and the clip bounds
- * (scalars), and outputs loss and one gradient a parameter.
+ * (scalars), and outputs loss and one gradient a trained parameter.
  */
-export function trainingGraph(config: ModelConfig, objective: Objective): Graph {
+export function trainingGraph(
+  config: ModelConfig,
+  objective: Objective,
+  adapted: Adapted = [],
+): Graph {
   const graph = new Graph();
-  const { parameters, logprobs } = scored(graph, config);
+  const { trained, logprobs } = scored(graph, config, adapted);
   const loss = flatLoss(graph, logprobs, objective);
   graph.output('loss', loss);
-  const names = [...parameters.keys()];
-  const grads = gradients(graph, loss, [...parameters.values()]);
+  const names = [...trained.keys()];
+  const grads = gradients(graph, loss, [...trained.values()]);
   names.forEach((name, i) => graph.output(gradientName(name), grads[i] as Value));
   return graph;
 }
@@ -69,12 +79,13 @@ function clippedObjective(graph: Graph, logprobs: Value): Value {
   return ops.where(negative, bounded, lower);
 }
 
-function scored(graph: Graph, config: ModelConfig) {
+function scored(graph: Graph, config: ModelConfig, adapted: Adapted) {
   const parameters = new Map<string, Value>();
   for (const [name, shape] of parameterShapes(config)) {
     parameters.set(name, graph.input(name, 'float32', shape));
   }
   const weight = (name: string) => parameters.get(name) as Value;
+  const adapter = adapterInputs(graph, adapted);
   const ids = graph.input('ids', 'int64', ['B', 'T']);
   const targets = graph.input('targets', 'int64', ['B', 'T']);
   const positions = graph.input('positions', 'int64', [1, 'T']);
@@ -83,7 +94,11 @@ function scored(graph: Graph, config: ModelConfig) {
   const states = decoderStates(
     config,
     { ids, ...rotaryAt(config, graph, positions) },
-    { weight, attend: (_layer, keys, values) => [{ keys, values, mask }] },
+    {
+      weight,
+      attend: (_layer, keys, values) => [{ keys, values, mask }],
+      adapt: adapter.adapt,
+    },
   );
   const logits = decoderLogits(config, states, weight); // (B, T, V)
   const logprobs = ops.tokenLogprob(logits, targets); // (B, T)
@@ -91,5 +106,5 @@ function scored(graph: Graph, config: ModelConfig) {
   const entropies = ops.neg(ops.reduceSum(ops.mul(ops.exp(all), all), [-1])); // (B, T)
   graph.output('logprobs', logprobs);
   graph.output('entropies', entropies);
-  return { parameters, logprobs };
+  return { trained: adapted.length > 0 ? adapter.parameters : parameters, logprobs };
 }

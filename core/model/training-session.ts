@@ -1,9 +1,12 @@
 /**
  * Scores and trains rows of tokens: pads them to one batch, runs the graph, cuts the padding off.
  * Sessions are made on first use, so a scorer never pays for the gradient graph.
+ *
+ * With an adapter the base is frozen: its weights are inputs all the same, because onnxruntime then
+ * reads the arrays that are there, where initialisers would be held a second time, transposed.
  */
 import { must } from '../assert.ts';
-import { parameterShapes } from './parameters.ts';
+import type { LoraAdapter } from './lora.ts';
 import { createSession, type Feeds, type ModelSession, type SessionOptions } from './session.ts';
 import { gradientName, scoringGraph, trainingGraph, type Objective } from './training-graph.ts';
 import type { LossSettings, ModelConfig, TrainRow, TrainingSession, Weights } from './types.ts';
@@ -12,8 +15,11 @@ const MASKED = -1e9;
 
 export interface TrainingSessionOptions extends SessionOptions {
   objective?: Objective;
+  /** Trained in place of the weights: the session's `weights` are then its A and B. */
+  adapter?: LoraAdapter;
 }
 
+/** `weights` are the model's, or those of the adapter's base. */
 export function createTrainingSession(
   config: ModelConfig,
   weights: Weights,
@@ -22,27 +28,32 @@ export function createTrainingSession(
   const objective = options.objective ?? 'policy';
   let scorer: Promise<ModelSession> | null = null;
   let trainer: Promise<ModelSession> | null = null;
-  const names = [...parameterShapes(config).keys()];
+  const trained = options.adapter?.weights ?? weights;
+  const modules = options.adapter?.modules ?? [];
+  const parameterFeeds = () => ({
+    ...weightFeeds(weights),
+    ...(options.adapter && weightFeeds(options.adapter.weights)),
+  });
 
   return {
     config,
-    weights,
+    weights: trained,
     async score(rows) {
-      scorer ??= createSession(scoringGraph(config), options);
+      scorer ??= createSession(scoringGraph(config, modules), options);
       const batch = padRows(config, rows);
-      const out = await (await scorer).run({ ...weightFeeds(weights), ...batch.feeds });
+      const out = await (await scorer).run({ ...parameterFeeds(), ...batch.feeds });
       return {
         logprobs: batch.unpad(out.logprobs?.data as Float32Array),
         entropies: batch.unpad(out.entropies?.data as Float32Array),
       };
     },
     async lossAndGradients(rows, loss) {
-      trainer ??= createSession(trainingGraph(config, objective), options);
+      trainer ??= createSession(trainingGraph(config, objective, modules), options);
       const batch = padRows(
         config,
         rows.map((row) => row.tokens),
       );
-      const feeds = { ...weightFeeds(weights), ...batch.feeds, ...lossFeeds(rows, batch, loss) };
+      const feeds = { ...parameterFeeds(), ...batch.feeds, ...lossFeeds(rows, batch, loss) };
       if (objective === 'likelihood') {
         for (const name of POLICY_ONLY) delete feeds[name];
       }
@@ -50,7 +61,7 @@ export function createTrainingSession(
       const gradient = (name: string) => must(out[gradientName(name)], name).data as Float32Array;
       return {
         loss: (out.loss?.data as Float32Array)[0] as number,
-        gradients: new Map(names.map((name) => [name, gradient(name)])),
+        gradients: new Map([...trained.keys()].map((name) => [name, gradient(name)])),
         logprobs: batch.unpad(out.logprobs?.data as Float32Array),
         entropies: batch.unpad(out.entropies?.data as Float32Array),
       };
