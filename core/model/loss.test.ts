@@ -1,7 +1,7 @@
 /**
  * The whole loss of a tiny model in the float64 slow twin: the value against the plain definition
- * in core/arpo/loss.ts, the gradient of every parameter element against central differences, and
- * onnxruntime against both. Ratios are placed on every side of every clip. The shared vectors go
+ * in core/arpo/loss.ts, the gradient of every trained element (all weights, or an adapter's) against
+ * central differences, and onnxruntime against both. Ratios are placed on every side of every clip. The shared vectors go
  * through the same loss directly.
  */
 import { readFileSync } from 'node:fs';
@@ -13,6 +13,7 @@ import { Graph } from '../graph/graph.ts';
 import { evaluate, type Tensor } from '../graph/reference.ts';
 import { packageRoot } from '../paths.ts';
 import { Prng } from '../prng.ts';
+import { initialAdapter, type LoraConfig } from './lora.ts';
 import { initialWeights } from './parameters.ts';
 import { flatLoss, gradientName, trainingGraph, type Objective } from './training-graph.ts';
 import { causalMask, createTrainingSession } from './training-session.ts';
@@ -94,29 +95,53 @@ function feedsOf(config: ModelConfig, weights: Weights, tokens: readonly number[
   return { feeds, cases };
 }
 
-function setUp(config: ModelConfig, objective: Objective) {
+function setUp(config: ModelConfig, objective: Objective, lora: LoraConfig | null) {
   const prng = new Prng(11);
   const weights = tinyModel(config, prng);
+  const adapter = lora && initialAdapter(config, lora, prng);
+  // B starts at 0, where A has no gradient.
+  for (const { data } of adapter?.weights.values() ?? []) {
+    data.forEach((value, i) => (data[i] = value + 0.3 * prng.gaussian()));
+  }
   const tokens = Array.from({ length: ROWS }, () =>
     Array.from({ length: WIDTH + 1 }, () => prng.below(config.vocabulary)),
   );
-  const graph = trainingGraph(config, objective);
-  const { feeds, cases } = feedsOf(config, weights, tokens);
+  const graph = trainingGraph(config, objective, adapter?.modules);
+  const all = new Map([...weights, ...(adapter?.weights ?? [])]);
+  const { feeds, cases } = feedsOf(config, all, tokens);
   const logprobs = evaluate(graph, feeds, ['logprobs']).logprobs!;
   feeds.old = tensor(
     logprobs.shape,
     logprobs.data.map((logp, i) => Math.fround(logp - Math.log(cases[i]?.ratio ?? 1))),
   );
-  return { graph, feeds, weights, tokens, logprobs };
+  return { graph, feeds, weights, adapter, tokens, logprobs };
 }
 
-const CONFIGS: [string, ModelConfig][] = [
-  ['llama, grouped queries, tied', TINY],
-  ['qwen2, biases, untied', { ...TINY, modelType: 'qwen2', qkvBias: true, tiedEmbeddings: false }],
+const QWEN2: ModelConfig = { ...TINY, modelType: 'qwen2', qkvBias: true, tiedEmbeddings: false };
+const LORA: LoraConfig = {
+  rank: 2,
+  alpha: 3,
+  rsLora: false,
+  targets: ['q_proj', 'v_proj', 'down_proj'],
+  excluded: [],
+  layers: null,
+  rankPattern: {},
+  alphaPattern: {},
+};
+const CONFIGS: [string, ModelConfig, LoraConfig | null][] = [
+  ['llama, grouped queries, tied', TINY, null],
+  ['qwen2, biases, untied', QWEN2, null],
+  ['an adapter of some projections', TINY, LORA],
+  [
+    'an adapter of all, ranks by name',
+    QWEN2,
+    { ...LORA, targets: 'all-linear', rsLora: true, rankPattern: { 'mlp.up_proj': 1 } },
+  ],
 ];
 
-describe.each(CONFIGS)('the policy loss of %s', (_name, config) => {
-  const { graph, feeds, weights, tokens, logprobs } = setUp(config, 'policy');
+describe.each(CONFIGS)('the policy loss of %s', (_name, config, lora) => {
+  const { graph, feeds, weights, adapter, tokens, logprobs } = setUp(config, 'policy', lora);
+  const trained = adapter?.weights ?? weights;
   const reference = evaluate(graph, feeds);
 
   it('is the loss of the plain definition', () => {
@@ -140,7 +165,7 @@ describe.each(CONFIGS)('the policy loss of %s', (_name, config) => {
   it('has the gradient of central differences, element by element', () => {
     const step = 1e-5;
     let elements = 0;
-    for (const name of weights.keys()) {
+    for (const name of trained.keys()) {
       const { shape, data } = feeds[name]!;
       const gradient = reference[gradientName(name)]!;
       expect(gradient.shape).toEqual(shape);
@@ -161,11 +186,23 @@ describe.each(CONFIGS)('the policy loss of %s', (_name, config) => {
         elements++;
       });
     }
-    expect(elements).toBeGreaterThan(250);
+    expect(elements).toBeGreaterThan(90);
+    const outputs = graph.outputs.filter(({ name }) => name.startsWith('gradient:'));
+    expect(outputs.map(({ name }) => name)).toEqual([...trained.keys()].map(gradientName));
+    // A frozen weight's gradient is not even computed: every such product is read.
+    const products = graph.nodes.filter(({ op }) => op === 'leftTransposed');
+    const matrices = [...trained].filter(([name, { shape }]) => {
+      return shape.length === 2 && (name !== 'model.embed_tokens.weight' || config.tiedEmbeddings);
+    });
+    expect(products.length).toBe(matrices.length);
   });
 
   it('is what onnxruntime computes', async () => {
-    const session = createTrainingSession(config, weights, { device: 'cpu', threads: 1 });
+    const session = createTrainingSession(config, weights, {
+      device: 'cpu',
+      threads: 1,
+      ...(adapter && { adapter }),
+    });
     const rowOf = (name: string, r: number) =>
       Float32Array.of(0, ...feeds[name]!.data.subarray(r * WIDTH, (r + 1) * WIDTH));
     const rows = tokens.map((row, r): TrainRow => ({
@@ -177,6 +214,7 @@ describe.each(CONFIGS)('the policy loss of %s', (_name, config) => {
     const loss = { ...CLIP, weightSum: feeds.weightSum!.data[0]! };
     const result = await session.lossAndGradients(rows, loss);
     await session.dispose();
+    expect([...result.gradients.keys()]).toEqual([...trained.keys()]);
     expect(result.loss).toBeCloseTo(reference.loss!.data[0]!, 5);
     for (const [name, gradient] of result.gradients) {
       reference[gradientName(name)]!.data.forEach((value, i) => {
