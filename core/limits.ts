@@ -46,6 +46,8 @@ export const LIMITS = {
   sampleTimeoutMs: 600_000,
   workerStartTimeoutMs: 60_000,
   workerStopTimeoutMs: 5_000,
+  /** Trying one device: the first use of a GPU compiles its programs, some seconds at worst. */
+  deviceProbeTimeoutMs: 20_000,
   /** Loading a version: a checkpoint of some gigabytes is read and packed. */
   workerCallTimeoutMs: 600_000,
   /** A dead policy worker is replaced at once, and later each time that its successor dies too. */

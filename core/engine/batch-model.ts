@@ -20,13 +20,18 @@ import {
   type TensorLike,
 } from '../model/session.ts';
 import { causalMask } from '../model/training-session.ts';
-import type { ModelConfig, Weights } from '../model/types.ts';
+import type { ComputeType, ModelConfig, Weights } from '../model/types.ts';
 import { uniform } from '../prng.ts';
 import type { SampledTokens } from '../ports.ts';
 import type { SamplingParams } from '../records.ts';
 import { BatchKv, type SequenceKv } from './kv-cache.ts';
 
 const MASKED = -1e9;
+
+export interface BatchModelOptions extends SessionOptions {
+  /** What products are computed in; f32 when left out. */
+  dtype?: ComputeType;
+}
 /** Beyond any rounding of the sum of all probabilities. */
 const TOP_P_OFF = 2;
 const NO_SHAPE: TensorLike = { dims: [0], data: new Float32Array(0) };
@@ -67,9 +72,10 @@ export class BatchModel {
     this.decodeKv = new BatchKv(config);
   }
 
-  static async create(config: ModelConfig, weights: Weights, options: SessionOptions) {
-    const prefill = await createSession(prefillGraph(config, weights), options);
-    const decode = await createSession(decodeGraph(config, weights), options);
+  static async create(config: ModelConfig, weights: Weights, options: BatchModelOptions) {
+    const { dtype } = options;
+    const prefill = await createSession(prefillGraph(config, weights, dtype), options);
+    const decode = await createSession(decodeGraph(config, weights, dtype), options);
     return new BatchModel(config, prefill, decode);
   }
 

@@ -11,7 +11,6 @@
 import { assert, must } from '../assert.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
-import type { SessionOptions } from '../model/session.ts';
 import type { PolicyModel } from '../model/policy-directory.ts';
 import type {
   OpenOptions,
@@ -21,13 +20,13 @@ import type {
   Sampler,
   Sequence,
 } from '../ports.ts';
-import { BatchModel, type DecodedRow } from './batch-model.ts';
+import { BatchModel, type BatchModelOptions, type DecodedRow } from './batch-model.ts';
 import { SequenceKv } from './kv-cache.ts';
 import { notLoaded, requireQueueSlot, requireRoom, requireSequenceSlot } from './refusals.ts';
 import { emptyTokens, joinTokens } from './sampled-tokens.ts';
 import type { EngineStats } from './types.ts';
 
-export interface LocalEngineOptions extends SessionOptions {
+export interface LocalEngineOptions extends BatchModelOptions {
   batchRowsMax?: number;
   sequencesMax?: number;
   queueMax?: number;

@@ -10,12 +10,14 @@
  *   too.
  */
 import type { ErrorCode } from '../errors.ts';
+import type { ComputeType } from '../model/types.ts';
 import type { Priority, SampledTokens, SampleResult } from '../ports.ts';
 import type { SamplingParams } from '../records.ts';
 
 export interface WorkerSettings {
   device: 'cpu' | 'cuda' | 'webgpu';
   threads: number;
+  dtype?: ComputeType;
 }
 
 export type ToWorker =
