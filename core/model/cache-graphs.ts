@@ -9,6 +9,9 @@
  * With dtype `f16` weights are stored as halves and every product is computed in float16; inputs and
  * outputs, the cache among them, are float32 in both types.
  *
+ * With `adapters` the graph also reads A and B of a LoRA adapter (lora-graph.ts) and serves every
+ * adapter over these weights; without, a model that has none pays nothing for them.
+ *
  * Dimensions: B rows, T tokens of this run, S cached tokens (padded), C tokens of this chunk so
  * far, K key/value heads, d head width, V vocabulary.
  */
@@ -16,7 +19,8 @@ import * as ops from '../graph/functions.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { toHalf } from '../half.ts';
 import { mulDims } from '../graph/tensor-type.ts';
-import { decoderLogits, decoderStates, type KvSegment } from './decoder.ts';
+import { decoderLogits, decoderStates, type DecoderHooks, type KvSegment } from './decoder.ts';
+import { anyAdapterInputs } from './lora-graph.ts';
 import { rotaryAt } from './rotary.ts';
 import { samplingInputs, sampleTokens, type SamplingInputs } from './sampling-graph.ts';
 import type { ComputeType, ModelConfig, Weights } from './types.ts';
@@ -34,6 +38,7 @@ export function prefillGraph(
   config: ModelConfig,
   weights: Weights,
   dtype: ComputeType = 'f32',
+  adapters = false,
 ): Graph {
   const graph = new Graph();
   const weight = storedWeights(graph, weights, dtype);
@@ -47,6 +52,7 @@ export function prefillGraph(
     { ids, ...rotaryAt(config, graph, positions) },
     {
       weight,
+      ...(adapters && { adapt: anyAdapterInputs(graph, config).adapt }),
       attend(layer, keys, values) {
         graph.output(newKeys(layer), keys);
         graph.output(newValues(layer), values);
@@ -69,6 +75,7 @@ export function decodeGraph(
   config: ModelConfig,
   weights: Weights,
   dtype: ComputeType = 'f32',
+  adapters = false,
 ): Graph {
   const graph = new Graph();
   const weight = storedWeights(graph, weights, dtype);
@@ -77,7 +84,8 @@ export function decodeGraph(
   const sampling = samplingInputs(graph);
   const stops = graph.input('stopTokens', 'int64', ['B', 'stops']);
   const cache = cacheInputs(graph, config, dtype);
-  const body = chunkBody(graph, config, { weight, cache, sampling, stops, dtype });
+  const adapt = adapters ? anyAdapterInputs(graph, config).adapt : undefined;
+  const body = chunkBody(graph, config, { weight, adapt, cache, sampling, stops, dtype });
 
   const { kvHeads, headDim } = config;
   const layers = Array.from({ length: config.layers }, (_, layer) => layer);
@@ -103,6 +111,7 @@ export function decodeGraph(
 
 interface ChunkInputs {
   weight: (name: string) => Value;
+  adapt: DecoderHooks['adapt'] | undefined;
   cache: readonly KvSegment[];
   sampling: SamplingInputs;
   /** int64 (B, stops). */
@@ -134,6 +143,7 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
     { ids: lastIds, ...rotaryAt(config, graph, ops.unsqueeze(position, [1])) },
     {
       weight: inputs.weight,
+      ...(inputs.adapt && { adapt: inputs.adapt }),
       attend(layer, keys, values) {
         const all = {
           keys: ops.concat([chunkKeys[layer] as Value, keys], 2),
