@@ -94,6 +94,15 @@ export const LIMITS = {
   rolloutRowsPerWrite: 24,
   /** How often the training schedule is looked at. */
   schedulePollMs: 5_000,
+  /** States of a compiled output form, about 200 bytes each: a very large JSON schema has some. */
+  constraintStatesMax: 50_000,
+  /** Calls of rules inside one another; a level of nested JSON takes one or two. */
+  constraintDepthMax: 64,
+  /** Positions of one output form that are remembered, and of them those with a token mask. */
+  constraintPositionsMax: 5_000,
+  constraintMasksMax: 512,
+  /** Compiled output forms kept by a policy version for the next request that has the same. */
+  constraintsKeptMax: 16,
   shutdownTimeoutMs: 10_000,
   retryAfterS: 1,
 } as const;
