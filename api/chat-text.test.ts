@@ -9,6 +9,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { writeEmbeddedTextFiles } from '../core/text/embedded-text-files.ts';
 import { loadText } from '../core/text/load-text.ts';
 import type { TextLayer } from '../core/text/load-text.ts';
+import { writeLlamaFiles } from '../core/text/testing/llama-files.ts';
 import { writeQwenFiles } from '../core/text/testing/qwen-files.ts';
 import { ChatText, hiddenTokens } from './chat-text.ts';
 import type { TextPiece } from './chat-text.ts';
@@ -16,6 +17,7 @@ import type { TextPiece } from './chat-text.ts';
 let folder: string;
 let tags: TextLayer;
 let hermes: TextLayer;
+let llama: TextLayer;
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'ramify-chat-text-'));
@@ -23,6 +25,9 @@ beforeAll(() => {
   writeQwenFiles(folder);
   rmSync(join(folder, 'ramify.json'));
   hermes = loadText(folder);
+  rmSync(join(folder, 'chat_template.jinja'));
+  writeLlamaFiles(folder);
+  llama = loadText(folder);
 });
 
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -93,6 +98,19 @@ test.each([1, 3, 7, 1000])('Hermes protocol, pieces of %i characters', (chars) =
     content: 'Paris',
   });
   expect(show(hermes, 'a < b <tool', chars).content).toBe('a < b <tool');
+});
+
+test.each([1, 3, 7, 1000])('Llama calls, pieces of %i characters', (chars) => {
+  const call = '{"name": "search", "parameters": {"query": "x"}}';
+  expect(show(llama, call, chars, { callsTaken: true }).content).toBe('');
+  const tagged = ` <|python_tag|>${call}`;
+  expect(show(llama, tagged, chars, { callsTaken: true }).content).toBe('');
+  expect(show(llama, '{"answer": 42}', chars)).toMatchObject({
+    early: { content: '' },
+    content: '{"answer": 42}',
+  });
+  const prose = `In JSON: ${call}`;
+  expect(show(llama, prose, chars)).toMatchObject({ early: { content: prose }, content: prose });
 });
 
 test('end-of-turn tokens are hidden, tags are not', () => {

@@ -3,9 +3,9 @@
  * `content`, no tags and no control tokens. One splitter serves streamed and plain calls, so both
  * show the same.
  *
- * Thoughts stream as they come. With the Hermes protocol the text outside calls streams too; with
- * the tag protocol the answer is known only when its tag is closed, so it comes in one piece at the
- * end. Text that was meant as a call but is none (malformed, or of a tool not offered) is shown as
+ * Thoughts stream as they come. Where a protocol says how calls begin, the text outside calls
+ * streams too; with the tag protocol the answer is known only when its tag is closed, so it comes in
+ * one piece at the end. Text that was meant as a call but is none (malformed, or of a tool not offered) is shown as
  * it is.
  */
 import { StopScanner } from './stop-texts.ts';
@@ -18,20 +18,22 @@ export interface TextPiece {
 
 const OPEN = '<think>';
 const CLOSE = '</think>';
-const CALL = '<tool_call>';
 
 /** Tokens that no client sees: end-of-turn tokens, but not tags, which the splitter needs. */
 export function hiddenTokens(protocol: Protocol, tokenizer: Tokenizer): number[] {
-  if (protocol.name === 'hermes') return [...protocol.stopTokens];
+  if (protocol.opening !== null) return [...protocol.stopTokens];
   return protocol.stopTokens.filter((token) => !/^<\/[a-z]/.test(tokenizer.decode([token])));
 }
+
+/** `behind` the reasoning, if there is any: before the first word of the step itself. */
+type State = 'start' | 'reasoning' | 'behind' | 'outside' | 'held';
 
 export class ChatText {
   private readonly protocol: Protocol;
   private readonly scanner: StopScanner;
   /** Text not yet told apart. */
   private buffer = '';
-  private state: 'start' | 'reasoning' | 'outside' | 'held';
+  private state: State;
   private readonly reasoning = new TrimmedStream();
   private readonly content = new TrimmedStream();
   /** The text outside thoughts that waits for the end: from the first call on, or all of it. */
@@ -61,7 +63,7 @@ export class ChatText {
   private rest(parsed: ParsedStep | null, callsTaken: boolean): string {
     if (callsTaken) return '';
     const raw = this.content.push(this.held);
-    if (this.protocol.name === 'hermes' || this.scanner.found || parsed === null) return raw;
+    if (this.protocol.opening !== null || this.scanner.found || parsed === null) return raw;
     if (parsed.answer !== null) return parsed.answer;
     return parsed.malformed !== null && parsed.content !== '' && this.held.trim() !== ''
       ? parsed.content
@@ -83,19 +85,34 @@ export class ChatText {
         const text = this.buffer.trimStart();
         if (text.startsWith(OPEN)) return this.enter('reasoning', text.slice(OPEN.length));
         if (!last && OPEN.startsWith(text)) return false;
-        return this.enter(this.protocol.name === 'tags' ? 'held' : 'outside', this.buffer);
+        return this.enter('behind', this.buffer);
       }
       case 'reasoning': {
         const { before, after } = cut(this.buffer, CLOSE, last);
         out.reasoning += this.reasoning.push(before);
         if (after === null) return this.wait(before.length);
-        return this.enter(this.protocol.name === 'tags' ? 'held' : 'outside', after);
+        return this.enter('behind', after);
+      }
+      case 'behind': {
+        const { opening } = this.protocol;
+        if (opening === null) return this.enter('held', this.buffer);
+        const text = this.buffer.trimStart();
+        if (opening.atStart.some((mark) => text.startsWith(mark))) {
+          return this.enter('held', this.buffer);
+        }
+        const mayCome = opening.atStart.some((mark) => mark.startsWith(text));
+        return mayCome && !last ? false : this.enter('outside', this.buffer);
       }
       case 'outside': {
-        const { before, after } = cut(this.buffer, CALL, last);
+        const mark = this.protocol.opening?.anywhere ?? null;
+        if (mark === null) {
+          out.content += this.content.push(this.buffer);
+          return this.wait(this.buffer.length);
+        }
+        const { before, after } = cut(this.buffer, mark, last);
         out.content += this.content.push(before);
         if (after === null) return this.wait(before.length);
-        return this.enter('held', CALL + after);
+        return this.enter('held', mark + after);
       }
       case 'held':
         this.held += this.buffer;
@@ -103,7 +120,7 @@ export class ChatText {
     }
   }
 
-  private enter(state: 'reasoning' | 'outside' | 'held', buffer: string): boolean {
+  private enter(state: Exclude<State, 'start'>, buffer: string): boolean {
     this.state = state;
     this.buffer = buffer;
     return true;

@@ -48,7 +48,7 @@ async function createChatCompletion(
   const { opened, continuation } = await openConversation(deps, body.model, request);
   request.continuation = continuation;
   try {
-    if (body.parallel_tool_calls === false && opened.policy.protocol.name === 'hermes') {
+    if (body.parallel_tool_calls === false && opened.policy.protocol.opening !== null) {
       throw new AppError(
         'unsupported_parameter',
         'parallel_tool_calls: this policy may make several calls a step; false is not offered',

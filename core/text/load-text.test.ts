@@ -67,7 +67,6 @@ test.each<[string, () => void, string]>([
     () => write('chat_template.jinja', '{% if %}'),
     'does not parse',
   ],
-  ['no protocol', () => write('chat_template.jinja', 'x'), 'tool-call protocol is not known'],
   ['an unknown protocol', () => write('ramify.json', { protocol: 'xml' }), '"xml" is none of'],
   ['broken ramify.json', () => write('ramify.json', '{'), 'ramify.json: is not valid JSON'],
   ['tags without tools', () => write('ramify.json', { protocol: 'tags' }), 'tools is not a list'],

@@ -1,24 +1,28 @@
 /**
  * The text layer of a policy directory: its tokenizer, and the protocol it speaks. The small file
  * ramify.json names the protocol; without one, a chat template that speaks of <tool_call> means
- * Hermes. Anything else is refused by name, because guessing would make calls that never parse.
+ * Hermes, one that speaks of ipython turns means Llama 3.1, and any other makes no calls: guessing
+ * would make calls that never parse.
  */
 import { join } from 'node:path';
 import { AppError } from '../errors.ts';
-import { loadChatTemplate, tokenText } from './chat-template.ts';
-import { HermesProtocol } from './hermes-protocol.ts';
+import { loadChatTemplate, tokenText, type ChatTemplate } from './chat-template.ts';
+import { HERMES_CALLS, LLAMA_CALLS, NO_CALLS, type CallSyntax } from './call-syntax.ts';
 import { invalidFile, isObject, readOptionalJson } from './policy-files.ts';
 import type { JsonObject } from './policy-files.ts';
 import { FIXED_TAGS, TagProtocol } from './tag-protocol.ts';
 import type { ToolTag } from './tag-protocol.ts';
 import { loadTokenizer } from './tokenizer.ts';
 import type { ByteLevelTokenizer } from './tokenizer.ts';
+import { TurnProtocol } from './turn-protocol.ts';
 import type { Protocol } from './types.ts';
 
 export interface TextLayer {
   tokenizer: ByteLevelTokenizer;
   protocol: Protocol;
 }
+
+const SYNTAXES = [HERMES_CALLS, LLAMA_CALLS, NO_CALLS];
 
 /** The string argument of the tools that ramify ships; ramify.json may leave these out. */
 const SHIPPED_ARGUMENTS: Readonly<Record<string, string>> = { search: 'query', javascript: 'code' };
@@ -30,17 +34,11 @@ export function loadText(directory: string): TextLayer {
   const endTokens = readEndTokens(directory, tokenizer);
   const settings = readOptionalJson(directory, 'ramify.json');
   const path = join(directory, 'ramify.json');
-  const named = settings?.protocol;
-  if (named === undefined && !template.source.includes('<tool_call>')) {
-    throw invalidFile(
-      directory,
-      'its tool-call protocol is not known: the chat template has no <tool_call>, and no ' +
-        'ramify.json names a protocol (tags, hermes)',
-    );
-  }
+  const named = settings?.protocol ?? syntaxOf(template).name;
   try {
-    if (named === undefined || named === 'hermes') {
-      return { tokenizer, protocol: new HermesProtocol({ tokenizer, template, endTokens }) };
+    const syntax = SYNTAXES.find(({ name }) => name === named);
+    if (syntax !== undefined) {
+      return { tokenizer, protocol: new TurnProtocol({ tokenizer, template, syntax, endTokens }) };
     }
     if (named === 'tags') {
       const tools = readToolTags(settings?.tools);
@@ -52,7 +50,15 @@ export function loadText(directory: string): TextLayer {
     }
     throw error;
   }
-  throw invalidFile(path, `protocol ${JSON.stringify(named)} is none of: tags, hermes`);
+  throw invalidFile(
+    path,
+    `protocol ${JSON.stringify(named)} is none of: tags, hermes, llama, plain`,
+  );
+}
+
+function syntaxOf({ source }: ChatTemplate): CallSyntax {
+  if (source.includes('<tool_call>')) return HERMES_CALLS;
+  return source.includes('ipython') ? LLAMA_CALLS : NO_CALLS;
 }
 
 /**

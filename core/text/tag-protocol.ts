@@ -49,6 +49,7 @@ interface Block {
 
 export class TagProtocol implements Protocol {
   readonly name = 'tags';
+  readonly opening = null;
   readonly stopTokens: readonly number[];
   private readonly tokenizer: ByteLevelTokenizer;
   private readonly template: ChatTemplate;

@@ -35,10 +35,10 @@ export interface ChatMessage {
 export interface ParsedStep {
   /** Text inside <think>, if any. */
   reasoning: string | null;
-  /** Text outside tags (hermes) or the whole text when nothing was recognised. */
+  /** Text outside the calls or the whole text when nothing was recognised. */
   content: string;
   calls: ToolCallRequest[];
-  /** The final answer (tags: content of \boxed{} in <answer>; hermes: content without calls). */
+  /** The final answer (tags: content of \boxed{} in <answer>; others: content without calls). */
   answer: string | null;
   /** Why the step is not well formed; null when it is. A malformed call is never run. */
   malformed: string | null;
@@ -52,9 +52,19 @@ export interface FinishedStep {
   calls: readonly ToolCallRequest[];
 }
 
+/** How the text of a call begins, for those who show a step's text while it is written. */
+export interface CallOpening {
+  /** A mark that begins a call wherever it stands. */
+  readonly anywhere: string | null;
+  /** Marks that begin one only as the first text of the step (behind its reasoning). */
+  readonly atStart: readonly string[];
+}
+
 /** How conversations and tool calls are written for a policy: chosen by the policy's directory. */
 export interface Protocol {
-  readonly name: 'tags' | 'hermes';
+  readonly name: 'tags' | 'hermes' | 'llama' | 'plain';
+  /** Null: what a step's text is (thought, call, answer) is known only at its end. */
+  readonly opening: CallOpening | null;
   /** A step ends after one of these tokens. */
   readonly stopTokens: readonly number[];
   /**

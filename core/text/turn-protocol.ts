@@ -1,44 +1,51 @@
 /**
- * The JSON call protocol of Hermes and Qwen: a policy writes
- * `<tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>`, one or several in a step, and
- * ends its turn; the results come back in the next turn as the directory's chat template writes
- * them (Qwen2.5: `<tool_response>` in a user turn). A step without calls is the answer.
- *
- * JSON that does not parse makes the whole step malformed: none of its calls is run.
+ * Policies that work in turns: a step ends with an end-of-turn token, it is either calls (in the
+ * syntax of the model's family, call-syntax.ts) or the answer, and the results come back in the next
+ * turn as the directory's chat template writes them (Qwen2.5: `<tool_response>` in a user turn,
+ * Llama 3.1: an `ipython` turn).
  */
-import { must } from '../assert.ts';
 import { AppError } from '../errors.ts';
 import type { ToolSpec } from '../ports.ts';
+import type { CallSyntax } from './call-syntax.ts';
 import type { ChatTemplate } from './chat-template.ts';
 import { renderAfterTurn, splitAnswers } from './continuation.ts';
-import { isObject } from './policy-files.ts';
 import type { ByteLevelTokenizer } from './tokenizer.ts';
-import type { ChatMessage, FinishedStep, ParsedStep, Protocol, ToolCallRequest } from './types.ts';
+import type { CallOpening, ChatMessage, FinishedStep, ParsedStep, Protocol } from './types.ts';
 
-const CALL_TAG = /<(\/?)tool_call>/g;
-
-export interface HermesProtocolOptions {
+export interface TurnProtocolOptions {
   tokenizer: ByteLevelTokenizer;
   template: ChatTemplate;
+  syntax: CallSyntax;
   /** End-of-turn tokens, from the directory's generation and tokenizer configs. */
   endTokens: readonly number[];
 }
 
-export class HermesProtocol implements Protocol {
-  readonly name = 'hermes';
+export class TurnProtocol implements Protocol {
+  readonly name: CallSyntax['name'];
+  readonly opening: CallOpening;
   readonly stopTokens: readonly number[];
   private readonly template: ChatTemplate;
+  private readonly syntax: CallSyntax;
   private readonly endTexts: readonly string[];
 
   /** Throws policy_invalid when the template has no form for tool results. */
-  constructor(options: HermesProtocolOptions) {
+  constructor(options: TurnProtocolOptions) {
     this.template = options.template;
+    this.syntax = options.syntax;
+    this.name = options.syntax.name;
+    this.opening = options.syntax.opening;
     this.stopTokens = options.endTokens;
     this.endTexts = options.endTokens.map((token) => options.tokenizer.decode([token]));
-    this.renderToolResults([{ name: 'probe', result: 'probe' }]);
+    if (this.name !== 'plain') this.renderToolResults([{ name: 'probe', result: 'probe' }]);
   }
 
+  /** Throws invalid_request for tools when the policy was never taught a form of calls. */
   renderPrompt(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[] {
+    if (this.name === 'plain' && tools.length > 0) {
+      throw new AppError('invalid_request', 'tools: this policy has no form of tool calls', {
+        param: 'tools',
+      });
+    }
     return this.template.encode(this.template.render(messages, tools, { generationPrompt: true }));
   }
 
@@ -47,7 +54,8 @@ export class HermesProtocol implements Protocol {
    * of a conversation rendered with the results and without.
    */
   renderToolResults(results: readonly { name: string; result: string }[]): number[] {
-    const calls = results.map(({ name }) => ({ name, arguments: '{}' }));
+    // One call stands for all: some templates refuse several in a turn, none counts the results.
+    const calls = results.slice(0, 1).map(({ name }) => ({ name, arguments: '{}' }));
     const before: ChatMessage[] = [
       { role: 'user', content: '' },
       { role: 'assistant', content: '', toolCalls: calls },
@@ -86,14 +94,10 @@ export class HermesProtocol implements Protocol {
 
   parseStep(text: string): ParsedStep {
     const { reasoning, rest } = splitReasoning(this.withoutEnd(text));
-    const { bodies, content, fault } = splitCalls(rest);
-    const parsed = bodies.map(parseCall);
-    const malformed = fault ?? parsed.find((call) => typeof call === 'string') ?? null;
-    if (typeof malformed === 'string') {
-      return { reasoning, content, calls: [], answer: null, malformed };
+    const { calls, content, malformed } = this.syntax.read(rest);
+    if (malformed !== null || calls.length > 0) {
+      return { reasoning, content, calls, answer: null, malformed };
     }
-    const calls = parsed.filter((call) => typeof call !== 'string');
-    if (calls.length > 0) return { reasoning, content, calls, answer: null, malformed: null };
     if (content === '') {
       const why = 'neither a call nor an answer';
       return { reasoning, content, calls, answer: null, malformed: why };
@@ -128,53 +132,4 @@ function splitReasoning(text: string): { reasoning: string | null; rest: string 
     .replace(/^\s*<think>/, '')
     .trim();
   return { reasoning, rest: text.slice(close + '</think>'.length) };
-}
-
-interface SplitCalls {
-  bodies: string[];
-  /** The text outside the calls, trimmed. */
-  content: string;
-  fault: string | null;
-}
-
-function splitCalls(text: string): SplitCalls {
-  const bodies: string[] = [];
-  let content = '';
-  let at = 0;
-  let open: number | null = null;
-  for (const match of text.matchAll(CALL_TAG)) {
-    const closing = match[1] === '/';
-    if (closing !== (open !== null)) {
-      return { bodies, content: text.trim(), fault: `unpaired tag: ${match[0]}` };
-    }
-    const end = match.index + match[0].length;
-    if (closing) {
-      bodies.push(text.slice(must(open, 'checked above'), match.index));
-      at = end;
-      open = null;
-    } else {
-      content += text.slice(at, match.index);
-      open = end;
-    }
-  }
-  if (open !== null) {
-    return { bodies, content: text.trim(), fault: 'unpaired tag: <tool_call> is not closed' };
-  }
-  return { bodies, content: (content + text.slice(at)).trim(), fault: null };
-}
-
-/** The call, or why it is none. */
-function parseCall(body: string): ToolCallRequest | string {
-  if (body.trim() === '') return 'an empty call';
-  let value: unknown;
-  try {
-    value = JSON.parse(body);
-  } catch (error) {
-    return `a call that is not valid JSON: ${error instanceof Error ? error.message : 'unknown'}`;
-  }
-  if (!isObject(value)) return 'a call that is not a JSON object';
-  const { name } = value;
-  if (typeof name !== 'string' || name === '') return 'a call without a name';
-  if (!isObject(value.arguments)) return `the call of ${name} has no arguments object`;
-  return { name, arguments: JSON.stringify(value.arguments) };
 }
