@@ -29,7 +29,7 @@ export function findDevices(
   const noGpu =
     process.platform === 'linux' && !GPU_FILES.some(existsSync) ? 'this machine has no GPU' : null;
   return Promise.all(
-    devices.map((device) => {
+    devices.map(async (device) => {
       if (device === 'cpu') return CPU_FINDING;
       if (noGpu !== null && !thorough) return notFound(device, noGpu);
       return tryDevice(device);
@@ -45,8 +45,8 @@ async function tryDevice(device: Device): Promise<DeviceFinding> {
   const { lines, errors, ended } = await runProbe(device);
   const faultOf = (dtype: ProbeLine['dtype']): string | null => {
     const line = lines.find((found) => found.dtype === dtype);
-    if (line === undefined) return ended ?? explainFault(device, errors);
-    return line.fault === null ? null : explainFault(device, `${errors}\n${line.fault}`);
+    if (line === undefined) return ended ?? explainFault(device, errors, errors);
+    return line.fault === null ? null : explainFault(device, line.fault, errors);
   };
   const fault = faultOf('f32');
   const adapter = /Using "(.+?)" with driver: "(.+?)"/.exec(errors);

@@ -66,6 +66,7 @@ export class LocalEngine implements Sampler {
 
   constructor(options: LocalEngineOptions) {
     this.options = {
+      dtype: 'f32',
       batchRowsMax: LIMITS.batchRowsMax,
       sequencesMax: LIMITS.sequencesMax,
       queueMax: LIMITS.sampleQueueMax,

@@ -83,8 +83,9 @@ export const CPU_FINDING: DeviceFinding = {
   software: false,
 };
 
-/** One line for what a trial of `device` said on its error output or threw. */
-export function explainFault(device: Device, text: string): string {
+/** One line for the message that a trial of `device` failed with, and what drivers printed then. */
+export function explainFault(device: Device, message: string, printed: string): string {
+  const text = `${printed}\n${message}`;
   const library = /(lib[\w.+-]+\.so[\w.]*): cannot open shared object/.exec(text)?.[1];
   if (library?.startsWith('libonnxruntime_providers') === true) {
     return `its libraries are not there yet; fetch them: ${CUDA_COMMAND}`;
@@ -94,6 +95,6 @@ export function explainFault(device: Device, text: string): string {
     return 'no adapter; on Linux it needs libvulkan1 and the Vulkan driver of the GPU';
   }
   if (text.includes('is unsupported')) return `onnxruntime has no ${device} on this system`;
-  const line = text.split('\n').find((part) => part.trim() !== '') ?? 'it ended without a word';
+  const line = message.split('\n').find((part) => part.trim() !== '') ?? 'it ended without a word';
   return line.trim().slice(0, 300);
 }
