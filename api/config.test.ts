@@ -4,7 +4,8 @@ import { isLoopback, parseConfig } from './config.ts';
 
 test('defaults serve on the loopback interface with the schedule off', () => {
   const config = parseConfig({ PATH: '/bin' }, []);
-  expect(config).toMatchObject({ port: 8787, host: '127.0.0.1', device: 'auto' });
+  expect(config).toMatchObject({ port: 8787, host: '127.0.0.1' });
+  expect(config).toMatchObject({ device: 'auto', dtype: 'f32' });
   expect(config.schedule).toEqual({ minNewScored: null, everyMinutes: null });
   expect(config.policyFolder).toMatch(/policies\/embedded$/);
   expect(config.engineThreads).toBeGreaterThan(0);
@@ -22,6 +23,7 @@ test.each([
   [{ RAMIFY_PORT: '80x' }, [], 'RAMIFY_PORT=80x'],
   [{ RAMIFY_HOST: '0.0.0.0' }, [], 'RAMIFY_HOST=0.0.0.0: only a loopback address'],
   [{ RAMIFY_DEVICE: 'tpu' }, [], 'RAMIFY_DEVICE=tpu: must be one of auto'],
+  [{ RAMIFY_DTYPE: 'bf16' }, [], 'RAMIFY_DTYPE=bf16: must be one of f32, f16'],
   [{ RAMIFY_PROT: '1' }, [], 'RAMIFY_PROT=1: unknown setting; known are RAMIFY_PORT'],
   [{ RAMIFY_DATA: '' }, [], 'RAMIFY_DATA='],
   [{ RAMIFY_EVERY_MINUTES: '-1' }, [], 'RAMIFY_EVERY_MINUTES=-1'],

@@ -10,6 +10,7 @@ import { packageRoot } from '../core/paths.ts';
 import type { ScheduleSettings } from '../core/trainer/schedule.ts';
 
 export const DEVICES = ['auto', 'cuda', 'webgpu', 'cpu'] as const;
+export const COMPUTE_TYPES = ['f32', 'f16'] as const;
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 
 export interface Config {
@@ -20,6 +21,8 @@ export interface Config {
   /** Absolute; becomes version 1 on the first start. */
   policyFolder: string;
   device: (typeof DEVICES)[number];
+  /** Of serving; training is always f32. */
+  dtype: (typeof COMPUTE_TYPES)[number];
   engineThreads: number;
   trainerThreads: number;
   schedule: ScheduleSettings;
@@ -40,6 +43,7 @@ const SETTINGS = {
   RAMIFY_DATA: { form: 'a folder', fallback: './data' },
   RAMIFY_POLICY: { form: 'a policy directory', fallback: join(packageRoot, 'policies/embedded') },
   RAMIFY_DEVICE: { form: `one of ${DEVICES.join(', ')}`, fallback: 'auto' },
+  RAMIFY_DTYPE: { form: `one of ${COMPUTE_TYPES.join(', ')}`, fallback: 'f32' },
   RAMIFY_ENGINE_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
   RAMIFY_TRAINER_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
   RAMIFY_MIN_NEW_SCORED: { form: 'off, or an integer of at least 1', fallback: 'off' },
@@ -75,6 +79,7 @@ export function parseConfig(
     dataFolder: folder('RAMIFY_DATA', text('RAMIFY_DATA')),
     policyFolder: folder('RAMIFY_POLICY', text('RAMIFY_POLICY')),
     device: choice('RAMIFY_DEVICE', DEVICES),
+    dtype: choice('RAMIFY_DTYPE', COMPUTE_TYPES),
     engineThreads: integer('RAMIFY_ENGINE_THREADS', 1, 256),
     trainerThreads: integer('RAMIFY_TRAINER_THREADS', 1, 256),
     schedule: {

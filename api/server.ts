@@ -9,13 +9,16 @@ import type { Server as HttpServer } from 'node:http';
 import { join } from 'node:path';
 import { createAdaptorServer } from '@hono/node-server';
 import { systemClock } from '../core/clock.ts';
+import { findDevices } from '../core/engine/find-devices.ts';
 import { startPolicyEngine } from '../core/engine/policy-engine.ts';
 import type { PolicyEngine } from '../core/engine/types.ts';
 import { AppError, toAppError } from '../core/errors.ts';
 import { idGenerator } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
+import { chooseDevice, DEVICES } from '../core/model/devices.ts';
 import { loadPolicyModel } from '../core/model/policy-directory.ts';
+import type { Device } from '../core/model/session.ts';
 import { builtModule, packageRoot } from '../core/paths.ts';
 import { loadText } from '../core/text/load-text.ts';
 import { javascriptTool } from '../core/tools/javascript-tool.ts';
@@ -80,6 +83,7 @@ async function startParts(
 ): Promise<{ app: ReturnType<typeof createApp>; stop: () => Promise<void> }> {
   const clock = systemClock;
   const newId = idGenerator(clock);
+  const device = await takeDevice(config, logger);
   const contract = loadContract();
   cleanups.push(lockFolder(config.dataFolder));
   const db = openDatabase(join(config.dataFolder, 'ramify.db'));
@@ -98,7 +102,7 @@ async function startParts(
   });
   const tools = startTools(logger, cleanups);
   if (stores.tasks.count() === 0) importShippedTasks(stores, contract, newId);
-  const engine = await startEngine(config, logger, cleanups);
+  const engine = await startEngine(config, device, logger, cleanups);
   const policies = new PolicyService({ store: stores.policies, engine, loadText, logger });
   await policies.start();
   const lifecycle = new Lifecycle();
@@ -111,7 +115,7 @@ async function startParts(
     }),
     policiesFolder,
     threads: config.trainerThreads,
-    device: deviceOf(config),
+    device,
     schedule: config.schedule,
     clock,
     newId,
@@ -183,20 +187,26 @@ function startTools(logger: Logger, cleanups: Cleanup[]): AppDeps['tools'] {
 
 async function startEngine(
   config: Config,
+  device: Device,
   logger: Logger,
   cleanups: Cleanup[],
 ): Promise<PolicyEngine> {
-  const { engineThreads: threads } = config;
-  const device = deviceOf(config);
-  logger.info({ device, threads }, 'starting the engine');
-  const engine = await startPolicyEngine({ threads, device, logger });
+  const { engineThreads: threads, dtype } = config;
+  const engine = await startPolicyEngine({ threads, device, dtype, logger });
   cleanups.push(() => engine.stop());
   return engine;
 }
 
-/** `auto` is the device that every machine has; the others are chosen by name. */
-function deviceOf({ device }: Config): 'cpu' | 'cuda' | 'webgpu' {
-  return device === 'auto' ? 'cpu' : device;
+/** The device that the settings ask for; the log says which, and why not a better one. */
+async function takeDevice(config: Config, logger: Logger): Promise<Device> {
+  const { device: setting, dtype, engineThreads, trainerThreads } = config;
+  const tried = setting === 'auto' ? DEVICES : [setting];
+  const findings = await findDevices(tried, { thorough: setting !== 'auto' });
+  const { device, passedOver } = chooseDevice(setting, dtype, findings);
+  const name = findings.find((finding) => finding.device === device)?.name ?? undefined;
+  const fields = { device, name, dtype, engineThreads, trainerThreads, passedOver };
+  logger.info(fields, `computing on ${device}`);
+  return device;
 }
 
 /** The tasks that ship with the package, once. */

@@ -86,6 +86,9 @@ export const CPU_FINDING: DeviceFinding = {
 /** One line for the message that a trial of `device` failed with, and what drivers printed then. */
 export function explainFault(device: Device, message: string, printed: string): string {
   const text = `${printed}\n${message}`;
+  if (text.includes('requires f16 but the device does not')) {
+    return 'the adapter has no 16-bit floats (shader-f16)';
+  }
   const library = /(lib[\w.+-]+\.so[\w.]*): cannot open shared object/.exec(text)?.[1];
   if (library?.startsWith('libonnxruntime_providers') === true) {
     return `its libraries are not there yet; fetch them: ${CUDA_COMMAND}`;
