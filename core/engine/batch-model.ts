@@ -4,34 +4,19 @@
  * matter.
  */
 import { must } from '../assert.ts';
-import {
-  cacheKeys,
-  cacheValues,
-  decodeGraph,
-  newKeys,
-  newValues,
-  prefillGraph,
-} from '../model/cache-graphs.ts';
-import {
-  createSession,
-  type Feeds,
-  type ModelSession,
-  type SessionOptions,
-  type TensorLike,
-} from '../model/session.ts';
+import { cacheKeys, cacheValues, newKeys, newValues } from '../model/cache-graphs.ts';
+import { servingFeeds } from '../model/lora-graph.ts';
+import type { LoraAdapter } from '../model/lora.ts';
+import type { Feeds, TensorLike } from '../model/session.ts';
 import { causalMask } from '../model/training-session.ts';
-import type { ComputeType, ModelConfig, Weights } from '../model/types.ts';
+import type { ModelConfig } from '../model/types.ts';
 import { uniform } from '../prng.ts';
 import type { SampledTokens } from '../ports.ts';
 import type { SamplingParams } from '../records.ts';
 import { BatchKv, type SequenceKv } from './kv-cache.ts';
+import type { PolicySessions } from './policy-sessions.ts';
 
 const MASKED = -1e9;
-
-export interface BatchModelOptions extends SessionOptions {
-  /** What products are computed in; f32 when left out. */
-  dtype?: ComputeType;
-}
 /** Beyond any rounding of the sum of all probabilities. */
 const TOP_P_OFF = 2;
 const NO_SHAPE: TensorLike = { dims: [0], data: new Float32Array(0) };
@@ -59,24 +44,18 @@ export interface DecodedRow extends SampledTokens {
 
 export class BatchModel {
   readonly config: ModelConfig;
-  private readonly prefillSession: ModelSession;
-  private readonly decodeSession: ModelSession;
+  private readonly sessions: PolicySessions;
+  private readonly adapterFeeds: Feeds;
   private readonly prefillKv: BatchKv;
   private readonly decodeKv: BatchKv;
 
-  private constructor(config: ModelConfig, prefill: ModelSession, decode: ModelSession) {
+  /** `sessions` are the model's from here on. They take adapters exactly when one is given. */
+  constructor(config: ModelConfig, sessions: PolicySessions, adapter: LoraAdapter | null) {
     this.config = config;
-    this.prefillSession = prefill;
-    this.decodeSession = decode;
+    this.sessions = sessions;
+    this.adapterFeeds = adapter === null ? {} : servingFeeds(config, adapter);
     this.prefillKv = new BatchKv(config);
     this.decodeKv = new BatchKv(config);
-  }
-
-  static async create(config: ModelConfig, weights: Weights, options: BatchModelOptions) {
-    const { dtype } = options;
-    const prefill = await createSession(prefillGraph(config, weights, dtype), options);
-    const decode = await createSession(decodeGraph(config, weights, dtype), options);
-    return new BatchModel(config, prefill, decode);
   }
 
   /** Caches the keys and values of context tokens. Rows may differ in length. */
@@ -98,8 +77,9 @@ export class BatchModel {
       positions: { dims, data: positions },
       localMask: { dims: [1, 1, width * group, width], data: causalMask(width, group) },
       ...this.cacheFeeds(this.prefillKv, rows),
+      ...this.adapterFeeds,
     };
-    const out = await this.prefillSession.run(feeds);
+    const out = await this.sessions.prefill.run(feeds);
     const layers = this.newLayers(out);
     rows.forEach(({ kv, tokens }, r) => kv.append(layers, r, width, tokens.length));
   }
@@ -119,8 +99,9 @@ export class BatchModel {
       },
       ...this.samplingFeeds(rows, steps),
       ...this.cacheFeeds(this.decodeKv, rows),
+      ...this.adapterFeeds,
     };
-    const out = await this.decodeSession.run(feeds);
+    const out = await this.sessions.decode.run(feeds);
     const sampled = must(out.tokens, 'tokens').dims[0] as number;
     const layers = this.newLayers(out);
     const results = new Array<DecodedRow>(rows.length);
@@ -133,9 +114,8 @@ export class BatchModel {
     return results;
   }
 
-  async dispose(): Promise<void> {
-    await this.prefillSession.dispose();
-    await this.decodeSession.dispose();
+  dispose(): Promise<void> {
+    return this.sessions.dispose();
   }
 
   private cacheFeeds(batch: BatchKv, rows: readonly { kv: SequenceKv }[]): Feeds {

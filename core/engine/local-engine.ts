@@ -11,7 +11,9 @@
 import { assert, must } from '../assert.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
+import type { AdapterPolicy } from '../model/lora-directory.ts';
 import type { PolicyModel } from '../model/policy-directory.ts';
+import type { Weights } from '../model/types.ts';
 import type {
   OpenOptions,
   Priority,
@@ -20,13 +22,15 @@ import type {
   Sampler,
   Sequence,
 } from '../ports.ts';
-import { BatchModel, type BatchModelOptions, type DecodedRow } from './batch-model.ts';
+import { BatchModel, type DecodedRow } from './batch-model.ts';
 import { SequenceKv } from './kv-cache.ts';
+import { createPolicySessions, SharedSessions } from './policy-sessions.ts';
+import type { PolicySessionOptions } from './policy-sessions.ts';
 import { notLoaded, requireQueueSlot, requireRoom, requireSequenceSlot } from './refusals.ts';
 import { emptyTokens, joinTokens } from './sampled-tokens.ts';
 import type { EngineStats } from './types.ts';
 
-export interface LocalEngineOptions extends BatchModelOptions {
+export interface LocalEngineOptions extends PolicySessionOptions {
   batchRowsMax?: number;
   sequencesMax?: number;
   queueMax?: number;
@@ -57,6 +61,8 @@ interface Job {
 export class LocalEngine implements Sampler {
   private readonly options: Required<LocalEngineOptions>;
   private readonly versions = new Map<number, LoadedVersion>();
+  /** Of adapters, by base. */
+  private readonly shared = new SharedSessions();
   private readonly jobs = new Set<Job>();
   private openSequences = 0;
   private arrivals = 0;
@@ -85,13 +91,13 @@ export class LocalEngine implements Sampler {
    * Builds the sessions of a version beside the others; loading a version again replaces it. One
    * that was unloaded while sequences still run on it comes back as it is: a version never changes.
    */
-  async load(version: number, { config, weights }: PolicyModel): Promise<void> {
+  async load(version: number, policy: PolicyModel | AdapterPolicy): Promise<void> {
     const draining = this.versions.get(version);
     if (draining?.retired) {
       draining.retired = false;
       return;
     }
-    const model = await BatchModel.create(config, weights, this.options);
+    const model = await this.build(policy);
     const before = this.versions.get(version);
     assert(
       !before || before.openSequences === 0,
@@ -179,6 +185,17 @@ export class LocalEngine implements Sampler {
     this.openSequences++;
     must(this.versions.get(version), 'version').openSequences++;
     return new LocalSequence(this, version, kv, tokens, priority);
+  }
+
+  private async build(policy: PolicyModel | AdapterPolicy): Promise<BatchModel> {
+    const create = (weights: Weights, adapters: boolean) =>
+      createPolicySessions(policy.config, weights, { ...this.options, adapters });
+    if (!('adapter' in policy)) {
+      return new BatchModel(policy.config, await create(policy.weights, false), null);
+    }
+    const { config, adapter, baseKey } = policy;
+    const sessions = await this.shared.take(baseKey, () => create(policy.baseWeights(), true));
+    return new BatchModel(config, sessions, adapter);
   }
 
   private async disposeIfDrained(version: number): Promise<void> {
@@ -361,12 +378,11 @@ class LocalSequence implements Sequence {
   }
 }
 
-/** A trainer's engine: one version over weights that an optimiser changes in place. */
+/** A trainer's engine: one version whose weights, or adapter, an optimiser changes in place. */
 export async function createLocalEngine(
-  options: PolicyModel & LocalEngineOptions & { version: number },
+  options: (PolicyModel | AdapterPolicy) & LocalEngineOptions & { version: number },
 ) {
-  const { config, weights, version, ...engineOptions } = options;
-  const engine = new LocalEngine(engineOptions);
-  await engine.load(version, { config, weights });
-  return Object.assign(engine, { reload: () => engine.load(version, { config, weights }) });
+  const engine = new LocalEngine(options);
+  await engine.load(options.version, options);
+  return Object.assign(engine, { reload: () => engine.load(options.version, options) });
 }

@@ -7,7 +7,7 @@
 import { assert, must, unreachable } from '../assert.ts';
 import { toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
-import { loadPolicyModel } from '../model/policy-directory.ts';
+import { loadPolicy } from '../model/lora-directory.ts';
 import type { Sequence } from '../ports.ts';
 import { LocalEngine } from './local-engine.ts';
 import type { FromWorker, ToWorker, WireError, WorkerSettings } from './worker-protocol.ts';
@@ -40,7 +40,7 @@ function handle(message: ToWorker): void {
   switch (message.type) {
     case 'load':
       return answer(message.call, async () => {
-        const model = loadPolicyModel(message.directory);
+        const model = loadPolicy(message.directory);
         await engine.load(message.version, model);
         return model.config.contextTokens;
       });

@@ -29,24 +29,29 @@ export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
 /** PEFT wraps the model twice and names its tensors by the whole path. */
 const PEFT_PREFIX = 'base_model.model.';
 
+/** An adapter over a base whose weights are read when they are needed. */
 export interface AdapterPolicy {
   config: ModelConfig;
   adapter: LoraAdapter;
-  /** Where the base is; a real path. */
-  baseDirectory: string;
-  /** Two policies with equal keys have the same base weights. */
+  /** Policies with equal keys have the same base weights. */
   baseKey: string;
+  baseWeights(): Weights;
 }
 
 export function isAdapterDirectory(directory: string): boolean {
   return existsSync(join(directory, ADAPTER_CONFIG_FILE));
 }
 
+/** The model of a policy directory of either kind. Throws policy_invalid. */
+export function loadPolicy(directory: string): PolicyModel | AdapterPolicy {
+  return isAdapterDirectory(directory) ? loadAdapter(directory) : loadPolicyModel(directory);
+}
+
 /**
  * Reads and checks an adapter and its base's config, not the base's weights. Throws policy_invalid
  * naming the file at fault.
  */
-export function loadAdapterPolicy(directory: string): AdapterPolicy {
+export function loadAdapter(directory: string): AdapterPolicy & { baseDirectory: string } {
   const configPath = join(directory, ADAPTER_CONFIG_FILE);
   const { config: lora, base } = parseLoraConfig(readJson(configPath), configPath);
   const baseDirectory = findBase(directory, base);
@@ -55,19 +60,13 @@ export function loadAdapterPolicy(directory: string): AdapterPolicy {
   const modules = loraModules(config, lora, configPath);
   const weightsPath = join(directory, ADAPTER_WEIGHTS_FILE);
   const weights = adapterWeights(modules, readTensors(weightsPath), weightsPath);
-  const adapter = { config: lora, modules, weights };
-  return { config, adapter, baseDirectory, baseKey: keyOf(baseDirectory) };
-}
-
-/** The weights of the base of `policy`; a copy of the caller's own. */
-export function loadBaseWeights({ baseDirectory }: AdapterPolicy): Weights {
-  return loadPolicyModel(baseDirectory).weights;
-}
-
-/** Base and adapter as one model. */
-export function loadMergeable(directory: string): PolicyModel & { adapter: LoraAdapter } {
-  const policy = loadAdapterPolicy(directory);
-  return { config: policy.config, weights: loadBaseWeights(policy), adapter: policy.adapter };
+  return {
+    config,
+    adapter: { config: lora, modules, weights },
+    baseDirectory,
+    baseKey: keyOf(baseDirectory),
+    baseWeights: () => loadPolicyModel(baseDirectory).weights,
+  };
 }
 
 /**

@@ -3,7 +3,6 @@
  * projection. Inputs and not initialisers, because many adapters run on one base's session, each
  * with its own, and because an optimiser changes them in place.
  */
-import { must } from '../assert.ts';
 import * as ops from '../graph/functions.ts';
 import type { Graph, Value } from '../graph/graph.ts';
 import type { DecoderHooks } from './decoder.ts';
@@ -30,7 +29,7 @@ export function adapterInputs(graph: Graph, modules: readonly LoraModule[]): Ada
 
 /**
  * Declares A and B of every projection, of any rank: an adapter that leaves a projection alone
- * feeds it rank 0, so adapters with different targets run on one session. The scale is in B, see
+ * feeds it zeros, so adapters with different targets run on one session. The scale is in B, see
  * `servingFeeds`.
  */
 export function anyAdapterInputs(graph: Graph, config: ModelConfig): AdapterInputs {
@@ -41,20 +40,19 @@ export function anyAdapterInputs(graph: Graph, config: ModelConfig): AdapterInpu
   );
 }
 
-/** What `anyAdapterInputs` reads for one adapter; null: none, which adds nothing. */
-export function servingFeeds(config: ModelConfig, adapter: LoraAdapter | null): Feeds {
+/**
+ * What `anyAdapterInputs` reads for one adapter. A is the adapter's own array, B a scaled copy: to
+ * be made again when the adapter has changed.
+ */
+export function servingFeeds(config: ModelConfig, { modules, weights }: LoraAdapter): Feeds {
   const feeds: Feeds = {};
+  const byName = new Map(modules.map((module) => [module.name, module]));
   for (const { name, inputs, outputs } of projections(config)) {
-    const module = adapter?.modules.find((found) => found.name === name);
-    const a = module && must(adapter?.weights.get(loraA(name)), loraA(name)).data;
-    const b = module && must(adapter?.weights.get(loraB(name)), loraB(name)).data;
-    const rank = module?.rank ?? 0;
-    const scale = module?.scale ?? 0;
-    feeds[loraA(name)] = { dims: [rank, inputs], data: a ?? new Float32Array(0) };
-    feeds[loraB(name)] = {
-      dims: [outputs, rank],
-      data: Float32Array.from(b ?? [], (value) => scale * value),
-    };
+    const { rank, scale } = byName.get(name) ?? { rank: 1, scale: 0 };
+    const a = weights.get(loraA(name))?.data ?? new Float32Array(inputs);
+    const b = weights.get(loraB(name))?.data ?? new Float32Array(outputs);
+    feeds[loraA(name)] = { dims: [rank, inputs], data: a };
+    feeds[loraB(name)] = { dims: [outputs, rank], data: b.map((value) => scale * value) };
   }
   return feeds;
 }
