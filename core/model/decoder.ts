@@ -1,6 +1,6 @@
 /**
  * The forward pass, written once: a pre-norm decoder with rotary embeddings, grouped-query
- * attention and SwiGLU (Llama, Qwen2). Decode, prefill, scoring and training graphs all call
+ * attention and SwiGLU (Llama, Qwen2, Qwen3). Decode, prefill, scoring and training graphs all call
  * `decoderStates`; they differ only in where weights come from and in which keys and values a token
  * attends to.
  *
@@ -13,6 +13,7 @@
 import * as ops from '../graph/functions.ts';
 import type { Value } from '../graph/graph.ts';
 import { mulDims, type Dim } from '../graph/tensor-type.ts';
+import { hasBias, hasHeadNorms } from './parameters.ts';
 import type { ModelConfig } from './types.ts';
 
 /** Keys and values that tokens attend to. */
@@ -56,25 +57,26 @@ export function decoderStates(
     const project = (input: Value, name: string) => {
       const out = product(ops.linear, input, weight(`${name}.weight`));
       const added = hooks.adapt?.(input, `model.layers.${layer}.${name}`) ?? null;
-      return added === null ? out : ops.add(out, added);
-    };
-    const projectQkv = (input: Value, name: string) => {
-      const out = project(input, name);
-      return config.qkvBias ? ops.add(out, weight(`${name}.bias`)) : out;
+      const adapted = added === null ? out : ops.add(out, added);
+      return hasBias(config, name) ? ops.add(adapted, weight(`${name}.bias`)) : adapted;
     };
     const rotate = (states: Value) =>
       ops.add(ops.mul(states, cosines), ops.mul(ops.rotateHalf(states), sines));
 
     const h = ops.rmsNorm(x, weight('input_layernorm.weight'), epsilon);
     const heads = (name: string, count: number) =>
-      ops.reshape(projectQkv(h, `self_attn.${name}`), [0, 0, count, config.headDim]); // (B, T, n, d)
+      ops.reshape(project(h, `self_attn.${name}`), [0, 0, count, config.headDim]); // (B, T, n, d)
+    const normed = (states: Value, name: string) =>
+      hasHeadNorms(config)
+        ? ops.rmsNorm(states, weight(`self_attn.${name}.weight`), epsilon)
+        : states;
     // Scaled here and not beside the product: onnxruntime would fuse the factor into the product
     // and leave its fast path for single rows, which makes decoding over a long cache 3 times
     // slower.
     const scale = graph.constant(1 / Math.sqrt(config.headDim));
-    const scaled = ops.mul(rotate(heads('q_proj', config.heads)), scale);
+    const scaled = ops.mul(rotate(normed(heads('q_proj', config.heads), 'q_norm')), scale);
     const queries = groupQueries(config, scaled); // (B, K, T*G, d)
-    const keys = perHead(rotate(heads('k_proj', config.kvHeads))); // (B, K, T, d)
+    const keys = perHead(rotate(normed(heads('k_proj', config.kvHeads), 'k_norm'))); // (B, K, T, d)
     const values = perHead(heads('v_proj', config.kvHeads)); // (B, K, T, d)
     const mixed = attention(queries, hooks.attend(layer, keys, values));
     const merged = ungroupQueries(config, mixed, ids.shape[1] as Dim); // (B, T, H*d)

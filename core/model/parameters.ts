@@ -18,12 +18,17 @@ export function parameterShapes(config: ModelConfig): Map<string, readonly numbe
     add('self_attn.q_proj.weight', heads * headDim, hidden);
     add('self_attn.k_proj.weight', kvHeads * headDim, hidden);
     add('self_attn.v_proj.weight', kvHeads * headDim, hidden);
-    if (config.qkvBias) {
+    if (hasBias(config, 'self_attn.q_proj')) {
       add('self_attn.q_proj.bias', heads * headDim);
       add('self_attn.k_proj.bias', kvHeads * headDim);
       add('self_attn.v_proj.bias', kvHeads * headDim);
     }
+    if (hasHeadNorms(config)) {
+      add('self_attn.q_norm.weight', headDim);
+      add('self_attn.k_norm.weight', headDim);
+    }
     add('self_attn.o_proj.weight', hidden, heads * headDim);
+    if (hasBias(config, 'self_attn.o_proj')) add('self_attn.o_proj.bias', hidden);
     add('post_attention_layernorm.weight', hidden);
     add('mlp.gate_proj.weight', intermediate, hidden);
     add('mlp.up_proj.weight', intermediate, hidden);
@@ -32,6 +37,17 @@ export function parameterShapes(config: ModelConfig): Map<string, readonly numbe
   shapes.set('model.norm.weight', [hidden]);
   if (!config.tiedEmbeddings) shapes.set('lm_head.weight', [vocabulary, hidden]);
   return shapes;
+}
+
+/** Whether a projection of a layer, such as `self_attn.q_proj`, has a bias. */
+export function hasBias({ modelType, qkvBias }: ModelConfig, projection: string): boolean {
+  if (!qkvBias || !projection.startsWith('self_attn.')) return false;
+  return projection !== 'self_attn.o_proj' || modelType !== 'qwen2';
+}
+
+/** Whether each query and key head is normalised before it is rotated. */
+export function hasHeadNorms({ modelType }: ModelConfig): boolean {
+  return modelType === 'qwen3';
 }
 
 /**

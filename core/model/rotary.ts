@@ -1,6 +1,7 @@
 /** Rotary position embedding (RoFormer) in the half-split form of Hugging Face. */
 import * as ops from '../graph/functions.ts';
 import type { Graph, Value } from '../graph/graph.ts';
+import { inverseFrequencies, rotaryGain } from './rope-frequencies.ts';
 import type { ModelConfig } from './types.ts';
 
 /**
@@ -16,15 +17,18 @@ export function rotaryAt(config: ModelConfig, root: Graph, positions: Value) {
 }
 
 /** Tables (contextTokens, d), row-major; both halves of a row repeat the same angles. */
-export function rotaryTables({ contextTokens, headDim, ropeTheta }: ModelConfig) {
+export function rotaryTables(config: ModelConfig) {
+  const { contextTokens, headDim } = config;
+  const frequencies = inverseFrequencies(config);
+  const gain = rotaryGain(config);
   const cosines = new Float32Array(contextTokens * headDim);
   const sines = new Float32Array(contextTokens * headDim);
   const half = headDim / 2;
   for (let position = 0; position < contextTokens; position++) {
     for (let i = 0; i < headDim; i++) {
-      const angle = position / ropeTheta ** ((2 * (i % half)) / headDim);
-      cosines[position * headDim + i] = Math.cos(angle);
-      sines[position * headDim + i] = Math.sin(angle);
+      const angle = Math.fround(position * (frequencies[i % half] as number));
+      cosines[position * headDim + i] = Math.cos(angle) * gain;
+      sines[position * headDim + i] = Math.sin(angle) * gain;
     }
   }
   return { cosines, sines };
