@@ -198,6 +198,12 @@ test.each([
   expect(err).toContain(named);
 });
 
+test('a device that this machine does not have', async () => {
+  // Hides the GPU where there is one.
+  const { err } = await failedStart({ RAMIFY_DEVICE: 'cuda', CUDA_VISIBLE_DEVICES: '' });
+  expect(err).toMatch(/^ramify: RAMIFY_DEVICE=cuda: [^\n]+\n$/);
+});
+
 test('a wrong setting', async () => {
   const { err } = await failedStart({ RAMIFY_PORT: 'http' });
   expect(err).toBe('ramify: RAMIFY_PORT=http: must be a port from 0 to 65535\n');
