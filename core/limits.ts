@@ -21,6 +21,10 @@ export const LIMITS = {
   sampleQueueMax: 256,
   /** Tokens of one prefill piece, so that a long prompt does not stall the other streams. */
   prefillTokensMax: 256,
+  /** Tokens prefilled before others get their turn again, while nobody decodes. */
+  prefillTurnTokensMax: 1_024,
+  /** Turns that a request may be left out before it goes first once, whatever its class. */
+  agingTurns: 16,
   /** Tokens sampled in one run of the decode graph. */
   chunkTokens: 16,
   /** Tool calls of one trajectory unless the request says otherwise (arpo.md section 3.4). */

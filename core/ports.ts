@@ -53,6 +53,8 @@ export interface SampleRequest {
    */
   stopTexts?: readonly string[];
   signal?: AbortSignal;
+  /** Milliseconds from now after which it is refused with request_timeout, waiting or running. */
+  deadlineMs?: number;
   /** Called as tokens arrive, in order; the result repeats them all. */
   onTokens?: (piece: SampledTokens) => void;
 }

@@ -155,7 +155,7 @@ test.each([
   ['core/errors.ts', './arpo/loss.ts', 'core must not import core/arpo'],
   ['api/app.ts', './testing/harness.ts', 'Product code must not import api/testing/harness.ts'],
   ['core/prng.ts', '../scripts/tasks/plan.ts', 'Product code must not import scripts/'],
-  ['core/engine/kv-cache.ts', 'onnxruntime-node', 'only in core/model/session.ts'],
+  ['core/engine/sequence-kv.ts', 'onnxruntime-node', 'only in core/model/session.ts'],
   ['api/app.ts', 'drizzle-orm/sqlite-core', 'only in db/'],
   ['db/open.ts', 'hono', 'only in api/'],
 ])('lint: %s must not import %s', async (path, specifier, message) => {

@@ -13,8 +13,10 @@ import type { ModelConfig } from '../model/types.ts';
 import { uniform } from '../prng.ts';
 import type { SampledTokens } from '../ports.ts';
 import type { SamplingParams } from '../records.ts';
-import { BatchKv, type SequenceKv } from './kv-cache.ts';
+import { BatchKv } from './batch-kv.ts';
+import type { KvMemory } from './kv-memory.ts';
 import type { PolicySessions } from './policy-sessions.ts';
+import type { SequenceKv } from './sequence-kv.ts';
 
 const MASKED = -1e9;
 /** Beyond any rounding of the sum of all probabilities. */
@@ -50,12 +52,26 @@ export class BatchModel {
   private readonly decodeKv: BatchKv;
 
   /** `sessions` are the model's from here on. They take adapters exactly when one is given. */
-  constructor(config: ModelConfig, sessions: PolicySessions, adapter: LoraAdapter | null) {
+  constructor(
+    config: ModelConfig,
+    sessions: PolicySessions,
+    adapter: LoraAdapter | null,
+    memory: KvMemory,
+  ) {
     this.config = config;
     this.sessions = sessions;
     this.adapterFeeds = adapter === null ? {} : servingFeeds(config, adapter);
-    this.prefillKv = new BatchKv(config);
-    this.decodeKv = new BatchKv(config);
+    this.prefillKv = new BatchKv(memory, config);
+    this.decodeKv = new BatchKv(memory, config);
+  }
+
+  /** How many of these sequences one prefill run may hold. */
+  prefillRowsThatFit(sequences: readonly SequenceKv[]): number {
+    return this.prefillKv.rowsThatFit(sequences);
+  }
+
+  decodeRowsThatFit(sequences: readonly SequenceKv[]): number {
+    return this.decodeKv.rowsThatFit(sequences);
   }
 
   /** Caches the keys and values of context tokens. Rows may differ in length. */
@@ -115,6 +131,8 @@ export class BatchModel {
   }
 
   dispose(): Promise<void> {
+    this.prefillKv.dispose();
+    this.decodeKv.dispose();
     return this.sessions.dispose();
   }
 

@@ -4,92 +4,123 @@
  * pieces between chunks, so they do not stall the others. The server runs it in a child process
  * (worker.ts); the trainer uses it directly.
  *
+ * Whole blocks of a prefix that any sequence of the version has computed are taken from the prefix
+ * cache, and of requests with the same prompt one prefills and the others wait for its blocks. When
+ * memory is short, cached blocks go first, then caches of idle sequences, which are prefilled again
+ * when they go on; after that only the oldest request may take from the others, so that there is
+ * always one that gets done.
+ *
  * Guarantee: the random draws of a sample depend on its seed and token positions alone. Two runs of
  * the same request can still differ in the last bits of a logit when the batch around them differs
  * (matrix kernels round by shape), and so, rarely, in a token.
  */
 import { assert, must } from '../assert.ts';
+import { systemClock, type Clock } from '../clock.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import type { AdapterPolicy } from '../model/lora-directory.ts';
 import type { PolicyModel } from '../model/policy-directory.ts';
 import type { Weights } from '../model/types.ts';
-import type {
-  OpenOptions,
-  Priority,
-  SampleRequest,
-  SampleResult,
-  Sampler,
-  Sequence,
-} from '../ports.ts';
+import type { OpenOptions, Priority, SampleRequest, SampleResult } from '../ports.ts';
+import type { Sampler, Sequence } from '../ports.ts';
+import { Admission } from './admission.ts';
 import { BatchModel, type DecodedRow } from './batch-model.ts';
-import { SequenceKv } from './kv-cache.ts';
+import { BLOCK_TOKENS, KvMemory } from './kv-memory.ts';
+import { LocalSequence, type SequenceHost } from './local-sequence.ts';
 import { createPolicySessions, SharedSessions } from './policy-sessions.ts';
 import type { PolicySessionOptions } from './policy-sessions.ts';
-import { notLoaded, requireQueueSlot, requireRoom, requireSequenceSlot } from './refusals.ts';
-import { emptyTokens, joinTokens } from './sampled-tokens.ts';
-import type { EngineStats } from './types.ts';
+import { PrefixCache, type PrefixTree } from './prefix-cache.ts';
+import { isReady, Prefiller, type PrefillJob } from './prefiller.ts';
+import { notLoaded, requireQueueSlot, requireSequenceSlot } from './refusals.ts';
+import { joinTokens } from './sampled-tokens.ts';
+import { planTurn, type Turn } from './scheduler.ts';
+import { SequenceKv } from './sequence-kv.ts';
+import type { EngineStats, KvStats } from './types.ts';
 
 export interface LocalEngineOptions extends PolicySessionOptions {
   batchRowsMax?: number;
   sequencesMax?: number;
   queueMax?: number;
   chunkTokens?: number;
+  /** Turns after which a request that was left out goes first once. */
+  agingTurns?: number;
+  /** Memory for keys and values; by default a quarter of what is free when the engine is made. */
+  kvBytesMax?: number;
+  /** Whether prefixes are shared between sequences; without, only forks share. */
+  prefixCache?: boolean;
+  clock?: Clock;
 }
 
-/** Tokens of one prefill run over all its rows: bounds its time and memory. */
-const PREFILL_RUN_TOKENS = 2_048;
-const RANK: Record<Priority, number> = { live: 0, rollout: 1, evaluation: 2 };
+type EngineOptions = Required<Omit<LocalEngineOptions, 'kvBytesMax'>>;
 
 interface LoadedVersion {
   model: BatchModel;
+  prefixes: PrefixTree;
+  contextTokens: number;
   openSequences: number;
   /** No new sequences; the sessions go when the last sequence closes. */
   retired: boolean;
 }
 
-interface Job {
-  sequence: LocalSequence;
-  request: SampleRequest;
-  order: number;
+interface Job extends PrefillJob {
+  readonly request: SampleRequest;
+  /** Clock time after which it is refused; Infinity without a deadline. */
+  readonly deadline: number;
   parts: DecodedRow[];
   sampled: number;
   resolve(result: SampleResult): void;
   reject(error: AppError): void;
 }
 
-export class LocalEngine implements Sampler {
-  private readonly options: Required<LocalEngineOptions>;
+export class LocalEngine implements Sampler, SequenceHost {
+  private readonly options: EngineOptions;
   private readonly versions = new Map<number, LoadedVersion>();
   /** Of adapters, by base. */
   private readonly shared = new SharedSessions();
   private readonly jobs = new Set<Job>();
-  private openSequences = 0;
+  /** The jobs of the current turn. */
+  private readonly running = new Set<Job>();
+  private readonly sequences = new Set<LocalSequence>();
+  private readonly memory: KvMemory;
+  private readonly prefixes: PrefixCache;
+  private readonly admission: Admission<Job>;
+  private readonly prefiller: Prefiller;
   private arrivals = 0;
-  private running = 0;
   private pump: Promise<void> | null = null;
   private closed = false;
 
-  constructor(options: LocalEngineOptions) {
+  constructor({ kvBytesMax, ...options }: LocalEngineOptions) {
     this.options = {
       dtype: 'f32',
       batchRowsMax: LIMITS.batchRowsMax,
       sequencesMax: LIMITS.sequencesMax,
       queueMax: LIMITS.sampleQueueMax,
       chunkTokens: LIMITS.chunkTokens,
+      agingTurns: LIMITS.agingTurns,
+      prefixCache: true,
+      clock: systemClock,
       ...options,
     };
+    this.memory = new KvMemory(kvBytesMax);
+    this.prefixes = new PrefixCache(this.memory);
+    const { memory, prefixes, jobs, sequences } = this;
+    this.admission = new Admission({ memory, prefixes, jobs, sequences });
+    const { admission } = this;
+    this.prefiller = new Prefiller({ prefixes, admission, share: this.options.prefixCache });
   }
 
   /** The smallest context window of the loaded versions. */
   get contextTokens(): number {
-    const windows = [...this.versions.values()].map(({ model }) => model.config.contextTokens);
+    const windows = [...this.versions.values()].map((version) => version.contextTokens);
     return windows.length > 0 ? Math.min(...windows) : 0;
   }
 
   /**
-   * Builds the sessions of a version beside the others; loading a version again replaces it. One
-   * that was unloaded while sequences still run on it comes back as it is: a version never changes.
+   * Builds the sessions of a version beside the others; loading a version again replaces it, and
+   * forgets its cached prefixes. One that was unloaded while sequences still run on it comes back
+   * as it is: a version never changes. The window of a version is that of its model, or less when
+   * the memory for keys and values cannot hold so many tokens. Throws config_invalid when it cannot
+   * hold one block.
    */
   async load(version: number, policy: PolicyModel | AdapterPolicy): Promise<void> {
     const draining = this.versions.get(version);
@@ -97,14 +128,19 @@ export class LocalEngine implements Sampler {
       draining.retired = false;
       return;
     }
+    const { config } = policy;
+    const contextTokens = Math.min(config.contextTokens, this.memory.tokensMax(config));
+    requireBlock(contextTokens, config.contextTokens, this.memory.bytesMax);
     const model = await this.build(policy);
     const before = this.versions.get(version);
     assert(
       !before || before.openSequences === 0,
       `version ${version} is in use, cannot replace it`,
     );
-    this.versions.set(version, { model, openSequences: 0, retired: false });
-    await before?.model.dispose();
+    const prefixes = this.prefixes.plant(config);
+    const loaded = { model, prefixes, contextTokens, openSequences: 0, retired: false };
+    this.versions.set(version, loaded);
+    await this.dispose(before);
   }
 
   /** No new sequences on the version; its memory goes when the last one closes. */
@@ -112,6 +148,7 @@ export class LocalEngine implements Sampler {
     const loaded = this.versions.get(version);
     if (loaded === undefined) return;
     loaded.retired = true;
+    this.prefixes.clear(loaded.prefixes);
     await this.disposeIfDrained(version);
   }
 
@@ -120,17 +157,28 @@ export class LocalEngine implements Sampler {
     if (loaded === undefined || loaded.retired || this.closed) {
       throw notLoaded(policyVersion);
     }
-    return this.track(policyVersion, new SequenceKv(loaded.model.config), [], priority);
+    const kv = new SequenceKv(this.memory, loaded.model.config);
+    return this.track(policyVersion, kv, [], priority);
   }
 
-  stats(): EngineStats {
+  stats(): EngineStats & { kv: KvStats } {
+    const waiting = [...this.jobs].filter((job) => !this.running.has(job));
+    const queuedBy = { live: 0, rollout: 0, evaluation: 0 };
+    for (const { priority } of waiting) queuedBy[priority]++;
     return {
       state: this.closed ? 'stopped' : 'ready',
       pid: null,
       versions: [...this.versions].filter(([, v]) => !v.retired).map(([version]) => version),
-      openSequences: this.openSequences,
-      queued: Math.max(0, this.jobs.size - this.running),
-      running: this.running,
+      openSequences: this.sequences.size,
+      queued: waiting.length,
+      running: this.jobs.size - waiting.length,
+      kv: {
+        ...this.prefiller.counts,
+        queuedBy,
+        bytesUsed: this.memory.bytesUsed,
+        bytesMax: this.memory.bytesMax,
+        cachedBlocks: this.prefixes.blocks,
+      },
     };
   }
 
@@ -141,7 +189,7 @@ export class LocalEngine implements Sampler {
     const error = new AppError('engine_unavailable', 'the engine was stopped');
     for (const job of this.jobs) job.reject(error);
     this.jobs.clear();
-    for (const { model } of this.versions.values()) await model.dispose();
+    for (const loaded of this.versions.values()) await this.dispose(loaded);
     this.versions.clear();
   }
 
@@ -149,59 +197,70 @@ export class LocalEngine implements Sampler {
   submit(sequence: LocalSequence, request: SampleRequest): Promise<SampleResult> {
     requireQueueSlot(this.jobs.size - this.options.batchRowsMax, this.options.queueMax);
     if (this.closed) throw new AppError('engine_unavailable', 'the engine was stopped');
+    const { policyVersion: version, priority } = sequence;
+    const deadline = this.options.clock.now() + (request.deadlineMs ?? Infinity);
     return new Promise((resolve, reject) => {
-      const order = this.arrivals++;
-      this.jobs.add({ sequence, request, order, parts: [], sampled: 0, resolve, reject });
+      this.jobs.add({
+        ...{ version, priority, sequence, request, deadline, resolve, reject },
+        ...{ order: this.arrivals++, waits: 0, prefix: 'unknown', parts: [], sampled: 0 },
+      });
       this.pump ??= this.run();
     });
   }
 
   /** @internal */
-  fork(sequence: LocalSequence, length: number): Sequence {
-    const { policyVersion, tokens, kv, priority } = sequence;
-    return this.track(
-      policyVersion,
-      kv.copy(Math.min(length, kv.length)),
-      tokens.slice(0, length),
-      priority,
-    );
+  fork({ policyVersion, tokens, kv, priority }: LocalSequence, length: number): Sequence {
+    return this.track(policyVersion, kv.fork(length), tokens.slice(0, length), priority);
   }
 
   /** @internal */
   release(sequence: LocalSequence): void {
-    const loaded = must(this.versions.get(sequence.policyVersion), 'version of a sequence');
+    const { policyVersion } = sequence;
+    this.sequences.delete(sequence);
+    // A stopped engine has no versions any more.
+    const loaded = this.versions.get(policyVersion);
+    if (loaded === undefined) return;
     loaded.openSequences--;
-    this.openSequences--;
-    void this.disposeIfDrained(sequence.policyVersion);
+    void this.disposeIfDrained(policyVersion);
   }
 
-  /** @internal */
-  contextOf(version: number): number {
-    return must(this.versions.get(version), 'version').model.config.contextTokens;
-  }
-
-  private track(version: number, kv: SequenceKv, tokens: number[], priority: Priority): Sequence {
-    requireSequenceSlot(this.openSequences, this.options.sequencesMax);
-    this.openSequences++;
-    must(this.versions.get(version), 'version').openSequences++;
-    return new LocalSequence(this, version, kv, tokens, priority);
+  private track(
+    policyVersion: number,
+    kv: SequenceKv,
+    tokens: number[],
+    priority: Priority,
+  ): Sequence {
+    requireSequenceSlot(this.sequences.size, this.options.sequencesMax);
+    const loaded = must(this.versions.get(policyVersion), 'version of a sequence');
+    loaded.openSequences++;
+    const { contextTokens } = loaded;
+    const options = { policyVersion, priority, contextTokens, kv, tokens };
+    const sequence = new LocalSequence(this, options);
+    this.sequences.add(sequence);
+    return sequence;
   }
 
   private async build(policy: PolicyModel | AdapterPolicy): Promise<BatchModel> {
     const create = (weights: Weights, adapters: boolean) =>
       createPolicySessions(policy.config, weights, { ...this.options, adapters });
     if (!('adapter' in policy)) {
-      return new BatchModel(policy.config, await create(policy.weights, false), null);
+      return new BatchModel(policy.config, await create(policy.weights, false), null, this.memory);
     }
     const { config, adapter, baseKey } = policy;
     const sessions = await this.shared.take(baseKey, () => create(policy.baseWeights(), true));
-    return new BatchModel(config, sessions, adapter);
+    return new BatchModel(config, sessions, adapter, this.memory);
   }
 
   private async disposeIfDrained(version: number): Promise<void> {
     const loaded = this.versions.get(version);
     if (!loaded?.retired || loaded.openSequences > 0) return;
     this.versions.delete(version);
+    await this.dispose(loaded);
+  }
+
+  private async dispose(loaded: LoadedVersion | undefined): Promise<void> {
+    if (loaded === undefined) return;
+    this.prefixes.clear(loaded.prefixes);
     await loaded.model.dispose();
   }
 
@@ -210,52 +269,47 @@ export class LocalEngine implements Sampler {
    */
   private async run(): Promise<void> {
     while (this.jobs.size > 0 && !this.closed) {
-      for (const [version, { model }] of [...this.versions]) {
-        await new Promise(setImmediate);
-        this.settleCancelled();
-        const jobs = this.pick(version);
-        if (jobs.length === 0) continue;
-        this.running = jobs.length;
-        try {
-          await this.prefill(model, jobs);
-          await this.decode(model, jobs.filter(isReady));
-        } catch (thrown) {
-          this.fail(jobs, toAppError(thrown));
-        }
+      await new Promise(setImmediate);
+      this.settleEnded();
+      const { batchRowsMax: rowsMax, agingTurns } = this.options;
+      const turns = planTurn(this.jobs, { rowsMax, agingTurns });
+      for (const { jobs } of turns) for (const job of jobs) this.running.add(job);
+      for (const [index, turn] of turns.entries()) {
+        if (index > 0) await new Promise(setImmediate);
+        this.settleEnded();
+        await this.serve(turn);
       }
+      this.running.clear();
     }
-    this.running = 0;
     this.pump = null;
   }
 
-  /** The next batch of a version: by priority, then by arrival. */
-  private pick(version: number): Job[] {
-    return [...this.jobs]
-      .filter((job) => job.sequence.policyVersion === version)
-      .sort((a, b) => RANK[a.sequence.priority] - RANK[b.sequence.priority] || a.order - b.order)
-      .slice(0, this.options.batchRowsMax);
+  private async serve({ version, jobs }: Turn<Job>): Promise<void> {
+    const loaded = must(this.versions.get(version), 'version of a job');
+    try {
+      await this.prefiller.run(loaded, this.left(jobs));
+      await this.decode(loaded, this.left(jobs).filter(isReady));
+    } catch (thrown) {
+      this.fail(jobs, toAppError(thrown));
+    }
   }
 
-  /** One piece of the prompts that are not cached yet. */
-  private async prefill(model: BatchModel, jobs: readonly Job[]): Promise<void> {
-    const waiting = jobs.filter((job) => !isReady(job));
-    if (waiting.length === 0) return;
-    // Rows of similar length share a run; the longest pieces go first.
-    waiting.sort((a, b) => missing(b) - missing(a));
-    const width = Math.min(missing(waiting[0] as Job), LIMITS.prefillTokensMax);
-    const count = Math.max(1, Math.floor(PREFILL_RUN_TOKENS / width));
-    const rows = waiting.slice(0, count).map(({ sequence: { kv, tokens } }) => ({
-      kv,
-      tokens: tokens.slice(kv.length, Math.min(tokens.length - 1, kv.length + width)),
-    }));
-    await model.prefill(rows);
+  private left(jobs: readonly Job[]): Job[] {
+    return jobs.filter((job) => this.jobs.has(job));
   }
 
-  private async decode(model: BatchModel, jobs: readonly Job[]): Promise<void> {
-    if (jobs.length === 0) return;
+  private async decode(loaded: LoadedVersion, ready: readonly Job[]): Promise<void> {
+    const { model, contextTokens } = loaded;
     const room = ({ sequence, request, sampled }: Job) =>
-      Math.min(request.maxTokens - sampled, model.config.contextTokens - sequence.length);
-    const steps = Math.min(this.options.chunkTokens, Math.max(...jobs.map(room)));
+      Math.min(request.maxTokens - sampled, contextTokens - sequence.length);
+    const { chunkTokens } = this.options;
+    const fit = model.decodeRowsThatFit(ready.map(({ sequence }) => sequence.kv));
+    const rowed = ready.slice(0, fit);
+    const jobs = this.admission
+      .admit(rowed, (job) => Math.min(chunkTokens, room(job)))
+      .filter(isReady);
+    if (jobs.length === 0) return;
+    const steps = Math.min(chunkTokens, Math.max(...jobs.map(room)));
     const rows = jobs.map((job) => ({
       kv: job.sequence.kv,
       lastToken: must(job.sequence.tokens.at(-1), 'last token'),
@@ -264,9 +318,10 @@ export class LocalEngine implements Sampler {
       maxTokens: Math.min(steps, room(job)),
     }));
     const results = await model.decode(rows, steps);
-    jobs.forEach((job, i) =>
-      this.deliver(job, results[i] as DecodedRow, model.config.contextTokens),
-    );
+    jobs.forEach((job, i) => {
+      this.deliver(job, results[i] as DecodedRow, contextTokens);
+      this.prefiller.publish(loaded, job.sequence);
+    });
   }
 
   private deliver(job: Job, row: DecodedRow, contextTokens: number): void {
@@ -280,8 +335,15 @@ export class LocalEngine implements Sampler {
     else if (job.sequence.length >= contextTokens) this.finish(job, 'context');
   }
 
-  private settleCancelled(): void {
-    for (const job of this.jobs) if (job.request.signal?.aborted) this.finish(job, 'cancelled');
+  private settleEnded(): void {
+    const now = this.options.clock.now();
+    for (const job of this.jobs) {
+      if (job.request.signal?.aborted) this.finish(job, 'cancelled');
+      else if (now >= job.deadline) {
+        const limit = `${job.request.deadlineMs} ms`;
+        this.fail([job], new AppError('request_timeout', `no answer within ${limit}`));
+      }
+    }
   }
 
   private finish(job: Job, finish: SampleResult['finish']): void {
@@ -296,86 +358,12 @@ export class LocalEngine implements Sampler {
   }
 }
 
-/** Tokens to prefill: all but the last, which the decode run itself takes in. */
-function missing({ sequence }: Job): number {
-  return sequence.length - 1 - sequence.kv.length;
-}
-
-function isReady(job: Job): boolean {
-  return missing(job) <= 0;
-}
-
-class LocalSequence implements Sequence {
-  readonly policyVersion: number;
-  readonly priority: Priority;
-  readonly tokens: number[];
-  readonly kv: SequenceKv;
-  private readonly engine: LocalEngine;
-  private state: 'idle' | 'sampling' | 'closed' = 'idle';
-
-  constructor(
-    engine: LocalEngine,
-    policyVersion: number,
-    kv: SequenceKv,
-    tokens: number[],
-    priority: Priority,
-  ) {
-    this.engine = engine;
-    this.policyVersion = policyVersion;
-    this.kv = kv;
-    this.tokens = tokens;
-    this.priority = priority;
-  }
-
-  get length(): number {
-    return this.tokens.length;
-  }
-
-  append(tokens: Uint32Array | readonly number[]): void {
-    this.requireIdle('append');
-    const length = this.tokens.length + tokens.length;
-    requireRoom(length, this.engine.contextOf(this.policyVersion));
-    for (const token of tokens) this.tokens.push(token);
-  }
-
-  async sample(request: SampleRequest): Promise<SampleResult> {
-    this.requireIdle('sample');
-    assert(this.tokens.length > 0, 'sample: the sequence has no tokens');
-    assert(request.maxTokens > 0, 'sample: maxTokens must be positive');
-    if (request.signal?.aborted) return { ...emptyTokens(), finish: 'cancelled' };
-    // The last token is always run again, as input of the decode graph.
-    this.kv.truncate(this.tokens.length - 1);
-    this.state = 'sampling';
-    try {
-      return await this.engine.submit(this, request);
-    } finally {
-      if (this.state === 'sampling') this.state = 'idle';
-    }
-  }
-
-  truncate(length: number): void {
-    this.requireIdle('truncate');
-    assert(length >= 0 && length <= this.tokens.length, `truncate to ${length}`);
-    this.tokens.length = length;
-    this.kv.truncate(Math.min(length, this.kv.length));
-  }
-
-  fork(length: number): Sequence {
-    this.requireIdle('fork');
-    assert(length > 0 && length <= this.tokens.length, `fork at ${length}`);
-    return this.engine.fork(this, length);
-  }
-
-  close(): void {
-    if (this.state === 'closed') return;
-    assert(this.state === 'idle', 'close: the sequence is sampling');
-    this.state = 'closed';
-    this.engine.release(this);
-  }
-
-  private requireIdle(what: string): void {
-    assert(this.state === 'idle', `${what}: the sequence is ${this.state}`);
-  }
+function requireBlock(tokens: number, window: number, bytesMax: number): void {
+  if (tokens >= Math.min(window, BLOCK_TOKENS)) return;
+  throw new AppError(
+    'config_invalid',
+    `${bytesMax} bytes of KV memory hold ${tokens} tokens of this policy; ${BLOCK_TOKENS} are needed`,
+  );
 }
 
 /** A trainer's engine: one version whose weights, or adapter, an optimiser changes in place. */

@@ -1,5 +1,5 @@
 /** The engine as the server sees it: versions side by side, sequences on them. */
-import type { Sampler } from '../ports.ts';
+import type { Priority, Sampler } from '../ports.ts';
 
 export interface EngineStats {
   state: 'starting' | 'ready' | 'stopping' | 'stopped';
@@ -11,6 +11,22 @@ export interface EngineStats {
   queued: number;
   /** Sequences in the running batch. */
   running: number;
+}
+
+/** What an operator wants to know of the memory for keys and values and of shared prefixes. */
+export interface KvStats {
+  queuedBy: Record<Priority, number>;
+  /** Blocks of sequences, cached blocks and batch rows. */
+  bytesUsed: number;
+  bytesMax: number;
+  /** Full blocks that new sequences can take, in use or not. */
+  cachedBlocks: number;
+  /** Samples whose prompt began with cached blocks, and those that had to prefill a whole block. */
+  prefixHits: number;
+  prefixMisses: number;
+  /** Tokens taken from the cache, and tokens prefilled, of all samples. */
+  hitTokens: number;
+  prefilledTokens: number;
 }
 
 /**

@@ -1,10 +1,12 @@
 /**
- * The KV cache against plain arrays of columns: random appends, truncations, copies and batch loads
+ * The KV cache against plain arrays of columns: random appends, truncations, forks and batch loads
  * with rows that come, go and change places. The seed is in the name of the test.
  */
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../prng.ts';
-import { BatchKv, capacityFor, SequenceKv, type KvShape } from './kv-cache.ts';
+import { BatchKv } from './batch-kv.ts';
+import { BLOCK_TOKENS, bytesPerBlock, KvMemory, type KvShape } from './kv-memory.ts';
+import { SequenceKv } from './sequence-kv.ts';
 
 /** One token: for each layer and head its key and its value (d numbers each), in one list. */
 type Column = number[];
@@ -83,6 +85,7 @@ function expectLoaded(
 class Walk {
   readonly twins: Twin[] = [];
   readonly batches: BatchKv[];
+  readonly memory = new KvMemory(2 ** 30);
   private readonly prng: Prng;
   private readonly shape: KvShape;
   private rows: Twin[] = [];
@@ -90,14 +93,14 @@ class Walk {
   constructor(shape: KvShape, seed: number) {
     this.shape = shape;
     this.prng = new Prng(seed);
-    this.batches = [new BatchKv(shape), new BatchKv(shape)];
+    this.batches = [new BatchKv(this.memory, shape), new BatchKv(this.memory, shape)];
   }
 
   step(): void {
     const { prng } = this;
     const kind = prng.below(12);
     if (this.twins.length === 0 || (kind === 0 && this.twins.length < 8)) {
-      this.twins.push({ kv: new SequenceKv(this.shape), columns: [] });
+      this.twins.push({ kv: new SequenceKv(this.memory, this.shape), columns: [] });
     } else if (kind < 6) this.append();
     else if (kind === 6) this.truncate();
     else if (kind === 7) this.copy();
@@ -131,10 +134,14 @@ class Walk {
     const { prng, twins } = this;
     const from = prng.pick(twins);
     const length = prng.below(from.columns.length + 1);
-    const made = { kv: from.kv.copy(length), columns: from.columns.slice(0, length) };
+    const made = { kv: from.kv.fork(length), columns: from.columns.slice(0, length) };
     expect(made.kv.length).toBe(length);
     if (twins.length < 8) twins.push(made);
-    else twins[prng.below(twins.length)] = made;
+    else {
+      const place = prng.below(twins.length);
+      twins[place]!.kv.truncate(0);
+      twins[place] = made;
+    }
   }
 
   private load(): void {
@@ -174,21 +181,62 @@ describe('the KV cache', () => {
     // The walk must have crossed a border of capacity.
     expect(Math.max(...walk.twins.map(({ columns }) => columns.length))).toBeGreaterThan(128);
     walk.twins.forEach((twin) => {
-      const batch = new BatchKv(shape);
+      const batch = new BatchKv(walk.memory, shape);
       expectLoaded(shape, batch, [twin], batch.load([twin.kv]));
     });
   });
 
-  it('grows in powers of two from 64 columns', () => {
-    expect([0, 1, 64, 65, 128, 129, 1000].map(capacityFor)).toEqual([
-      64, 64, 64, 128, 128, 256, 1024,
-    ]);
+  it('gives every byte back', () => {
+    const shape = { layers: 2, kvHeads: 1, headDim: 2 };
+    const walk = new Walk(shape, 5);
+    for (let i = 0; i < 250; i++) walk.step();
+    for (const batch of walk.batches) batch.dispose();
+    const blocks = new Set(walk.twins.flatMap(({ kv }) => kv.blocks));
+    expect(walk.memory.bytesUsed).toBe(blocks.size * bytesPerBlock(shape));
+    for (const { kv } of walk.twins) kv.truncate(0);
+    expect(walk.memory.bytesUsed).toBe(0);
+  });
+
+  it('tells beforehand what growing takes, forks included', () => {
+    const shape = { layers: 1, kvHeads: 1, headDim: 2 };
+    const prng = new Prng(6);
+    const memory = new KvMemory(2 ** 20);
+    const sequences = [new SequenceKv(memory, shape)];
+    for (let step = 0; step < 400; step++) {
+      const kv = prng.pick(sequences);
+      const kind = prng.below(4);
+      if (kind === 0) kv.truncate(prng.below(kv.length + 1));
+      else if (kind === 1 && sequences.length < 6) {
+        sequences.push(kv.fork(prng.below(kv.length + 1)));
+      } else {
+        const count = prng.below(100);
+        const [before, needed] = [memory.bytesUsed, kv.bytesToGrow(count)];
+        kv.append(randomRun(shape, prng, 1, count).outputs, 0, count, count);
+        expect(memory.bytesUsed - before).toBe(needed);
+      }
+    }
+  });
+
+  it('shares whole blocks with forks and copies a partial one only when it is written', () => {
+    const shape = { layers: 1, kvHeads: 1, headDim: 2 };
+    const memory = new KvMemory(2 ** 20);
+    const kv = new SequenceKv(memory, shape);
+    const run = randomRun(shape, new Prng(7), 1, 150);
+    kv.append(run.outputs, 0, 150, 150);
+    expect(memory.bytesUsed).toBe(3 * bytesPerBlock(shape));
+    const forks = Array.from({ length: 16 }, () => kv.fork(140));
+    expect(memory.bytesUsed).toBe(3 * bytesPerBlock(shape));
+    forks[0]!.append(run.outputs, 0, 150, 1);
+    expect(memory.bytesUsed).toBe(4 * bytesPerBlock(shape));
+    expect(forks[0]!.blocks.slice(0, 2)).toEqual(kv.blocks.slice(0, 2));
+    expect(BLOCK_TOKENS).toBe(64);
   });
 
   it('leaves rows in their places when others leave or join', () => {
     const shape = { layers: 1, kvHeads: 1, headDim: 2 };
-    const batch = new BatchKv(shape);
-    const made = new Map([...'abcde'].map((name) => [name, new SequenceKv(shape)]));
+    const memory = new KvMemory(2 ** 20);
+    const batch = new BatchKv(memory, shape);
+    const made = new Map([...'abcde'].map((name) => [name, new SequenceKv(memory, shape)]));
     const arranged = (names: string) => {
       const sequences = [...names].map((name) => made.get(name)!);
       const order = batch.arrange(sequences);
@@ -199,15 +247,14 @@ describe('the KV cache', () => {
     expect(arranged('acd')).toBe('adc'); // d moves into the gap, c stays.
     expect(arranged('eacd')).toBe('adce');
     expect(arranged('e')).toBe('e');
-    made.get('a')!.truncate(0);
-    expect(arranged('ca')).toBe('ca');
   });
 
   it('notices columns that were dropped and replaced between two loads', () => {
     const shape = { layers: 1, kvHeads: 1, headDim: 2 };
     const prng = new Prng(9);
-    const batch = new BatchKv(shape);
-    const twin: Twin = { kv: new SequenceKv(shape), columns: [] };
+    const memory = new KvMemory(2 ** 20);
+    const batch = new BatchKv(memory, shape);
+    const twin: Twin = { kv: new SequenceKv(memory, shape), columns: [] };
     const grow = (count: number) => {
       const run = randomRun(shape, prng, 1, count);
       twin.kv.append(run.outputs, 0, count, count);
@@ -225,12 +272,13 @@ describe('the KV cache', () => {
     const shape = { layers: 1, kvHeads: 2, headDim: 2 };
     const prng = new Prng(10);
     const [run, later] = [randomRun(shape, prng, 1, 5), randomRun(shape, prng, 1, 5)];
-    const source = new SequenceKv(shape);
+    const memory = new KvMemory(2 ** 20);
+    const source = new SequenceKv(memory, shape);
     source.append(run.outputs, 0, 5, 5);
-    const copy = source.copy(3);
+    const copy = source.fork(3);
     source.truncate(0);
     source.append(later.outputs, 0, 5, 5);
-    const batch = new BatchKv(shape);
+    const batch = new BatchKv(memory, shape);
     const twin = { kv: copy, columns: run.columns(0).slice(0, 3) };
     expectLoaded(shape, batch, [twin], batch.load([copy]));
   });
