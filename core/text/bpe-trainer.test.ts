@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { Prng } from '../prng.ts';
 import { trainBpe } from './bpe-trainer.ts';
-import { ByteLevelTokenizer } from './tokenizer.ts';
+import { BpeTokenizer } from './tokenizer.ts';
 
 const SENTENCES = [
   'The capital of France is Paris. The capital of Chad is N’Djamena.',
@@ -50,7 +50,7 @@ test('special tokens in the texts leave no trace in the merges', () => {
 });
 
 test('digits stay single and words keep their leading space', () => {
-  const tokenizer = new ByteLevelTokenizer(
+  const tokenizer = new BpeTokenizer(
     trainBpe(['year 2024 2024 2024 year year'], { vocabularySize: 400, specialTokens: [] }),
     {},
   );
@@ -59,7 +59,7 @@ test('digits stay single and words keep their leading space', () => {
 });
 
 test('random Unicode comes back unchanged', () => {
-  const tokenizer = new ByteLevelTokenizer(
+  const tokenizer = new BpeTokenizer(
     trainBpe(SENTENCES, { vocabularySize: 400, specialTokens: SPECIAL }),
     {},
   );

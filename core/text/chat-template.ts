@@ -11,7 +11,7 @@ import type { ToolSpec } from '../ports.ts';
 import { invalidFile, isObject, readOptionalJson, readOptionalText } from './policy-files.ts';
 import type { JsonObject } from './policy-files.ts';
 import { chooseGuard, TemplateGuard } from './template-guard.ts';
-import type { ByteLevelTokenizer } from './tokenizer.ts';
+import type { BpeTokenizer } from './tokenizer.ts';
 import type { ChatMessage } from './types.ts';
 
 /**
@@ -34,12 +34,12 @@ export interface RenderedText {
 export class ChatTemplate {
   readonly source: string;
   private readonly template: Template;
-  private readonly tokenizer: ByteLevelTokenizer;
+  private readonly tokenizer: BpeTokenizer;
   private readonly variables: JsonObject;
   private readonly path: string;
 
   /** Throws policy_invalid when the template does not parse; `path` names it in messages. */
-  constructor(source: string, path: string, tokenizer: ByteLevelTokenizer, variables: JsonObject) {
+  constructor(source: string, path: string, tokenizer: BpeTokenizer, variables: JsonObject) {
     this.source = source;
     this.path = path;
     this.tokenizer = tokenizer;
@@ -95,7 +95,7 @@ function refuse(message: unknown): never {
  * chat_template.jinja, else `chat_template` of tokenizer_config.json (a string, or a list of named
  * templates of which `default` is taken). Throws policy_invalid when there is none.
  */
-export function loadChatTemplate(directory: string, tokenizer: ByteLevelTokenizer): ChatTemplate {
+export function loadChatTemplate(directory: string, tokenizer: BpeTokenizer): ChatTemplate {
   const config = readOptionalJson(directory, 'tokenizer_config.json') ?? {};
   const variables: JsonObject = {};
   for (const name of ['bos_token', 'eos_token', 'unk_token', 'pad_token']) {

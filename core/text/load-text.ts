@@ -13,12 +13,12 @@ import type { JsonObject } from './policy-files.ts';
 import { FIXED_TAGS, TagProtocol } from './tag-protocol.ts';
 import type { ToolTag } from './tag-protocol.ts';
 import { loadTokenizer } from './tokenizer.ts';
-import type { ByteLevelTokenizer } from './tokenizer.ts';
+import type { BpeTokenizer } from './tokenizer.ts';
 import { TurnProtocol } from './turn-protocol.ts';
 import type { Protocol } from './types.ts';
 
 export interface TextLayer {
-  tokenizer: ByteLevelTokenizer;
+  tokenizer: BpeTokenizer;
   protocol: Protocol;
 }
 
@@ -84,7 +84,7 @@ export function readToolTags(tools: unknown): ToolTag[] {
 }
 
 /** eos_token_id of generation_config.json (or config.json) and eos_token of the tokenizer. */
-function readEndTokens(directory: string, tokenizer: ByteLevelTokenizer): number[] {
+function readEndTokens(directory: string, tokenizer: BpeTokenizer): number[] {
   const ends = new Set<number>();
   for (const file of ['generation_config.json', 'config.json']) {
     for (const id of idList(readOptionalJson(directory, file), join(directory, file))) ends.add(id);

@@ -3,9 +3,9 @@ import { expect, test } from 'vitest';
 import { Prng } from '../prng.ts';
 import { trainBpe } from './bpe-trainer.ts';
 import { StreamDecoder } from './stream-decoder.ts';
-import { ByteLevelTokenizer } from './tokenizer.ts';
+import { BpeTokenizer } from './tokenizer.ts';
 
-const tokenizer = new ByteLevelTokenizer(
+const tokenizer = new BpeTokenizer(
   trainBpe(['the cat and the hat, 東京 東京'], { vocabularySize: 280, specialTokens: ['<end>'] }),
   {},
 );

@@ -15,7 +15,7 @@ import { extractBoxed } from './boxed.ts';
 import type { ChatTemplate } from './chat-template.ts';
 import { renderAfterTurn, splitAnswers } from './continuation.ts';
 import { parseObject } from './policy-files.ts';
-import type { ByteLevelTokenizer } from './tokenizer.ts';
+import type { BpeTokenizer } from './tokenizer.ts';
 import type { ChatMessage, FinishedStep, ParsedStep, Protocol, ToolCallRequest } from './types.ts';
 
 /** A tool that the policy can call, and the argument that the tag's body fills. */
@@ -33,7 +33,7 @@ export function tagTokens(tools: readonly ToolTag[]): string[] {
 }
 
 export interface TagProtocolOptions {
-  tokenizer: ByteLevelTokenizer;
+  tokenizer: BpeTokenizer;
   template: ChatTemplate;
   tools: readonly ToolTag[];
   /** End-of-turn tokens; the closing tags of the tools are added. */
@@ -51,7 +51,7 @@ export class TagProtocol implements Protocol {
   readonly name = 'tags';
   readonly opening = null;
   readonly stopTokens: readonly number[];
-  private readonly tokenizer: ByteLevelTokenizer;
+  private readonly tokenizer: BpeTokenizer;
   private readonly template: ChatTemplate;
   private readonly argumentOf: ReadonlyMap<string, string>;
   private readonly tagPattern: RegExp;

@@ -3,11 +3,11 @@ import { expect, test } from 'vitest';
 import { Prng } from '../prng.ts';
 import { trainBpe } from './bpe-trainer.ts';
 import { chooseGuard, TemplateGuard } from './template-guard.ts';
-import { ByteLevelTokenizer } from './tokenizer.ts';
+import { BpeTokenizer } from './tokenizer.ts';
 
 // Overlapping spellings, one inside another, and a token of a single character.
 const SPECIAL = ['<|a|>', '|><|', '<|a|><|b|>', 'aXa', '東', '😀😀'];
-const tokenizer = new ByteLevelTokenizer(
+const tokenizer = new BpeTokenizer(
   trainBpe(['abc'], { vocabularySize: 300, specialTokens: SPECIAL }),
   {},
 );

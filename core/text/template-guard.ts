@@ -2,7 +2,7 @@
  * Keeps user text from forging special tokens in a rendered chat template. A guard character, one
  * that occurs nowhere in the conversation, is put inside every spelling of an added token in a
  * user's string (after its first character), and where such a string begins or ends with a part of
- * one, so that template text beside it cannot complete it. ByteLevelTokenizer.encodeTemplate
+ * one, so that template text beside it cannot complete it. BpeTokenizer.encodeTemplate
  * removes it.
  *
  * Everything else stays as it is, so templates that trim, compare or search contents still work and

@@ -24,12 +24,14 @@ export class TokenTable {
 
   constructor(vocabulary: TokenBytes) {
     this.vocabulary = vocabulary;
-    const spelled: { token: number; bytes: Uint8Array }[] = [];
+    const spelled: { token: number; bytes: Uint8Array; key: string }[] = [];
     for (let token = 0; token < vocabulary.vocabularySize; token++) {
       const bytes = vocabulary.tokenBytes(token);
-      if (bytes.length > 0 && !vocabulary.isAdded(token)) spelled.push({ token, bytes });
+      if (bytes.length === 0 || vocabulary.isAdded(token)) continue;
+      // A character a byte: strings compare much faster than byte arrays.
+      spelled.push({ token, bytes, key: Buffer.from(bytes).toString('latin1') });
     }
-    spelled.sort((a, b) => Buffer.compare(a.bytes, b.bytes));
+    spelled.sort((a, b) => (a.key < b.key ? -1 : 1));
     this.tokens = Uint32Array.from(spelled, ({ token }) => token);
     this.bytes = spelled.map(({ bytes }) => bytes);
     this.shared = Uint32Array.from(spelled, ({ bytes }, i) =>

@@ -6,10 +6,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { libraryTokenizer } from './library-tokenizer.ts';
 import { writeQwenFiles } from './testing/qwen-files.ts';
 import { loadTokenizer } from './tokenizer.ts';
-import type { ByteLevelTokenizer } from './tokenizer.ts';
+import type { BpeTokenizer } from './tokenizer.ts';
 
 let directory: string;
-let tokenizer: ByteLevelTokenizer;
+let tokenizer: BpeTokenizer;
 
 beforeAll(() => {
   directory = mkdtempSync(join(tmpdir(), 'ramify-tokenizer-'));

@@ -1,21 +1,21 @@
 /**
- * Tokens of a policy directory: byte-level BPE (Qwen2, Llama 3, GPT-2 and our own) read from
- * tokenizer.json by @huggingface/tokenizers. The library gets the vocabulary WITHOUT the added
- * tokens, so plain text cannot become one whatever it spells; template text is split at added
- * tokens here. Decoding is the plain concatenation of token bytes: no clean-up of spaces, so what a
- * policy wrote is shown as it wrote it.
+ * Tokens of a policy directory: BPE, byte-level (Qwen, Llama 3, GPT-2 and our own) or SentencePiece
+ * (Llama 2), read from tokenizer.json by @huggingface/tokenizers. The library gets the vocabulary
+ * WITHOUT the added tokens, so plain text cannot become one whatever it spells; template text is
+ * split at added tokens here. Decoding is the plain concatenation of token bytes: no clean-up of
+ * spaces, so what a policy wrote is shown as it wrote it; a SentencePiece text keeps its first blank.
  *
- * SentencePiece tokenizers (Llama 2, Gemma) are refused by name. Knows nothing of chat roles.
+ * Other models (Unigram, WordPiece) are refused by name. Knows nothing of chat roles.
  */
 import { join } from 'node:path';
 import { toAppError } from '../errors.ts';
-import { alphabetToBytes, BYTE_CHARS } from './byte-alphabet.ts';
 import { libraryTokenizer } from './library-tokenizer.ts';
 import type { LibraryTokenizer } from './library-tokenizer.ts';
 import { isSingleCharacter, literalPattern } from './pattern.ts';
 import { invalidFile, isObject, readJson, readOptionalJson } from './policy-files.ts';
 import type { JsonObject } from './policy-files.ts';
 import type { Tokenizer } from './types.ts';
+import { vocabularyKind } from './vocabulary-kind.ts';
 
 export interface AddedToken {
   readonly id: number;
@@ -32,34 +32,37 @@ const NO_BYTES = new Uint8Array(0);
  * Reads tokenizer.json (and tokenizer_config.json if there is one). Throws policy_invalid that
  * names the file when it is missing, broken or of a kind that is not supported.
  */
-export function loadTokenizer(directory: string): ByteLevelTokenizer {
+export function loadTokenizer(directory: string): BpeTokenizer {
   const file = readJson(directory, 'tokenizer.json');
   const config = readOptionalJson(directory, 'tokenizer_config.json') ?? {};
   const path = join(directory, 'tokenizer.json');
   try {
-    return new ByteLevelTokenizer(file, config);
+    return new BpeTokenizer(file, config);
   } catch (error) {
     throw invalidFile(path, toAppError(error).message, error);
   }
 }
 
-export class ByteLevelTokenizer implements Tokenizer {
+export class BpeTokenizer implements Tokenizer {
   readonly vocabularySize: number;
   readonly addedTokens: readonly AddedToken[];
   private readonly library: LibraryTokenizer;
+  /** For text behind other text; differs where only the first word of a text is marked. */
+  private readonly inner: LibraryTokenizer;
   private readonly bytes: Uint8Array[] = [];
   private readonly special = new Set<number>();
   private readonly addedIds = new Map<string, AddedToken>();
 
   /** Throws an Error (any) when the file is not what it should be; loadTokenizer names the file. */
   constructor(file: JsonObject, config: JsonObject) {
-    requireByteLevel(file);
+    requireBpe(file);
+    const kind = vocabularyKind(file);
     this.addedTokens = readAddedTokens(file.added_tokens);
     const model = file.model as JsonObject;
     const vocabulary = model.vocab as Record<string, number>;
     for (const [entry, id] of Object.entries(vocabulary)) {
       if (!Number.isInteger(id) || id < 0) throw new Error(`the id of ${entry} is ${String(id)}`);
-      this.bytes[id] = alphabetToBytes(entry) ?? new TextEncoder().encode(entry);
+      this.bytes[id] = kind.entryBytes(entry);
     }
     for (const token of this.addedTokens) {
       this.bytes[token.id] = new TextEncoder().encode(token.content);
@@ -67,12 +70,26 @@ export class ByteLevelTokenizer implements Tokenizer {
       if (token.special) this.special.add(token.id);
     }
     this.vocabularySize = this.bytes.length;
+    for (const entry of kind.byteEntries) {
+      if (!Object.hasOwn(vocabulary, entry)) {
+        throw new Error(`the vocabulary has no token for ${entry}`);
+      }
+    }
     const plain = { ...file, added_tokens: [], model: plainModel(model, this.addedTokens) };
     this.library = libraryTokenizer(plain, config);
+    const inside = preTokenizerInside(file.pre_tokenizer);
+    this.inner =
+      inside === null
+        ? this.library
+        : libraryTokenizer({ ...plain, pre_tokenizer: inside }, config);
   }
 
   encode(text: string): number[] {
     return this.library.encode(text, { add_special_tokens: false }).ids;
+  }
+
+  private encodeInside(text: string): number[] {
+    return this.inner.encode(text, { add_special_tokens: false }).ids;
   }
 
   /**
@@ -94,7 +111,7 @@ export class ByteLevelTokenizer implements Tokenizer {
       let plain = unguarded(piece, guard);
       if (this.addedIds.get(pieces[i - 1] ?? '')?.rstrip) plain = plain.trimStart();
       if (this.addedIds.get(pieces[i + 1] ?? '')?.lstrip) plain = plain.trimEnd();
-      for (const id of this.encode(plain)) out.push(id);
+      for (const id of i === 0 ? this.encode(plain) : this.encodeInside(plain)) out.push(id);
     }
     return out;
   }
@@ -141,7 +158,7 @@ function spellings(tokens: readonly AddedToken[], guard: string | undefined): st
     .join('|');
 }
 
-function requireByteLevel(file: JsonObject): void {
+function requireBpe(file: JsonObject): void {
   const model = file.model;
   if (!isObject(model)) throw new Error('has no model');
   if (model.type !== 'BPE')
@@ -149,10 +166,12 @@ function requireByteLevel(file: JsonObject): void {
   if (!isObject(model.vocab) || !Array.isArray(model.merges)) {
     throw new Error('the BPE model has no vocab or no merges');
   }
-  const decoder = isObject(file.decoder) ? file.decoder.type : null;
-  if (decoder !== 'ByteLevel') {
-    throw new Error(`decoder ${String(decoder)}: only byte-level BPE (ByteLevel) is supported`);
-  }
+}
+
+/** The pre-tokenizer for text behind other text; null where it makes no difference. */
+function preTokenizerInside(pre: unknown): JsonObject | null {
+  if (!isObject(pre) || pre.type !== 'Metaspace' || pre.prepend_scheme !== 'first') return null;
+  return { ...pre, prepend_scheme: 'never' };
 }
 
 function readAddedTokens(list: unknown): AddedToken[] {
@@ -186,9 +205,6 @@ function plainModel(model: JsonObject, added: readonly AddedToken[]): JsonObject
   for (const [entry, id] of Object.entries(model.vocab as Record<string, number>)) {
     if (ids.has(id)) removed.add(entry);
     else vocab[entry] = id;
-  }
-  for (const char of BYTE_CHARS) {
-    if (!Object.hasOwn(vocab, char)) throw new Error(`the vocabulary has no token for ${char}`);
   }
   const merges = model.merges as (string | [string, string])[];
   if (removed.size === 0) return { ...model, vocab };

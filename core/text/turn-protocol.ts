@@ -9,11 +9,11 @@ import type { ToolSpec } from '../ports.ts';
 import type { CallSyntax } from './call-syntax.ts';
 import type { ChatTemplate } from './chat-template.ts';
 import { renderAfterTurn, splitAnswers } from './continuation.ts';
-import type { ByteLevelTokenizer } from './tokenizer.ts';
+import type { BpeTokenizer } from './tokenizer.ts';
 import type { CallOpening, ChatMessage, FinishedStep, ParsedStep, Protocol } from './types.ts';
 
 export interface TurnProtocolOptions {
-  tokenizer: ByteLevelTokenizer;
+  tokenizer: BpeTokenizer;
   template: ChatTemplate;
   syntax: CallSyntax;
   /** End-of-turn tokens, from the directory's generation and tokenizer configs. */
