@@ -52,21 +52,25 @@ export function loadPolicy(directory: string): PolicyModel | AdapterPolicy {
  * naming the file at fault.
  */
 export function loadAdapter(directory: string): AdapterPolicy & { baseDirectory: string } {
-  const configPath = join(directory, ADAPTER_CONFIG_FILE);
-  const { config: lora, base } = parseLoraConfig(readJson(configPath), configPath);
-  const baseDirectory = findBase(directory, base);
-  const baseConfigPath = join(baseDirectory, CONFIG_FILE);
-  const config = parseModelConfig(readJson(baseConfigPath), baseConfigPath);
-  const modules = loraModules(config, lora, configPath);
-  const weightsPath = join(directory, ADAPTER_WEIGHTS_FILE);
-  const weights = adapterWeights(modules, readTensors(weightsPath), weightsPath);
+  const baseDirectory = findBase(directory, readConfig(directory).base);
+  const path = join(baseDirectory, CONFIG_FILE);
+  const config = parseModelConfig(readJson(path), path);
   return {
     config,
-    adapter: { config: lora, modules, weights },
+    adapter: readAdapter(directory, config),
     baseDirectory,
     baseKey: keyOf(baseDirectory),
     baseWeights: () => loadPolicyModel(baseDirectory).weights,
   };
+}
+
+/** The adapter files alone, checked against a model, wherever the base may be. */
+export function readAdapter(directory: string, model: ModelConfig): LoraAdapter {
+  const { config } = readConfig(directory);
+  const modules = loraModules(model, config, join(directory, ADAPTER_CONFIG_FILE));
+  const path = join(directory, ADAPTER_WEIGHTS_FILE);
+  const weights = adapterWeights(modules, parseSafetensors(readBytes(path), path), path);
+  return { config, modules, weights };
 }
 
 /**
@@ -102,8 +106,12 @@ export function textDirectory(directory: string): string {
   if (!isAdapterDirectory(directory) || existsSync(join(directory, 'tokenizer.json'))) {
     return directory;
   }
+  return findBase(directory, readConfig(directory).base);
+}
+
+function readConfig(directory: string): ReturnType<typeof parseLoraConfig> {
   const path = join(directory, ADAPTER_CONFIG_FILE);
-  return findBase(directory, parseLoraConfig(readJson(path), path).base);
+  return parseLoraConfig(readJson(path), path);
 }
 
 /** Tensors by our names; exactly those that the config says, in its shapes. */
@@ -151,10 +159,6 @@ function keyOf(baseDirectory: string): string {
     return `${name}:${size}:${mtimeMs}`;
   });
   return [baseDirectory, ...stamps].join('\n');
-}
-
-function readTensors(path: string): Weights {
-  return parseSafetensors(readBytes(path), path);
 }
 
 function readJson(path: string): unknown {
