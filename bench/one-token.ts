@@ -12,7 +12,7 @@ import { Graph, type Value } from '../core/graph/graph.ts';
 import { cacheKeys, cacheValues, newKeys, newValues } from '../core/model/cache-graphs.ts';
 import { decoderLogits, decoderStates } from '../core/model/decoder.ts';
 import type { PolicyModel } from '../core/model/policy-directory.ts';
-import { rotaryAt } from '../core/model/rotary.ts';
+import { RotaryTable, rotaryInputs } from '../core/model/rotary.ts';
 import { sampleTokens } from '../core/model/sampling-graph.ts';
 import {
   createSession,
@@ -23,8 +23,8 @@ import {
 import type { ModelConfig } from '../core/model/types.ts';
 
 /**
- * Inputs: ids (B, 1), positions (1, 1), uniforms (1, B), the past; outputs: the sample, the
- * present.
+ * Inputs: ids (B, 1), cosines and sines of their position, uniforms (1, B), the past; outputs: the
+ * sample, the present.
  */
 function oneTokenGraph({ config, weights }: PolicyModel): Graph {
   const graph = new Graph();
@@ -35,11 +35,11 @@ function oneTokenGraph({ config, weights }: PolicyModel): Graph {
   const weight = (name: string) => must(stored.get(name), name);
   const { kvHeads, headDim, vocabulary } = config;
   const ids = graph.input('ids', 'int64', ['B', 1]);
-  const positions = graph.input('positions', 'int64', [1, 1]);
+  const rotary = rotaryInputs(graph, config, [1, 1, 1]);
   const uniforms = graph.input('uniforms', 'float32', [1, 'B']);
   const states = decoderStates(
     config,
-    { ids, ...rotaryAt(config, graph, positions) },
+    { ids, ...rotary },
     {
       weight,
       attend(layer, keys, values) {
@@ -86,12 +86,14 @@ function typed(value: number, dtype: 'float32' | 'int64' | 'bool') {
 export class OneTokenDecoder {
   private readonly config: ModelConfig;
   private readonly session: ModelSession;
+  private readonly rotary: RotaryTable;
   private cache: Feeds = {};
   private length = 0;
 
   private constructor(config: ModelConfig, session: ModelSession) {
     this.config = config;
     this.session = session;
+    this.rotary = new RotaryTable(config);
   }
 
   static async create(model: PolicyModel, options: SessionOptions): Promise<OneTokenDecoder> {
@@ -118,7 +120,7 @@ export class OneTokenDecoder {
     const rows = ids.length;
     const out = await this.session.run({
       ids: { dims: [rows, 1], data: ids },
-      positions: { dims: [1, 1], data: BigInt64Array.of(BigInt(this.length)) },
+      ...this.rotary.feeds([this.length], [1, 1, 1]),
       uniforms: { dims: [1, rows], data: uniforms },
       ...this.cache,
     });

@@ -8,6 +8,7 @@ import { cacheKeys, cacheValues, newKeys, newValues } from '../model/cache-graph
 import { servingFeeds } from '../model/lora-graph.ts';
 import type { LoraAdapter } from '../model/lora.ts';
 import type { Feeds, TensorLike } from '../model/session.ts';
+import { RotaryTable } from '../model/rotary.ts';
 import { causalMask } from '../model/training-session.ts';
 import type { ModelConfig } from '../model/types.ts';
 import { uniform } from '../prng.ts';
@@ -48,6 +49,7 @@ export class BatchModel {
   readonly config: ModelConfig;
   private readonly sessions: PolicySessions;
   private readonly adapterFeeds: Feeds;
+  private readonly rotary: RotaryTable;
   private readonly prefillKv: BatchKv;
   private readonly decodeKv: BatchKv;
 
@@ -61,6 +63,7 @@ export class BatchModel {
     this.config = config;
     this.sessions = sessions;
     this.adapterFeeds = adapter === null ? {} : servingFeeds(config, adapter);
+    this.rotary = new RotaryTable(config);
     this.prefillKv = new BatchKv(memory, config);
     this.decodeKv = new BatchKv(memory, config);
   }
@@ -78,19 +81,18 @@ export class BatchModel {
   async prefill(rows: readonly PrefillRow[]): Promise<void> {
     const width = Math.max(...rows.map((row) => row.tokens.length));
     const ids = new BigInt64Array(rows.length * width);
-    const positions = new BigInt64Array(rows.length * width);
+    const positions = new Float64Array(rows.length * width);
     rows.forEach(({ kv, tokens }, r) => {
       for (let t = 0; t < width; t++) {
         ids[r * width + t] = BigInt(tokens[t] ?? 0);
-        const position = Math.min(kv.length + t, this.config.contextTokens - 1);
-        positions[r * width + t] = BigInt(position);
+        positions[r * width + t] = kv.length + t;
       }
     });
     const group = this.config.heads / this.config.kvHeads;
     const dims = [rows.length, width];
     const feeds: Feeds = {
       ids: { dims, data: ids },
-      positions: { dims, data: positions },
+      ...this.rotary.feeds(positions, [...dims, 1]),
       localMask: { dims: [1, 1, width * group, width], data: causalMask(width, group) },
       ...this.cacheFeeds(this.prefillKv, rows),
       ...this.adapterFeeds,
@@ -104,15 +106,13 @@ export class BatchModel {
   async decode(given: readonly DecodeRow[], steps: number): Promise<DecodedRow[]> {
     const order = this.decodeKv.arrange(given.map((row) => row.kv));
     const rows = order.map((i) => must(given[i], 'row'));
+    const positions = Array.from({ length: steps }, (_, k) => rows.map(({ kv }) => kv.length + k));
     const feeds: Feeds = {
       ids: {
         dims: [rows.length, 1],
         data: BigInt64Array.from(rows, (row) => BigInt(row.lastToken)),
       },
-      positions: {
-        dims: [rows.length],
-        data: BigInt64Array.from(rows, (row) => BigInt(row.kv.length)),
-      },
+      ...this.rotary.feeds(positions.flat(), [steps, rows.length, 1, 1]),
       ...this.samplingFeeds(rows, steps),
       ...this.cacheFeeds(this.decodeKv, rows),
       ...this.adapterFeeds,

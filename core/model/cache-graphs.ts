@@ -21,7 +21,7 @@ import { toHalf } from '../half.ts';
 import { mulDims } from '../graph/tensor-type.ts';
 import { decoderLogits, decoderStates, type DecoderHooks, type KvSegment } from './decoder.ts';
 import { anyAdapterInputs } from './lora-graph.ts';
-import { rotaryAt } from './rotary.ts';
+import { rotaryInputs, type RotaryValues } from './rotary.ts';
 import { samplingInputs, sampleTokens, type SamplingInputs } from './sampling-graph.ts';
 import type { ComputeType, ModelConfig, Weights } from './types.ts';
 
@@ -31,7 +31,8 @@ export const newKeys = (layer: number) => `newKeys.${layer}`;
 export const newValues = (layer: number) => `newValues.${layer}`;
 
 /**
- * Inputs: ids, positions int64 (B, T), cacheMask (B, 1, 1, S), localMask (1, 1, T*G, T), the cache.
+ * Inputs: ids int64 (B, T), cosines and sines (B, T, 1, d) of their positions, cacheMask (B, 1, 1,
+ * S), localMask (1, 1, T*G, T), the cache.
  * Outputs: newKeys.l and newValues.l (B, K, T, d).
  */
 export function prefillGraph(
@@ -43,13 +44,13 @@ export function prefillGraph(
   const graph = new Graph();
   const weight = storedWeights(graph, weights, dtype);
   const ids = graph.input('ids', 'int64', ['B', 'T']);
-  const positions = graph.input('positions', 'int64', ['B', 'T']);
+  const rotary = rotaryInputs(graph, config, ['B', 'T', 1]);
   const rows = mulDims('T', config.heads / config.kvHeads);
   const localMask = graph.input('localMask', 'float32', [1, 1, rows, 'T']);
   const cache = cacheInputs(graph, config, dtype);
   decoderStates(
     config,
-    { ids, ...rotaryAt(config, graph, positions) },
+    { ids, ...rotary },
     {
       weight,
       ...(adapters && { adapt: anyAdapterInputs(graph, config).adapt }),
@@ -65,9 +66,10 @@ export function prefillGraph(
 }
 
 /**
- * Samples a chunk. Inputs: ids int64 (B, 1) the last known token, positions int64 (B) its position,
- * cacheMask, the cache, and those of `samplingInputs`, of which uniforms (steps, B) sets the number
- * of tokens. The loop ends early when every row has met a stop token.
+ * Samples a chunk. Inputs: ids int64 (B, 1) the last known token, cosines and sines (steps, B, 1, 1,
+ * d) of its position and those that follow, cacheMask, the cache, and those of `samplingInputs`, of
+ * which uniforms (steps, B) sets the number of tokens. The loop ends early when every row has met a
+ * stop token.
  * Outputs: tokens int64, logprobs, behaviourLogprobs, entropies (n, B, 1) for the n tokens sampled,
  * newKeys.l and newValues.l (B, K, n, d): of the input token and all but the last sampled.
  */
@@ -80,28 +82,27 @@ export function decodeGraph(
   const graph = new Graph();
   const weight = storedWeights(graph, weights, dtype);
   const ids = graph.input('ids', 'int64', ['B', 1]);
-  const positions = graph.input('positions', 'int64', ['B']);
+  const rotary = rotaryInputs(graph, config, ['steps', 'B', 1, 1]);
   const sampling = samplingInputs(graph);
   const stops = graph.input('stopTokens', 'int64', ['B', 'stops']);
   const cache = cacheInputs(graph, config, dtype);
   const adapt = adapters ? anyAdapterInputs(graph, config).adapt : undefined;
-  const body = chunkBody(graph, config, { weight, adapt, cache, sampling, stops, dtype });
+  const body = chunkBody(graph, config, { weight, adapt, rotary, cache, sampling, stops, dtype });
 
   const { kvHeads, headDim } = config;
   const layers = Array.from({ length: config.layers }, (_, layer) => layer);
-  const column = ops.unsqueeze(positions, [1]);
-  const nothingStopped = ops.less(column, column); // (B, 1), all false
-  const empty = ops.zerosFor(positions, [kvHeads, 0, headDim]);
+  const nothingStopped = ops.less(ids, ids); // (B, 1), all false
+  const empty = ops.zerosFor(ids, [kvHeads, 0, headDim]);
   const chunk = [...layers, ...layers].map(() => empty); // Keys of every layer, then values.
-  const state = [ids, positions, nothingStopped, ...chunk];
+  const state = [ids, nothingStopped, ...chunk];
   const trips = ops.dimension(sampling.uniforms, 0);
   const results = ops.loop(graph, trips, graph.constant(1, 'bool'), state, body);
   const at = (index: number) => results[index] as Value;
   for (const layer of layers) {
-    graph.output(newKeys(layer), at(3 + layer));
-    graph.output(newValues(layer), at(3 + config.layers + layer));
+    graph.output(newKeys(layer), at(2 + layer));
+    graph.output(newValues(layer), at(2 + config.layers + layer));
   }
-  const scans = 3 + 2 * config.layers;
+  const scans = 2 + 2 * config.layers;
   graph.output('tokens', at(scans));
   graph.output('logprobs', at(scans + 1));
   graph.output('behaviourLogprobs', at(scans + 2));
@@ -112,6 +113,8 @@ export function decodeGraph(
 interface ChunkInputs {
   weight: (name: string) => Value;
   adapt: DecoderHooks['adapt'] | undefined;
+  /** Of every step: (steps, B, 1, 1, d). */
+  rotary: RotaryValues;
   cache: readonly KvSegment[];
   sampling: SamplingInputs;
   /** int64 (B, stops). */
@@ -120,8 +123,7 @@ interface ChunkInputs {
 }
 
 /**
- * The loop body: one token a row. State: last ids, position, stopped, then the chunk's keys,
- * values.
+ * The loop body: one token a row. State: last ids, stopped, then the chunk's keys, values.
  */
 function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Graph {
   const { kvHeads, headDim, vocabulary } = config;
@@ -129,7 +131,6 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
   const iteration = body.input('iteration', 'int64', []);
   body.input('keepGoing', 'bool', []);
   const lastIds = body.input('lastIds', 'int64', ['B', 1]);
-  const position = body.input('position', 'int64', ['B']);
   const stopped = body.input('stopped', 'bool', ['B', 1]);
   const layers = Array.from({ length: config.layers }, (_, layer) => layer);
   const chunkOf = (name: string) =>
@@ -137,10 +138,12 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
   const chunkKeys = chunkOf('chunkKeys');
   const chunkValues = chunkOf('chunkValues');
 
+  const now = (steps: Value) => ops.gather(steps, iteration); // (B, 1, 1, d)
+  const { cosines, sines } = inputs.rotary;
   const grown: { keys: Value; values: Value }[] = [];
   const states = decoderStates(
     config,
-    { ids: lastIds, ...rotaryAt(config, graph, ops.unsqueeze(position, [1])) },
+    { ids: lastIds, cosines: now(cosines), sines: now(sines) },
     {
       weight: inputs.weight,
       ...(inputs.adapt && { adapt: inputs.adapt }),
@@ -165,7 +168,6 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
   const nowStopped = ops.or(stopped, hit);
   body.output('continue', anyOf(ops.not(nowStopped), [0, 1], false));
   body.output('nextIds', drawn.tokens);
-  body.output('nextPosition', ops.add(position, graph.constant(1, 'int64')));
   body.output('nextStopped', nowStopped);
   grown.forEach(({ keys }, layer) => body.output(`grownKeys.${layer}`, keys));
   grown.forEach(({ values }, layer) => body.output(`grownValues.${layer}`, values));

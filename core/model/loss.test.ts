@@ -15,6 +15,7 @@ import { packageRoot } from '../paths.ts';
 import { Prng } from '../prng.ts';
 import { initialAdapter, type LoraConfig } from './lora.ts';
 import { initialWeights } from './parameters.ts';
+import { RotaryTable } from './rotary.ts';
 import { flatLoss, gradientName, trainingGraph, type Objective } from './training-graph.ts';
 import { causalMask, createTrainingSession } from './training-session.ts';
 import type { ModelConfig, TrainRow, Weights } from './types.ts';
@@ -58,6 +59,14 @@ function tinyModel(config: ModelConfig, prng: Prng): Weights {
   return weights;
 }
 
+/** Cosines and sines of a row's positions. */
+function rotaryTensors(config: ModelConfig): Record<string, Tensor> {
+  const feeds = new RotaryTable(config).feeds([...Array(WIDTH).keys()], [1, WIDTH, 1]);
+  return Object.fromEntries(
+    Object.entries(feeds).map(([name, { dims, data }]) => [name, tensor(dims, data)]),
+  );
+}
+
 /** Everything that the graph reads but `old`, which depends on what the model says. */
 function feedsOf(config: ModelConfig, weights: Weights, tokens: readonly number[][]) {
   const batch = [ROWS, WIDTH];
@@ -76,7 +85,7 @@ function feedsOf(config: ModelConfig, weights: Weights, tokens: readonly number[
       batch,
       tokens.flatMap((row) => row.slice(1)),
     ),
-    positions: tensor([1, WIDTH], [...Array(WIDTH).keys()]),
+    ...rotaryTensors(config),
     mask: tensor([1, 1, WIDTH * group, WIDTH], causalMask(WIDTH, group)),
     tokenWeights: tensor(
       batch,

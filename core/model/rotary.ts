@@ -1,35 +1,92 @@
-/** Rotary position embedding (RoFormer) in the half-split form of Hugging Face. */
-import * as ops from '../graph/functions.ts';
+/**
+ * Rotary position embedding (RoFormer) in the half-split form of Hugging Face. Cosines and sines are
+ * computed here and fed to the graphs for the positions that a run needs, because the other ways
+ * cost more: tables in the graph take 134 MB a session at a window of 2^17 tokens and heads of 128,
+ * and the cosine of a large angle is left undefined by WGSL, so a GPU could compute it wrongly. A
+ * decode step is as fast either way.
+ */
 import type { Graph, Value } from '../graph/graph.ts';
+import type { Dim } from '../graph/tensor-type.ts';
 import { inverseFrequencies, rotaryGain } from './rope-frequencies.ts';
+import type { Feeds } from './session.ts';
 import type { ModelConfig } from './types.ts';
 
-/**
- * Cosines and sines (B | 1, T, 1, d) at int64 positions (B | 1, T), looked up in tables that are
- * stored in the graph for every position of the context window.
- */
-export function rotaryAt(config: ModelConfig, root: Graph, positions: Value) {
-  const { cosines, sines } = rotaryTables(config);
-  const shape = [config.contextTokens, config.headDim];
-  const table = (name: string, data: Float32Array) =>
-    ops.unsqueeze(ops.gather(root.initializer(name, shape, data), positions), [2]);
-  return { cosines: table('rotary.cos', cosines), sines: table('rotary.sin', sines) };
+const ROWS_MIN = 64;
+
+export interface RotaryValues {
+  cosines: Value; // (..leading, d)
+  sines: Value; // (..leading, d)
 }
 
-/** Tables (contextTokens, d), row-major; both halves of a row repeat the same angles. */
-export function rotaryTables(config: ModelConfig) {
-  const { contextTokens, headDim } = config;
-  const frequencies = inverseFrequencies(config);
-  const gain = rotaryGain(config);
-  const cosines = new Float32Array(contextTokens * headDim);
-  const sines = new Float32Array(contextTokens * headDim);
-  const half = headDim / 2;
-  for (let position = 0; position < contextTokens; position++) {
-    for (let i = 0; i < headDim; i++) {
-      const angle = Math.fround(position * (frequencies[i % half] as number));
-      cosines[position * headDim + i] = Math.cos(angle) * gain;
-      sines[position * headDim + i] = Math.sin(angle) * gain;
-    }
+/** Declares what `RotaryTable.feeds` feeds. */
+export function rotaryInputs(
+  graph: Graph,
+  { headDim }: ModelConfig,
+  leading: readonly Dim[],
+): RotaryValues {
+  const shape = [...leading, headDim];
+  return {
+    cosines: graph.input('cosines', 'float32', shape),
+    sines: graph.input('sines', 'float32', shape),
+  };
+}
+
+/** Cosines and sines by position, computed as far as positions have been asked for. */
+export class RotaryTable {
+  private readonly config: ModelConfig;
+  private readonly frequencies: Float32Array;
+  private readonly gain: number;
+  private rows = 0;
+  private cosines = new Float32Array(0); // (rows, d)
+  private sines = new Float32Array(0); // (rows, d)
+
+  constructor(config: ModelConfig) {
+    this.config = config;
+    this.frequencies = inverseFrequencies(config);
+    this.gain = rotaryGain(config);
   }
-  return { cosines, sines };
+
+  /**
+   * Inputs of `rotaryInputs` for tokens at these positions, in order; `leading` multiplies to their
+   * number. A position past the window can only be padding and gets the last row.
+   */
+  feeds(positions: ArrayLike<number>, leading: readonly number[]): Feeds {
+    const { headDim: d, contextTokens } = this.config;
+    const cosines = new Float32Array(positions.length * d);
+    const sines = new Float32Array(positions.length * d);
+    for (let i = 0; i < positions.length; i++) {
+      const position = Math.min(positions[i] as number, contextTokens - 1);
+      this.reach(position);
+      const [from, to] = [position * d, (position + 1) * d];
+      cosines.set(this.cosines.subarray(from, to), i * d);
+      sines.set(this.sines.subarray(from, to), i * d);
+    }
+    const dims = [...leading, d];
+    return { cosines: { dims, data: cosines }, sines: { dims, data: sines } };
+  }
+
+  /** Doubles the table until it has the position, up to the window. */
+  private reach(position: number): void {
+    if (position < this.rows) return;
+    const { headDim: d, contextTokens } = this.config;
+    let rows = Math.max(this.rows, ROWS_MIN);
+    while (rows <= position) rows *= 2;
+    rows = Math.min(rows, contextTokens);
+    const cosines = new Float32Array(rows * d);
+    const sines = new Float32Array(rows * d);
+    cosines.set(this.cosines);
+    sines.set(this.sines);
+    const half = d / 2;
+    for (let row = this.rows; row < rows; row++) {
+      for (let i = 0; i < d; i++) {
+        // Both halves repeat the same angles. In float32, as in transformers.
+        const angle = Math.fround(row * (this.frequencies[i % half] as number));
+        cosines[row * d + i] = Math.cos(angle) * this.gain;
+        sines[row * d + i] = Math.sin(angle) * this.gain;
+      }
+    }
+    this.rows = rows;
+    this.cosines = cosines;
+    this.sines = sines;
+  }
 }

@@ -14,7 +14,7 @@ import { decoderLogits, decoderStates } from './decoder.ts';
 import { adapterInputs } from './lora-graph.ts';
 import type { LoraModule } from './lora.ts';
 import { parameterShapes } from './parameters.ts';
-import { rotaryAt } from './rotary.ts';
+import { rotaryInputs } from './rotary.ts';
 import type { ModelConfig } from './types.ts';
 
 /** Clipped policy objective (arpo.md section 6) or plain likelihood (supervised cold start). */
@@ -26,7 +26,7 @@ export const gradientName = (parameter: string) => `gradient:${parameter}`;
 type Adapted = readonly LoraModule[];
 
 /**
- * Inputs: weights, ids, targets (B, T), positions (1, T), mask. Outputs: logprobs, entropies (B,
+ * Inputs: weights, ids, targets (B, T), cosines and sines (1, T, 1, d), mask. Outputs: logprobs, entropies (B,
  * T).
  */
 export function scoringGraph(config: ModelConfig, adapted: Adapted = []): Graph {
@@ -88,12 +88,12 @@ function scored(graph: Graph, config: ModelConfig, adapted: Adapted) {
   const adapter = adapterInputs(graph, adapted);
   const ids = graph.input('ids', 'int64', ['B', 'T']);
   const targets = graph.input('targets', 'int64', ['B', 'T']);
-  const positions = graph.input('positions', 'int64', [1, 'T']);
+  const rotary = rotaryInputs(graph, config, [1, 'T', 1]);
   const rows = mulDims('T', config.heads / config.kvHeads);
   const mask = graph.input('mask', 'float32', [1, 1, rows, 'T']);
   const states = decoderStates(
     config,
-    { ids, ...rotaryAt(config, graph, positions) },
+    { ids, ...rotary },
     {
       weight,
       attend: (_layer, keys, values) => [{ keys, values, mask }],

@@ -7,6 +7,7 @@
  */
 import { must } from '../assert.ts';
 import type { LoraAdapter } from './lora.ts';
+import { RotaryTable } from './rotary.ts';
 import { createSession, type Feeds, type ModelSession, type SessionOptions } from './session.ts';
 import { gradientName, scoringGraph, trainingGraph, type Objective } from './training-graph.ts';
 import type { LossSettings, ModelConfig, TrainRow, TrainingSession, Weights } from './types.ts';
@@ -28,6 +29,7 @@ export function createTrainingSession(
   const objective = options.objective ?? 'policy';
   let scorer: Promise<ModelSession> | null = null;
   let trainer: Promise<ModelSession> | null = null;
+  const rotary = new RotaryTable(config);
   const trained = options.adapter?.weights ?? weights;
   const modules = options.adapter?.modules ?? [];
   const parameterFeeds = () => ({
@@ -40,7 +42,7 @@ export function createTrainingSession(
     weights: trained,
     async score(rows) {
       scorer ??= createSession(scoringGraph(config, modules), options);
-      const batch = padRows(config, rows);
+      const batch = padRows(config, rotary, rows);
       const out = await (await scorer).run({ ...parameterFeeds(), ...batch.feeds });
       return {
         logprobs: batch.unpad(out.logprobs?.data as Float32Array),
@@ -51,6 +53,7 @@ export function createTrainingSession(
       trainer ??= createSession(trainingGraph(config, objective, modules), options);
       const batch = padRows(
         config,
+        rotary,
         rows.map((row) => row.tokens),
       );
       const feeds = { ...parameterFeeds(), ...batch.feeds, ...lossFeeds(rows, batch, loss) };
@@ -91,7 +94,11 @@ interface PaddedBatch {
 }
 
 /** ids are tokens[0..n-2], targets tokens[1..n-1]; padding comes last, where causality hides it. */
-function padRows(config: ModelConfig, rows: readonly Uint32Array[]): PaddedBatch {
+function padRows(
+  config: ModelConfig,
+  rotary: RotaryTable,
+  rows: readonly Uint32Array[],
+): PaddedBatch {
   const width = Math.max(...rows.map((row) => row.length)) - 1;
   const ids = new BigInt64Array(rows.length * width);
   const targets = new BigInt64Array(rows.length * width);
@@ -109,10 +116,7 @@ function padRows(config: ModelConfig, rows: readonly Uint32Array[]): PaddedBatch
     feeds: {
       ids: { dims, data: ids },
       targets: { dims, data: targets },
-      positions: {
-        dims: [1, width],
-        data: BigInt64Array.from({ length: width }, (_, t) => BigInt(t)),
-      },
+      ...rotary.feeds([...Array(width).keys()], [1, width, 1]),
       mask: { dims: [1, 1, width * group, width], data: causalMask(width, group) },
     },
     unpad: (data) =>
