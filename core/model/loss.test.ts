@@ -127,6 +127,21 @@ function setUp(config: ModelConfig, objective: Objective, lora: LoraConfig | nul
 }
 
 const QWEN2: ModelConfig = { ...TINY, modelType: 'qwen2', qkvBias: true, tiedEmbeddings: false };
+const QWEN3: ModelConfig = {
+  ...TINY,
+  modelType: 'qwen3',
+  headDim: 4,
+  qkvBias: true,
+  ropeScaling: {
+    type: 'yarn',
+    factor: 4,
+    originalContextTokens: 4,
+    attentionFactor: 1.3,
+    betaFast: 1,
+    betaSlow: 0.1,
+    truncate: false,
+  },
+};
 const LORA: LoraConfig = {
   rank: 2,
   alpha: 3,
@@ -140,6 +155,7 @@ const LORA: LoraConfig = {
 const CONFIGS: [string, ModelConfig, LoraConfig | null][] = [
   ['llama, grouped queries, tied', TINY, null],
   ['qwen2, biases, untied', QWEN2, null],
+  ['qwen3, head norms, wide heads, yarn', QWEN3, null],
   ['an adapter of some projections', TINY, LORA],
   [
     'an adapter of all, ranks by name',
