@@ -3,6 +3,7 @@
  * of arpo.md that this version knows but does not offer, so that they are refused as what they are.
  */
 import { LIMITS } from '../limits.ts';
+import { PROJECTIONS } from '../model/lora-targets.ts';
 
 interface Range {
   min: number;
@@ -12,10 +13,13 @@ interface Range {
   below?: number;
 }
 
+export type RangeSpec = { kind: 'integer' | 'number' | 'pair'; nullable?: boolean } & Range;
+
 export type SettingSpec =
-  | ({ kind: 'integer' | 'number'; nullable?: boolean } & Range)
-  | ({ kind: 'pair'; nullable?: boolean } & Range)
-  | { kind: 'choice'; values: readonly string[]; notOffered?: readonly string[] };
+  | RangeSpec
+  | { kind: 'choice'; values: readonly (string | boolean)[]; notOffered?: readonly string[] }
+  /** One of `words`, or a list of some of `names`. */
+  | { kind: 'names'; names: readonly string[]; words: readonly string[] };
 
 const integer = (min: number, max: number): SettingSpec => ({ kind: 'integer', min, max });
 const number = (min: number, max: number, open: Partial<Range> = {}): SettingSpec => ({
@@ -55,6 +59,11 @@ export const SPECS = {
   normalise: { kind: 'choice', values: ['std', 'mean'] },
   attribution: { kind: 'choice', values: ['soft'], notOffered: ['hard', 'tree'] },
   multiToolBonus: number(0, 1),
+  training: { kind: 'choice', values: ['full', 'lora'] },
+  loraRank: integer(1, LIMITS.loraRankMax),
+  loraAlpha: number(0, 10_000, { above: 0 }),
+  loraTargets: { kind: 'names', names: PROJECTIONS, words: ['all-linear'] },
+  rsLora: { kind: 'choice', values: [true, false] },
   gateTasks: integer(1, 10_000),
   tolerance: number(0, 1),
 } as const satisfies Record<string, SettingSpec>;

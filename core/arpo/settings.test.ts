@@ -45,10 +45,30 @@ describe('defaults', () => {
     ['grpo', {}],
     ['arpo', { groupSize: 12, beta: 0.2, branchThreshold: 0.5, entropy: 'max', maxTokens: 64 }],
     ['grpo', { miniBatches: 2, epsHigh: 0.28, normalise: 'mean', betas: [0.9, 0.95] }],
+    ['arpo', { training: 'lora' }],
+    ['grpo', { training: 'lora', loraRank: 4, loraTargets: ['q_proj', 'v_proj'], rsLora: true }],
   ])('what is in force parses again to itself, through JSON: %s %j', (algorithm, overrides) => {
     const settings = parseSettings(algorithm, overrides);
     const stored = JSON.parse(JSON.stringify(settings)) as Record<string, unknown>;
     expect(parseSettings(algorithm, stored)).toEqual(settings);
+  });
+
+  it('trains all weights, a new adapter, or the adapter that the base is', () => {
+    const loraOf = (settings: object) =>
+      Object.fromEntries(Object.entries(settings).filter(([name]) => /lora|training/i.test(name)));
+    expect(loraOf(parseSettings('arpo'))).toEqual({ training: 'full' });
+    expect(loraOf(parseSettings('arpo', { training: 'lora', loraAlpha: 8 }))).toEqual({
+      training: 'lora',
+      loraRank: 16,
+      loraAlpha: 8,
+      loraTargets: 'all-linear',
+      rsLora: false,
+    });
+    for (const overrides of [{}, { training: 'lora' }]) {
+      const settings = parseSettings('arpo', overrides, 'lora');
+      expect(loraOf(settings)).toEqual({ training: 'lora' });
+      expect(parseSettings('arpo', { ...settings }, 'lora')).toEqual(settings);
+    }
   });
 
   it('gives episodes their limits and entropy', () => {
@@ -98,6 +118,15 @@ describe('refusals', () => {
     ['miniBatches', { promptsPerStep: 2, miniBatches: 3 }],
     ['groupSize', { groupSize: 128 }],
     ['promptsPerStep', { promptsPerStep: 200 }],
+    ['training', { training: 'some' }],
+    ['loraRank', { training: 'lora', loraRank: 0 }],
+    ['loraAlpha', { training: 'lora', loraAlpha: 0 }],
+    ['loraTargets', { training: 'lora', loraTargets: [] }],
+    ['loraTargets', { training: 'lora', loraTargets: ['lm_head'] }],
+    ['loraTargets', { training: 'lora', loraTargets: 'q_proj' }],
+    ['rsLora', { training: 'lora', rsLora: 'yes' }],
+    ['loraRank', { loraRank: 8 }],
+    ['rsLora', { training: 'full', rsLora: true }],
   ])('%s: %j', (name, overrides, algorithm = 'arpo') => {
     const error = refusal(algorithm, overrides);
     expect(error.code).toBe('invalid_request');
@@ -117,6 +146,16 @@ describe('refusals', () => {
     expect(error.param).toBe(`settings.${name}`);
   });
 
+  it.each([
+    ['training', { training: 'full' }],
+    ['loraRank', { loraRank: 8 }],
+    ['loraTargets', { training: 'lora', loraTargets: 'all-linear' }],
+  ])('of a base that is an adapter: %s', (name, overrides) => {
+    expect(() => parseSettings('arpo', overrides, 'lora')).toThrowError(
+      expect.objectContaining({ code: 'invalid_request', param: `settings.${name}` }),
+    );
+  });
+
   it('takes what has an effect', () => {
     expect(parseSettings('arpo', { beta: 0, alpha: 1 })).toMatchObject({ alpha: 1, beta: 0 });
     expect(parseSettings('arpo', { branchThreshold: 0.5 })).toMatchObject({ branchThreshold: 0.5 });
@@ -127,6 +166,7 @@ describe('refusals', () => {
   });
 
   it('has a default for every setting that it knows', () => {
-    expect(Object.keys(parseSettings('arpo')).sort()).toEqual(Object.keys(SPECS).sort());
+    const settings = parseSettings('arpo', { training: 'lora' });
+    expect(Object.keys(settings).sort()).toEqual(Object.keys(SPECS).sort());
   });
 });

@@ -11,7 +11,8 @@ import { AppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import type { EpisodeLimits } from '../agent/types.ts';
 import type { EntropySettings } from './entropy.ts';
-import { NOT_OFFERED, SPECS, type SettingName, type SettingSpec } from './setting-specs.ts';
+import { NOT_OFFERED, SPECS } from './setting-specs.ts';
+import type { RangeSpec, SettingName, SettingSpec } from './setting-specs.ts';
 
 export type Algorithm = 'arpo' | 'grpo';
 
@@ -64,7 +65,31 @@ export interface PaperSettings {
   beamSize: number;
 }
 
-export type ArpoSettings = CommonSettings & (PlainSettings | PaperSettings);
+/** All weights are trained. */
+export interface FullTraining {
+  training: 'full';
+}
+
+/** A new adapter is trained over the base, which stays as it is. */
+export interface LoraTraining {
+  training: 'lora';
+  loraRank: number;
+  /** The update counts alpha / rank times, with rsLora alpha / sqrt(rank) times. */
+  loraAlpha: number;
+  /** Names of projections, or every projection. */
+  loraTargets: 'all-linear' | readonly string[];
+  rsLora: boolean;
+}
+
+/** The base is an adapter: it is trained on, with the rank and targets that it has. */
+export interface ContinuedLora {
+  training: 'lora';
+  loraRank?: never;
+}
+
+export type ArpoSettings = CommonSettings &
+  (PlainSettings | PaperSettings) &
+  (FullTraining | LoraTraining | ContinuedLora);
 
 const COMMON_DEFAULTS: CommonSettings = {
   groupSize: 16,
@@ -102,17 +127,28 @@ function paperDefaults(groupSize: number): PaperSettings {
   };
 }
 
+const LORA_DEFAULTS: LoraTraining = {
+  training: 'lora',
+  loraRank: 16,
+  loraAlpha: 32,
+  loraTargets: 'all-linear',
+  rsLora: false,
+};
+
 const PAPER_ONLY = ['initialRollouts', 'alpha', 'beta', 'branchThreshold', 'beamSize'] as const;
 const CLIP_NAMES = ['epsLow', 'epsHigh', 'dualClip'] as const;
+const LORA_NAMES = ['loraRank', 'loraAlpha', 'loraTargets', 'rsLora'] as const;
 
 /**
  * The settings in force for an algorithm: defaults and overrides. `arpo` branches by the paper's
- * rule unless told otherwise; `grpo` is branch `none` with every rollout from the prompt. Throws
- * invalid_request or unsupported_parameter; `param` is `settings.NAME`.
+ * rule unless told otherwise; `grpo` is branch `none` with every rollout from the prompt. A base
+ * that is an adapter (`lora`) is trained on as one. Throws invalid_request or unsupported_parameter;
+ * `param` is `settings.NAME`.
  */
 export function parseSettings(
   algorithm: Algorithm,
   overrides: Readonly<Record<string, unknown>> = {},
+  base: 'full' | 'lora' = 'full',
 ): ArpoSettings {
   for (const [name, value] of Object.entries(overrides)) checkOne(name, value);
   const branch = (overrides.branch ?? (algorithm === 'grpo' ? 'none' : 'paper')) as
@@ -125,11 +161,12 @@ export function parseSettings(
       if (name in overrides) refuse(name, `${name} has no effect when nothing branches`);
     }
   }
+  const trained = trainedWeights(overrides, base);
   const common = { ...COMMON_DEFAULTS, ...overrides, betas: readBetas(overrides.betas) };
   const settings =
     branch === 'none'
-      ? { ...common, branch }
-      : { ...paperDefaults(common.groupSize), ...common, branch };
+      ? { ...common, ...trained, branch }
+      : { ...paperDefaults(common.groupSize), ...common, ...trained, branch };
   checkTogether(settings, overrides);
   return settings;
 }
@@ -142,6 +179,30 @@ export function episodeLimits(settings: CommonSettings): EpisodeLimits {
 /** How H is measured under these settings. */
 export function entropySettings(settings: CommonSettings): EntropySettings {
   return { mode: settings.entropy, tokens: settings.entropyTokens };
+}
+
+/** What is trained: the overrides about it and the defaults of the rest. */
+function trainedWeights(
+  overrides: Readonly<Record<string, unknown>>,
+  base: 'full' | 'lora',
+): FullTraining | LoraTraining | ContinuedLora {
+  const training = (overrides.training ?? base) as 'full' | 'lora';
+  const given = LORA_NAMES.filter((name) => name in overrides);
+  if (base === 'lora') {
+    if (training === 'full') {
+      refuse('training', "training 'full' of a base that is an adapter is not offered; use 'lora'");
+    }
+    for (const name of given) {
+      refuse(name, `${name} has no effect: the base is an adapter and is trained on as it is`);
+    }
+    return { training };
+  }
+  if (training === 'full') {
+    for (const name of given) refuse(name, `${name} has no effect with training 'full'`);
+    return { training };
+  }
+  const chosen = Object.fromEntries(given.map((name) => [name, overrides[name]]));
+  return { ...LORA_DEFAULTS, ...chosen };
 }
 
 function readBetas(value: unknown): [number, number] {
@@ -159,8 +220,17 @@ function checkOne(name: string, value: unknown): void {
     if (typeof value === 'string' && spec.notOffered?.includes(value)) {
       unsupported(name, `${name} '${value}' is not offered; use ${spec.values.join(' or ')}`);
     }
-    if (typeof value !== 'string' || !spec.values.includes(value)) {
+    if (!(spec.values as readonly unknown[]).includes(value)) {
       refuse(name, `${name} must be ${spec.values.join(' or ')}, not ${show(value)}`);
+    }
+    return;
+  }
+  if (spec.kind === 'names') {
+    const list = Array.isArray(value) && value.length > 0 ? (value as unknown[]) : null;
+    const known = list?.every((item) => (spec.names as readonly unknown[]).includes(item));
+    if (known !== true && !(spec.words as readonly unknown[]).includes(value)) {
+      const names = `a list of ${spec.names.join(', ')}`;
+      refuse(name, `${name} must be ${spec.words.join(' or ')} or ${names}, not ${show(value)}`);
     }
     return;
   }
@@ -174,7 +244,7 @@ function checkOne(name: string, value: unknown): void {
   if (!(value === null && spec.nullable)) checkNumber(name, value, spec);
 }
 
-function checkNumber(name: string, value: unknown, spec: Exclude<SettingSpec, { kind: 'choice' }>) {
+function checkNumber(name: string, value: unknown, spec: RangeSpec) {
   const whole = spec.kind === 'integer';
   if (typeof value !== 'number' || !Number.isFinite(value) || (whole && !Number.isInteger(value))) {
     refuse(name, `${name} must be ${whole ? 'an integer' : 'a number'}, not ${show(value)}`);

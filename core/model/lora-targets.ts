@@ -8,6 +8,16 @@
 import { AppError } from '../errors.ts';
 
 export const ALL_LINEAR = 'all-linear';
+/** The projections of a layer, by the end of their names. */
+export const PROJECTIONS = [
+  'q_proj',
+  'k_proj',
+  'v_proj',
+  'o_proj',
+  'gate_proj',
+  'up_proj',
+  'down_proj',
+] as const;
 
 const PATTERN_CHARS_MAX = 1_000;
 /** Repeats multiply the ways to match a name of some fifty characters. */
