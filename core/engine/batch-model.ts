@@ -17,12 +17,12 @@ import type { SamplingParams } from '../records.ts';
 import { BatchKv } from './batch-kv.ts';
 import type { KvMemory } from './kv-memory.ts';
 import type { PolicySessions } from './policy-sessions.ts';
+import type { WriteShape } from './row-options.ts';
 import type { SequenceKv } from './sequence-kv.ts';
 
 const MASKED = -1e9;
 /** Beyond any rounding of the sum of all probabilities. */
 const TOP_P_OFF = 2;
-const NO_SHAPE: TensorLike = { dims: [0], data: new Float32Array(0) };
 
 export interface PrefillRow {
   kv: SequenceKv;
@@ -38,6 +38,8 @@ export interface DecodeRow {
   stopTokens: readonly number[];
   /** At most so many tokens are taken from this run. */
   maxTokens: number;
+  /** Penalties and masks of its logits, which hold for the whole run; null: none. */
+  shape: WriteShape | null;
 }
 
 export interface DecodedRow extends SampledTokens {
@@ -52,6 +54,8 @@ export class BatchModel {
   private readonly rotary: RotaryTable;
   private readonly prefillKv: BatchKv;
   private readonly decodeKv: BatchKv;
+  /** Shaped rows run in batches of their own, which must not push out the others' rows. */
+  private readonly shapedKv: BatchKv;
 
   /** `sessions` are the model's from here on. They take adapters exactly when one is given. */
   constructor(
@@ -66,6 +70,7 @@ export class BatchModel {
     this.rotary = new RotaryTable(config);
     this.prefillKv = new BatchKv(memory, config);
     this.decodeKv = new BatchKv(memory, config);
+    this.shapedKv = new BatchKv(memory, config);
   }
 
   /** How many of these sequences one prefill run may hold. */
@@ -104,7 +109,8 @@ export class BatchModel {
 
   /** Samples up to `steps` tokens a row; a row's result ends with its first stop token. */
   async decode(given: readonly DecodeRow[], steps: number): Promise<DecodedRow[]> {
-    const order = this.decodeKv.arrange(given.map((row) => row.kv));
+    const batch = given.some((row) => row.shape !== null) ? this.shapedKv : this.decodeKv;
+    const order = batch.arrange(given.map((row) => row.kv));
     const rows = order.map((i) => must(given[i], 'row'));
     const positions = Array.from({ length: steps }, (_, k) => rows.map(({ kv }) => kv.length + k));
     const feeds: Feeds = {
@@ -114,7 +120,7 @@ export class BatchModel {
       },
       ...this.rotary.feeds(positions.flat(), [steps, rows.length, 1, 1]),
       ...this.samplingFeeds(rows, steps),
-      ...this.cacheFeeds(this.decodeKv, rows),
+      ...this.cacheFeeds(batch, rows),
       ...this.adapterFeeds,
     };
     const out = await this.sessions.decode.run(feeds);
@@ -133,6 +139,7 @@ export class BatchModel {
   dispose(): Promise<void> {
     this.prefillKv.dispose();
     this.decodeKv.dispose();
+    this.shapedKv.dispose();
     return this.sessions.dispose();
   }
 
@@ -185,9 +192,7 @@ export class BatchModel {
       },
       minP: floats((s) => s.minP ?? 0),
       anyFilter: { dims: [], data: Uint8Array.of(+rows.some((row) => cut(row.sampling))) },
-      anyShape: { dims: [], data: Uint8Array.of(0) },
-      penalties: NO_SHAPE,
-      shifts: NO_SHAPE,
+      ...shapeFeeds(rows, vocabulary),
       stopTokens: { dims: [rows.length, stops], data: stopTokens },
     };
   }
@@ -198,6 +203,23 @@ export class BatchModel {
       values: must(out[newValues(layer)], 'values').data as Float32Array,
     }));
   }
+}
+
+/** Dense penalties and shifts of all rows, or nothing when no row has any. */
+function shapeFeeds(rows: readonly DecodeRow[], vocabulary: number): Feeds {
+  const shaped = rows.some((row) => row.shape !== null);
+  const cells = shaped ? rows.length * vocabulary : 0;
+  const penalties = new Float32Array(cells).fill(1);
+  const shifts = new Float32Array(cells);
+  rows.forEach(({ shape }, r) => {
+    const view = (all: Float32Array) => all.subarray(r * vocabulary, (r + 1) * vocabulary);
+    shape?.(view(penalties), view(shifts));
+  });
+  return {
+    anyShape: { dims: [], data: Uint8Array.of(+shaped) },
+    penalties: { dims: [cells], data: penalties },
+    shifts: { dims: [cells], data: shifts },
+  };
 }
 
 /** Row `r` of the (n, B, 1) outputs, cut after its first stop token. */

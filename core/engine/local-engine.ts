@@ -23,6 +23,7 @@ import type { PolicyModel } from '../model/policy-directory.ts';
 import type { Weights } from '../model/types.ts';
 import type { OpenOptions, Priority, SampleRequest, SampleResult } from '../ports.ts';
 import type { Sampler, Sequence } from '../ports.ts';
+import type { TokenBytes } from '../text/token-mask.ts';
 import { Admission } from './admission.ts';
 import { BatchModel, type DecodedRow } from './batch-model.ts';
 import { BLOCK_TOKENS, KvMemory } from './kv-memory.ts';
@@ -31,6 +32,7 @@ import { createPolicySessions, SharedSessions } from './policy-sessions.ts';
 import type { PolicySessionOptions } from './policy-sessions.ts';
 import { PrefixCache, type PrefixTree } from './prefix-cache.ts';
 import { isReady, Prefiller, type PrefillJob } from './prefiller.ts';
+import { RowOptions, VersionText } from './row-options.ts';
 import { notLoaded, requireQueueSlot, requireSequenceSlot } from './refusals.ts';
 import { joinTokens } from './sampled-tokens.ts';
 import { planTurn, type Turn } from './scheduler.ts';
@@ -51,6 +53,9 @@ export interface LocalEngineOptions extends PolicySessionOptions {
   clock?: Clock;
 }
 
+/** `vocabulary` is asked for by the first constraint or stop text. */
+export type EnginePolicy = (PolicyModel | AdapterPolicy) & { vocabulary?: () => TokenBytes };
+
 type EngineOptions = Required<Omit<LocalEngineOptions, 'kvBytesMax'>>;
 
 interface LoadedVersion {
@@ -60,14 +65,16 @@ interface LoadedVersion {
   openSequences: number;
   /** No new sequences; the sessions go when the last sequence closes. */
   retired: boolean;
+  /** For constraints and stop texts; null where nobody asks for them (training). */
+  text: VersionText | null;
 }
 
 interface Job extends PrefillJob {
   readonly request: SampleRequest;
+  readonly options: RowOptions;
   /** Clock time after which it is refused; Infinity without a deadline. */
   readonly deadline: number;
   parts: DecodedRow[];
-  sampled: number;
   resolve(result: SampleResult): void;
   reject(error: AppError): void;
 }
@@ -122,13 +129,13 @@ export class LocalEngine implements Sampler, SequenceHost {
    * the memory for keys and values cannot hold so many tokens. Throws config_invalid when it cannot
    * hold one block.
    */
-  async load(version: number, policy: PolicyModel | AdapterPolicy): Promise<void> {
+  async load(version: number, policy: EnginePolicy): Promise<void> {
     const draining = this.versions.get(version);
     if (draining?.retired) {
       draining.retired = false;
       return;
     }
-    const { config } = policy;
+    const { config, vocabulary } = policy;
     const contextTokens = Math.min(config.contextTokens, this.memory.tokensMax(config));
     requireBlock(contextTokens, config.contextTokens, this.memory.bytesMax);
     const model = await this.build(policy);
@@ -138,7 +145,8 @@ export class LocalEngine implements Sampler, SequenceHost {
       `version ${version} is in use, cannot replace it`,
     );
     const prefixes = this.prefixes.plant(config);
-    const loaded = { model, prefixes, contextTokens, openSequences: 0, retired: false };
+    const text = vocabulary === undefined ? null : new VersionText(vocabulary);
+    const loaded = { model, prefixes, contextTokens, openSequences: 0, retired: false, text };
     this.versions.set(version, loaded);
     await this.dispose(before);
   }
@@ -199,10 +207,12 @@ export class LocalEngine implements Sampler, SequenceHost {
     if (this.closed) throw new AppError('engine_unavailable', 'the engine was stopped');
     const { policyVersion: version, priority } = sequence;
     const deadline = this.options.clock.now() + (request.deadlineMs ?? Infinity);
+    const { model, text } = must(this.versions.get(version), 'version of a sequence');
+    const options = new RowOptions(request, model.config.vocabulary, text);
     return new Promise((resolve, reject) => {
       this.jobs.add({
-        ...{ version, priority, sequence, request, deadline, resolve, reject },
-        ...{ order: this.arrivals++, waits: 0, prefix: 'unknown', parts: [], sampled: 0 },
+        ...{ version, priority, sequence, request, options, deadline, resolve, reject },
+        ...{ order: this.arrivals++, waits: 0, prefix: 'unknown', parts: [] },
       });
       this.pump ??= this.run();
     });
@@ -240,7 +250,7 @@ export class LocalEngine implements Sampler, SequenceHost {
     return sequence;
   }
 
-  private async build(policy: PolicyModel | AdapterPolicy): Promise<BatchModel> {
+  private async build(policy: EnginePolicy): Promise<BatchModel> {
     const create = (weights: Weights, adapters: boolean) =>
       createPolicySessions(policy.config, weights, { ...this.options, adapters });
     if (!('adapter' in policy)) {
@@ -300,22 +310,31 @@ export class LocalEngine implements Sampler, SequenceHost {
 
   private async decode(loaded: LoadedVersion, ready: readonly Job[]): Promise<void> {
     const { model, contextTokens } = loaded;
-    const room = ({ sequence, request, sampled }: Job) =>
-      Math.min(request.maxTokens - sampled, contextTokens - sequence.length);
     const { chunkTokens } = this.options;
     const fit = model.decodeRowsThatFit(ready.map(({ sequence }) => sequence.kv));
-    const rowed = ready.slice(0, fit);
     const jobs = this.admission
-      .admit(rowed, (job) => Math.min(chunkTokens, room(job)))
+      .admit(ready.slice(0, fit), (job) => Math.min(chunkTokens, roomOf(job, contextTokens)))
       .filter(isReady);
-    if (jobs.length === 0) return;
-    const steps = Math.min(chunkTokens, Math.max(...jobs.map(room)));
+    // Rows with shaped logits sample few tokens a run, mostly one; the others keep their chunks.
+    for (const shaped of [false, true]) {
+      const group = jobs.filter(({ options }) => (options.shapedSteps !== null) === shaped);
+      if (group.length > 0) await this.decodeBatch(loaded, group);
+    }
+  }
+
+  private async decodeBatch(loaded: LoadedVersion, jobs: readonly Job[]): Promise<void> {
+    const { model, contextTokens } = loaded;
+    const room = (job: Job) => roomOf(job, contextTokens);
+    const { chunkTokens } = this.options;
+    const shaped = jobs.map(({ options }) => options.shapedSteps ?? Infinity);
+    const steps = Math.min(chunkTokens, Math.max(...jobs.map(room)), ...shaped);
     const rows = jobs.map((job) => ({
       kv: job.sequence.kv,
       lastToken: must(job.sequence.tokens.at(-1), 'last token'),
       sampling: job.request.sampling,
       stopTokens: job.request.stopTokens,
       maxTokens: Math.min(steps, room(job)),
+      shape: job.options.shape(job.sequence.tokens),
     }));
     const results = await model.decode(rows, steps);
     jobs.forEach((job, i) => {
@@ -324,14 +343,15 @@ export class LocalEngine implements Sampler, SequenceHost {
     });
   }
 
-  private deliver(job: Job, row: DecodedRow, contextTokens: number): void {
+  private deliver(job: Job, decoded: DecodedRow, contextTokens: number): void {
     if (!this.jobs.has(job)) return;
+    const row = job.options.take(decoded);
     for (const token of row.tokens) job.sequence.tokens.push(token);
-    job.sampled += row.tokens.length;
+    job.sequence.kv.truncate(job.sequence.length - 1);
     job.parts.push(row);
     job.request.onTokens?.(row);
     if (row.stopped) this.finish(job, 'stop');
-    else if (job.sampled >= job.request.maxTokens) this.finish(job, 'length');
+    else if (job.options.left === 0) this.finish(job, 'length');
     else if (job.sequence.length >= contextTokens) this.finish(job, 'context');
   }
 
@@ -358,6 +378,11 @@ export class LocalEngine implements Sampler, SequenceHost {
   }
 }
 
+/** Tokens that the job may still sample. */
+function roomOf({ options, sequence }: Job, contextTokens: number): number {
+  return Math.min(options.left, contextTokens - sequence.length);
+}
+
 function requireBlock(tokens: number, window: number, bytesMax: number): void {
   if (tokens >= Math.min(window, BLOCK_TOKENS)) return;
   throw new AppError(
@@ -368,7 +393,7 @@ function requireBlock(tokens: number, window: number, bytesMax: number): void {
 
 /** A trainer's engine: one version whose weights, or adapter, an optimiser changes in place. */
 export async function createLocalEngine(
-  options: (PolicyModel | AdapterPolicy) & LocalEngineOptions & { version: number },
+  options: EnginePolicy & LocalEngineOptions & { version: number },
 ) {
   const engine = new LocalEngine(options);
   await engine.load(options.version, options);

@@ -176,7 +176,7 @@ class WorkerEngine implements PolicyEngine {
   sample(epoch: number, sequence: number, request: SampleRequest): Promise<SampleResult> {
     requireQueueSlot(this.samples.size - LIMITS.batchRowsMax, LIMITS.sampleQueueMax);
     const id = this.nextId++;
-    const { maxTokens, sampling, stopTokens, signal } = request;
+    const { maxTokens, sampling, stopTokens, stopTexts = [], signal } = request;
     this.sendFor(epoch, {
       type: 'sample',
       sequence,
@@ -184,6 +184,7 @@ class WorkerEngine implements PolicyEngine {
       maxTokens,
       sampling,
       stopTokens,
+      stopTexts,
       streamed: request.onTokens !== undefined,
     });
     return new Promise<SampleResult>((resolve, reject) => {

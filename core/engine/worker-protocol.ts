@@ -36,6 +36,7 @@ export type ToWorker =
       maxTokens: number;
       sampling: SamplingParams;
       stopTokens: readonly number[];
+      stopTexts: readonly string[];
       streamed: boolean;
     }
   | { type: 'cancel'; sample: number };

@@ -7,8 +7,10 @@
 import { assert, must, unreachable } from '../assert.ts';
 import { toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
-import { loadPolicy } from '../model/lora-directory.ts';
+import { loadPolicy, textDirectory } from '../model/lora-directory.ts';
 import type { Sequence } from '../ports.ts';
+import { tokenBytesOf } from '../text/token-mask.ts';
+import { loadTokenizer } from '../text/tokenizer.ts';
 import { LocalEngine } from './local-engine.ts';
 import type { FromWorker, ToWorker, WireError, WorkerSettings } from './worker-protocol.ts';
 
@@ -41,7 +43,8 @@ function handle(message: ToWorker): void {
     case 'load':
       return answer(message.call, async () => {
         const model = loadPolicy(message.directory);
-        await engine.load(message.version, model);
+        const vocabulary = () => tokenBytesOf(loadTokenizer(textDirectory(message.directory)));
+        await engine.load(message.version, { ...model, vocabulary });
         return model.config.contextTokens;
       });
     case 'unload':
@@ -83,7 +86,7 @@ function answer(call: number, work: () => Promise<number | void>): void {
 }
 
 function sample(message: Extract<ToWorker, { type: 'sample' }>): void {
-  const { sample: id, maxTokens, sampling, stopTokens, streamed } = message;
+  const { sample: id, maxTokens, sampling, stopTokens, stopTexts, streamed } = message;
   const abort = new AbortController();
   samples.set(id, abort);
   sequenceOf(message.sequence)
@@ -91,6 +94,7 @@ function sample(message: Extract<ToWorker, { type: 'sample' }>): void {
       maxTokens,
       sampling,
       stopTokens,
+      stopTexts,
       signal: abort.signal,
       ...(streamed && { onTokens: (piece) => post({ type: 'tokens', sample: id, piece }) }),
     })

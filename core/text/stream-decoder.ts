@@ -6,12 +6,12 @@
 import type { Tokenizer } from './types.ts';
 
 export class StreamDecoder {
-  private readonly tokenizer: Tokenizer;
+  private readonly tokenizer: Pick<Tokenizer, 'tokenBytes'>;
   private readonly skipped: ReadonlySet<number>;
   private readonly decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
   /** `skip`: token ids that are not shown (stop tokens, tags). */
-  constructor(tokenizer: Tokenizer, options: { skip?: Iterable<number> } = {}) {
+  constructor(tokenizer: Pick<Tokenizer, 'tokenBytes'>, options: { skip?: Iterable<number> } = {}) {
     this.tokenizer = tokenizer;
     this.skipped = new Set(options.skip ?? []);
   }

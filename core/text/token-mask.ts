@@ -15,6 +15,20 @@ export interface TokenBytes {
   isAdded(token: number): boolean;
 }
 
+/** The vocabulary of a tokenizer. */
+export function tokenBytesOf(tokenizer: {
+  vocabularySize: number;
+  tokenBytes(token: number): Uint8Array;
+  addedTokens: readonly { id: number }[];
+}): TokenBytes {
+  const added = new Set(tokenizer.addedTokens.map(({ id }) => id));
+  return {
+    vocabularySize: tokenizer.vocabularySize,
+    tokenBytes: (token) => tokenizer.tokenBytes(token),
+    isAdded: (token) => added.has(token),
+  };
+}
+
 export class TokenTable {
   readonly vocabulary: TokenBytes;
   private readonly tokens: Uint32Array;

@@ -1,6 +1,6 @@
 /** Tests of stop texts, at every way that a text can be cut into pieces. */
 import { expect, test } from 'vitest';
-import { StopScanner } from './stop-texts.ts';
+import { StopScanner } from './stop-scanner.ts';
 
 function scan(text: string, stops: string[], pieceChars: number): { out: string; found: boolean } {
   const scanner = new StopScanner(stops);
