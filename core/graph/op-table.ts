@@ -62,7 +62,7 @@ export interface OpParams {
   // Normalisers.
   softmax: Axis;
   logSoftmax: Axis;
-  /** rmsNorm(x, gain) over the last axis; second output: 1 / rms, for the gradient. */
+  /** rmsNorm(x, gain) = x / rms(x) * gain over the last axis. */
   rmsNorm: { epsilon: number };
   /** tokenLogprob(logits, ids) = log softmax(logits)[ids] over the last axis. */
   tokenLogprob: None;

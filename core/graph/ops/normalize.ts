@@ -41,11 +41,15 @@ export const normalizeOps: OpGroup<'softmax' | 'logSoftmax' | 'rmsNorm' | 'token
       if (gain.shape.length !== 1 || gain.shape[0] !== x.shape.at(-1)) {
         throw shapeError('rmsNorm', '(.., D) and (D)', x, gain);
       }
-      return [x, { dtype: x.dtype, shape: [...x.shape.slice(0, -1), 1] }];
+      return [x];
     },
-    gradient: (ops, { inputs, outputs }, [grad]) => {
+    // 1 / rms is computed anew: the fused kernel has it as a second output on CPU and CUDA, but
+    // onnxruntime's WebGPU kernel leaves that output unwritten.
+    gradient: (ops, { inputs, params }, [grad]) => {
       const [x, gain] = inputs as [Value, Value];
-      const inverse = outputs[1] as Value;
+      const power = ops.reduceMean(ops.mul(x, x), [-1], true);
+      const logPower = ops.log(ops.add(power, ops.scalar(x, params.epsilon)));
+      const inverse = ops.exp(ops.mul(logPower, ops.scalar(x, -0.5)));
       const unit = ops.mul(x, inverse);
       const scaled = ops.mul(grad as Value, gain);
       const along = ops.reduceMean(ops.mul(scaled, unit), [-1], true);

@@ -14,16 +14,11 @@ export const normalize: ReferenceGroup<keyof typeof normalizeOps> = {
   ],
   logSoftmax: ([x], { axis }) => [mapLines(x as Tensor, axis, logSoftmax)],
   rmsNorm: ([x, gain], { epsilon }) => {
-    const inverse = (line: Float64Array) =>
-      1 / Math.sqrt(line.reduce((sum, v) => sum + v * v, 0) / line.length + epsilon);
     const scaled = (line: Float64Array) => {
-      const factor = inverse(line);
-      return line.map((v, i) => v * factor * at(gain as Tensor, i));
+      const power = line.reduce((sum, v) => sum + v * v, 0) / line.length;
+      return line.map((v, i) => (v / Math.sqrt(power + epsilon)) * at(gain as Tensor, i));
     };
-    return [
-      mapLines(x as Tensor, -1, scaled),
-      mapLines(x as Tensor, -1, (line) => [inverse(line)], 1),
-    ];
+    return [mapLines(x as Tensor, -1, scaled)];
   },
   tokenLogprob: (inputs) => {
     const [logits, ids] = inputs as [Tensor, Tensor];
