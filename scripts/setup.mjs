@@ -59,7 +59,8 @@ function sourcesKey() {
   add(join(ROOT, 'tsconfig.json'));
   for (const folder of SOURCE_FOLDERS.filter((name) => existsSync(join(ROOT, name)))) {
     const files = readdirSync(join(ROOT, folder), { recursive: true }).map(String).sort();
-    for (const file of files) if (file.endsWith('.ts')) add(join(ROOT, folder, file));
+    const own = files.filter((file) => file.endsWith('.ts') && !file.includes('node_modules'));
+    for (const file of own) add(join(ROOT, folder, file));
   }
   return hash.digest('hex');
 }

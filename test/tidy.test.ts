@@ -25,7 +25,8 @@ const SLOW_TWINS = ['core/arpo/loss.ts', 'core/graph/reference.ts'];
 function walk(folder: string): string[] {
   return readdirSync(join(packageRoot, folder), { withFileTypes: true }).flatMap((entry) => {
     const path = joinPath(folder, entry.name);
-    if (folder === '' && NOT_OURS.has(entry.name)) return [];
+    const foreign = folder === '' ? NOT_OURS.has(entry.name) : entry.name === 'node_modules';
+    if (foreign) return [];
     return entry.isDirectory() ? walk(path) : [path];
   });
 }
