@@ -5,20 +5,16 @@
  * put into the form that templates expect (OpenAI's, with arguments as an object).
  */
 import { join } from 'node:path';
-import { Template } from '@huggingface/jinja';
+import type { Template } from '@huggingface/jinja';
+import { systemClock, type Clock } from '../clock.ts';
 import { AppError, toAppError } from '../errors.ts';
 import type { ToolSpec } from '../ports.ts';
 import { invalidFile, isObject, readOptionalJson, readOptionalText } from './policy-files.ts';
 import type { JsonObject } from './policy-files.ts';
 import { chooseGuard, TemplateGuard } from './template-guard.ts';
+import { parseTemplate, runTemplate } from './template-interpreter.ts';
 import type { BpeTokenizer } from './tokenizer.ts';
 import type { ChatMessage } from './types.ts';
-
-/**
- * The library's own raise_exception throws a plain Error, which cannot be told from a fault of the
- * template, and it cannot be redefined: so templates call ours, under another name.
- */
-const REFUSE = 'ramify_refuse';
 
 export interface RenderOptions {
   /** Ends with the header of an assistant turn, where the policy starts to write. */
@@ -37,15 +33,23 @@ export class ChatTemplate {
   private readonly tokenizer: BpeTokenizer;
   private readonly variables: JsonObject;
   private readonly path: string;
+  private readonly clock: Clock;
 
   /** Throws policy_invalid when the template does not parse; `path` names it in messages. */
-  constructor(source: string, path: string, tokenizer: BpeTokenizer, variables: JsonObject) {
+  constructor(
+    source: string,
+    path: string,
+    tokenizer: BpeTokenizer,
+    variables: JsonObject,
+    clock: Clock = systemClock,
+  ) {
     this.source = source;
     this.path = path;
     this.tokenizer = tokenizer;
     this.variables = variables;
+    this.clock = clock;
     try {
-      this.template = new Template(source.replace(/\braise_exception\b/g, REFUSE));
+      this.template = parseTemplate(source);
     } catch (error) {
       const why = toAppError(error).message;
       throw invalidFile(path, `the chat template does not parse: ${why}`, error);
@@ -59,20 +63,27 @@ export class ChatTemplate {
     options: RenderOptions,
   ): RenderedText {
     const plain = { messages: messages.map(templateMessage), tools: tools.map(templateTool) };
-    const guard = new TemplateGuard(chooseGuard(plain), this.tokenizer.addedTokens);
-    const guarded = plain.messages.map(({ role, ...rest }) => ({
+    const char = chooseGuard(plain);
+    const guard = new TemplateGuard(char, this.tokenizer.addedTokens);
+    // What the policy said may hold its own marks (<think>, <tool_call>), which are not special.
+    const own = new TemplateGuard(
+      char,
+      this.tokenizer.addedTokens.filter(({ special }) => special),
+    );
+    const guarded = plain.messages.map(({ role, content, ...rest }) => ({
       role,
+      content: (role === 'assistant' ? own : guard).deep(content),
       ...(guard.deep(rest) as JsonObject),
     }));
     try {
-      const text = this.template.render({
+      const variables = {
         ...this.variables,
         messages: guarded,
         tools: tools.length > 0 ? guard.deep(plain.tools) : null,
         add_generation_prompt: options.generationPrompt,
-        [REFUSE]: refuse,
-      });
-      return { text, guard: guard.char };
+      };
+      const functions = { refuse, clock: this.clock, guard: char };
+      return { text: runTemplate(this.template, variables, functions), guard: char };
     } catch (error) {
       if (error instanceof AppError) throw error;
       const why = toAppError(error).message;
@@ -95,7 +106,11 @@ function refuse(message: unknown): never {
  * chat_template.jinja, else `chat_template` of tokenizer_config.json (a string, or a list of named
  * templates of which `default` is taken). Throws policy_invalid when there is none.
  */
-export function loadChatTemplate(directory: string, tokenizer: BpeTokenizer): ChatTemplate {
+export function loadChatTemplate(
+  directory: string,
+  tokenizer: BpeTokenizer,
+  clock: Clock = systemClock,
+): ChatTemplate {
   const config = readOptionalJson(directory, 'tokenizer_config.json') ?? {};
   const variables: JsonObject = {};
   for (const name of ['bos_token', 'eos_token', 'unk_token', 'pad_token']) {
@@ -103,12 +118,13 @@ export function loadChatTemplate(directory: string, tokenizer: BpeTokenizer): Ch
   }
   const own = readOptionalText(directory, 'chat_template.jinja');
   if (own !== null) {
-    return new ChatTemplate(own, join(directory, 'chat_template.jinja'), tokenizer, variables);
+    const path = join(directory, 'chat_template.jinja');
+    return new ChatTemplate(own, path, tokenizer, variables, clock);
   }
   const path = join(directory, 'tokenizer_config.json');
   const source = defaultTemplate(config.chat_template);
   if (source === null) throw invalidFile(path, 'has no chat_template, and no chat_template.jinja');
-  return new ChatTemplate(source, path, tokenizer, variables);
+  return new ChatTemplate(source, path, tokenizer, variables, clock);
 }
 
 /** A token in a config file: its text, or an object that holds it. */

@@ -77,7 +77,7 @@ describe('a broken tokenizer.json is policy_invalid and named', () => {
     ['no model', (file) => delete file.model, 'has no model'],
     ['another model', (file) => (file.model = { type: 'Unigram' }), 'model type Unigram'],
     ['no merges', (file) => (file.model = { type: 'BPE', vocab: {} }), 'no vocab or no merges'],
-    ['SentencePiece', (file) => (file.decoder = { type: 'Sequence' }), 'decoder Sequence'],
+    ['no byte fallback', (file) => (file.decoder = { type: 'Sequence' }), 'decoder "Sequence"'],
     ['an odd added token', (file) => (file.added_tokens = [{ id: 3 }]), 'which has no content'],
     [
       'a missing byte',

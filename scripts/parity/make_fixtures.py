@@ -9,9 +9,13 @@ import torch
 import transformers
 
 from parity_checkpoints import make_checkpoints
+from parity_conversations import make_conversations
 from parity_gradients import make_gradients
+from parity_rope import make_rope
+from parity_tokenizers import make_tokenizers
 
-PARTS = {"models": make_checkpoints, "gradients": make_gradients}
+PARTS = {"models": make_checkpoints, "gradients": make_gradients, "rope": make_rope, "tokenizers": make_tokenizers,
+         "conversations": make_conversations}
 
 
 def main() -> None:
