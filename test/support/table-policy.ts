@@ -68,6 +68,7 @@ function parseStep(text: string): ParsedStep {
 
 export const protocol: Protocol = {
   name: 'tags',
+  opening: null,
   stopTokens: ['</search>', '</lookup>', '</answer>', '<eos>'].map(tokenOf),
   renderPrompt: (messages) => [
     tokenOf('<user>'),
@@ -86,6 +87,9 @@ export const protocol: Protocol = {
       ...(results.length > 0 ? protocol.renderToolResults(results) : []),
       ...(rest.length > 0 ? protocol.renderPrompt(rest, []) : []),
     ];
+  },
+  constrain: () => {
+    throw new Error('the table policy writes no demanded forms');
   },
   parseStep,
   formatError: (texts) => {
