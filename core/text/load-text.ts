@@ -6,10 +6,11 @@
  */
 import { join } from 'node:path';
 import { AppError } from '../errors.ts';
+import { JsonFields } from '../json-fields.ts';
 import { loadChatTemplate, tokenText, type ChatTemplate } from './chat-template.ts';
 import { HERMES_CALLS, LLAMA_CALLS, NO_CALLS, type CallSyntax } from './call-syntax.ts';
+import { endTokens, readGenerationConfig, type GenerationConfig } from './generation-config.ts';
 import { invalidFile, isObject, readOptionalJson } from './policy-files.ts';
-import type { JsonObject } from './policy-files.ts';
 import { FIXED_TAGS, TagProtocol } from './tag-protocol.ts';
 import type { ToolTag } from './tag-protocol.ts';
 import { loadTokenizer } from './tokenizer.ts';
@@ -20,6 +21,8 @@ import type { Protocol } from './types.ts';
 export interface TextLayer {
   tokenizer: BpeTokenizer;
   protocol: Protocol;
+  /** How its makers mean it to be sampled. */
+  generation: GenerationConfig;
 }
 
 const SYNTAXES = [HERMES_CALLS, LLAMA_CALLS, NO_CALLS];
@@ -31,18 +34,20 @@ const SHIPPED_ARGUMENTS: Readonly<Record<string, string>> = { search: 'query', j
 export function loadText(directory: string): TextLayer {
   const tokenizer = loadTokenizer(directory);
   const template = loadChatTemplate(directory, tokenizer);
-  const endTokens = readEndTokens(directory, tokenizer);
+  const generation = readGenerationConfig(directory);
+  const ends = readEndTokens(directory, tokenizer, generation);
+  const shared = { tokenizer, template, endTokens: ends };
   const settings = readOptionalJson(directory, 'ramify.json');
   const path = join(directory, 'ramify.json');
   const named = settings?.protocol ?? syntaxOf(template).name;
   try {
     const syntax = SYNTAXES.find(({ name }) => name === named);
     if (syntax !== undefined) {
-      return { tokenizer, protocol: new TurnProtocol({ tokenizer, template, syntax, endTokens }) };
+      return { tokenizer, protocol: new TurnProtocol({ ...shared, syntax }), generation };
     }
     if (named === 'tags') {
       const tools = readToolTags(settings?.tools);
-      return { tokenizer, protocol: new TagProtocol({ tokenizer, template, tools, endTokens }) };
+      return { tokenizer, protocol: new TagProtocol({ ...shared, tools }), generation };
     }
   } catch (error) {
     if (error instanceof AppError && error.code !== 'internal') {
@@ -84,11 +89,15 @@ export function readToolTags(tools: unknown): ToolTag[] {
 }
 
 /** eos_token_id of generation_config.json (or config.json) and eos_token of the tokenizer. */
-function readEndTokens(directory: string, tokenizer: BpeTokenizer): number[] {
-  const ends = new Set<number>();
-  for (const file of ['generation_config.json', 'config.json']) {
-    for (const id of idList(readOptionalJson(directory, file), join(directory, file))) ends.add(id);
-  }
+function readEndTokens(
+  directory: string,
+  tokenizer: BpeTokenizer,
+  generation: GenerationConfig,
+): number[] {
+  const model = readOptionalJson(directory, 'config.json');
+  const path = join(directory, 'config.json');
+  const stated = model === null ? [] : (endTokens(new JsonFields(model, path)) ?? []);
+  const ends = new Set([...(generation.eosTokenIds ?? []), ...stated]);
   const config = readOptionalJson(directory, 'tokenizer_config.json');
   const text = tokenText(config?.eos_token);
   const id = text === null ? null : tokenizer.tokenId(text);
@@ -100,12 +109,4 @@ function readEndTokens(directory: string, tokenizer: BpeTokenizer): number[] {
     );
   }
   return [...ends];
-}
-
-function idList(config: JsonObject | null, path: string): number[] {
-  const value = config?.eos_token_id ?? [];
-  return (Array.isArray(value) ? value : [value]).map((id: unknown) => {
-    if (typeof id === 'number' && Number.isInteger(id) && id >= 0) return id;
-    throw invalidFile(path, `eos_token_id holds ${JSON.stringify(id)}`);
-  });
 }
