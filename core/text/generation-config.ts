@@ -49,9 +49,7 @@ export function parseGenerationConfig(json: unknown, where: string): GenerationC
     repetitionPenalty: fields.optionalNumber('repetition_penalty', { above: 0 }),
     maxNewTokens: fields.optionalNumber('max_new_tokens', { integer: true, least: 1 }),
   };
-  return Object.fromEntries(
-    Object.entries(found).filter(([, value]) => value !== undefined),
-  );
+  return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined));
 }
 
 /** `eos_token_id` of a config file: one id or several; undefined where none is given. */
