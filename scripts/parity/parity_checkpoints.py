@@ -159,8 +159,10 @@ def expected_greedy(model: torch.nn.Module, case: Case) -> dict:
     random = generator(case.name + " greedy")
     for _ in range(1000):
         prompt = random.integers(0, VOCABULARY, case.prompt).tolist()
+        ids = torch.tensor([prompt])
+        # Without a mask, generate() takes the tokens that are equal to pad_token_id for padding.
         out = model.generate(
-            torch.tensor([prompt]), max_new_tokens=GREEDY_TOKENS, min_new_tokens=GREEDY_TOKENS, do_sample=False,
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=GREEDY_TOKENS, min_new_tokens=GREEDY_TOKENS, do_sample=False,
             temperature=None, top_p=None, top_k=None, repetition_penalty=1.0, eos_token_id=-1, pad_token_id=0,
             return_dict_in_generate=True, output_logits=True,
         )
