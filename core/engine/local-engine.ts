@@ -99,6 +99,7 @@ export class LocalEngine implements Sampler, SequenceHost {
   constructor({ kvBytesMax, ...options }: LocalEngineOptions) {
     this.options = {
       dtype: 'f32',
+      profile: null,
       batchRowsMax: LIMITS.batchRowsMax,
       sequencesMax: LIMITS.sequencesMax,
       queueMax: LIMITS.sampleQueueMax,
