@@ -8,6 +8,7 @@ import { dirname, join, resolve } from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import { AppError } from '../core/errors.ts';
 import type { Logger } from '../core/log.ts';
+import { isAdapterDirectory } from '../core/model/lora-directory.ts';
 import type { PolicyRecord } from '../core/records.ts';
 import { directorySha256 } from '../core/trainer/candidate.ts';
 import type { PolicyStore } from '../db/policy-store.ts';
@@ -48,7 +49,7 @@ async function registerFirst(options: PolicyFolderOptions): Promise<PolicyRecord
   check(firstPolicy);
   return store.register({
     parentVersion: null,
-    kind: 'full',
+    kind: isAdapterDirectory(firstPolicy) ? 'lora' : 'full',
     path: firstPolicy,
     sha256,
     sourceRunId: null,

@@ -17,7 +17,7 @@ import { idGenerator } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
 import { chooseDevice, DEVICES } from '../core/model/devices.ts';
-import { loadPolicyModel } from '../core/model/policy-directory.ts';
+import { loadPolicy, textDirectory } from '../core/model/lora-directory.ts';
 import type { Device } from '../core/model/session.ts';
 import { builtModule, packageRoot } from '../core/paths.ts';
 import { loadText } from '../core/text/load-text.ts';
@@ -76,6 +76,15 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   }
 }
 
+const policyText = (directory: string) => loadText(textDirectory(directory));
+
+/** Throws policy_invalid when a directory cannot serve; an adapter needs its base for that. */
+function checkPolicy(directory: string): void {
+  policyText(directory);
+  const policy = loadPolicy(directory);
+  if ('adapter' in policy) policy.baseWeights();
+}
+
 async function startParts(
   config: Config,
   logger: Logger,
@@ -96,14 +105,19 @@ async function startParts(
     store: stores.policies,
     folder: policiesFolder,
     firstPolicy,
-    check: (directory) => void [loadText(directory), loadPolicyModel(directory)],
+    check: checkPolicy,
     clock,
     logger,
   });
   const tools = startTools(logger, cleanups);
   if (stores.tasks.count() === 0) importShippedTasks(stores, contract, newId);
   const engine = await startEngine(config, device, logger, cleanups);
-  const policies = new PolicyService({ store: stores.policies, engine, loadText, logger });
+  const policies = new PolicyService({
+    store: stores.policies,
+    engine,
+    loadText: policyText,
+    logger,
+  });
   await policies.start();
   const lifecycle = new Lifecycle();
   const training = new TrainingManager({

@@ -4,15 +4,15 @@
  * nothing here opens the server's database, so a crash at any point costs the server nothing but
  * the run.
  *
- * Order of starting: text layer, tools, weights (the run's own copy), training session, engine; all
- * of it is undone in reverse. Knows nothing of HTTP.
+ * Order of starting: text layer, tools, weights or adapter (the run's own copy), training session,
+ * engine; all of it is undone in reverse. Knows nothing of HTTP.
  */
 import { join } from 'node:path';
+import { parseSettings } from '../core/arpo/settings.ts';
 import { systemClock } from '../core/clock.ts';
 import { createLocalEngine } from '../core/engine/local-engine.ts';
 import { idGenerator } from '../core/ids.ts';
-import { loadPolicyModel, savePolicyModel } from '../core/model/policy-directory.ts';
-import { createTrainingSession } from '../core/model/training-session.ts';
+import { textDirectory } from '../core/model/lora-directory.ts';
 import { packageRoot } from '../core/paths.ts';
 import { loadText } from '../core/text/load-text.ts';
 import { javascriptTool } from '../core/tools/javascript-tool.ts';
@@ -20,24 +20,20 @@ import { createToolRegistry } from '../core/tools/registry.ts';
 import { searchTool } from '../core/tools/search-tool.ts';
 import type { Emit } from '../core/trainer/job-loop.ts';
 import { train } from '../core/trainer/train.ts';
+import { openTrainedPolicy } from '../core/trainer/trained-policy.ts';
 import { runTrainerProcess } from '../core/trainer/trainer-shell.ts';
 import type { TrainingJob } from '../core/trainer/types.ts';
 import { openSearchIndex } from '../db/search-index.ts';
 
 async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promise<void> {
   const clock = systemClock;
-  const { tokenizer, protocol } = loadText(job.baseDirectory);
-  const { config, weights } = loadPolicyModel(job.baseDirectory);
+  const settings = parseSettings(job.algorithm, job.settings, job.baseKind);
+  const { tokenizer, protocol } = loadText(textDirectory(job.baseDirectory));
   const runtime = { device: job.device ?? 'cpu', threads: job.threads };
   const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
   const javascript = javascriptTool();
-  const session = createTrainingSession(config, weights, runtime);
-  const sampler = await createLocalEngine({
-    config,
-    weights,
-    version: job.baseVersion,
-    ...runtime,
-  });
+  const { model, session, writeWeights } = openTrainedPolicy(job, settings, runtime);
+  const sampler = await createLocalEngine({ ...model, version: job.baseVersion, ...runtime });
   try {
     const tools = createToolRegistry([searchTool(index), javascript], { clock });
     await train(
@@ -47,7 +43,7 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
         session,
         context: { tokenizer, protocol, tools, clock, newId: idGenerator(clock) },
         clock,
-        writeWeights: async (directory) => savePolicyModel(directory, { config, weights }),
+        writeWeights,
       },
       emit,
       signal,

@@ -17,7 +17,8 @@ import type { NewId } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
 import { freshSeed } from '../core/prng.ts';
-import type { StepRecord, TrainingRunRecord, TrajectoryRecord } from '../core/records.ts';
+import { isAdapterDirectory } from '../core/model/lora-directory.ts';
+import type { TrainingRunRecord } from '../core/records.ts';
 import { scheduledRunReason } from '../core/trainer/schedule.ts';
 import type { ScheduleSettings } from '../core/trainer/schedule.ts';
 import type { StartTrainer, TrainerEvent, TrainerHandle } from '../core/trainer/types.ts';
@@ -25,6 +26,7 @@ import type { TrainingRunChange } from '../db/training-store.ts';
 import type { Stores } from '../db/stores.ts';
 import { EventLog } from './event-log.ts';
 import type { PolicyService } from './policy-service.ts';
+import { writeRollouts } from './rollout-log.ts';
 import { runEvent, storedEvents } from './training-events.ts';
 import type { TrainingEvent } from './training-events.ts';
 import { gateView } from './views.ts';
@@ -56,7 +58,8 @@ export const DEFAULT_STEPS = 100;
 
 interface Queued {
   id: string;
-  settings: Record<string, unknown>;
+  /** As requested: what they mean depends on the kind of the base, known when the run starts. */
+  overrides: Record<string, unknown>;
   seed: number;
   events: EventLog<TrainingEvent>;
 }
@@ -104,8 +107,9 @@ export class TrainingManager {
     request: RetrainRequest,
     trigger: TrainingRunRecord['trigger'] = 'request',
   ): TrainingRunRecord {
-    const { stores, clock, newId } = this.options;
-    const settings = { ...parseSettings(request.algorithm, request.settings) };
+    const { stores, policies, clock, newId } = this.options;
+    const { kind } = stores.policies.get(policies.liveVersion);
+    const settings = { ...parseSettings(request.algorithm, request.settings, kind) };
     this.checkTasks();
     if (this.stopping) throw new AppError('not_ready', 'the server is stopping');
     if (this.working !== null && this.queue.length >= LIMITS.trainingQueueMax) {
@@ -140,7 +144,8 @@ export class TrainingManager {
     });
     const events = new EventLog<TrainingEvent>();
     events.append(runEvent('run.created', run));
-    this.queue.push({ id: run.id, settings, seed: request.seed ?? freshSeed(), events });
+    const seed = request.seed ?? freshSeed();
+    this.queue.push({ id: run.id, overrides: request.settings, seed, events });
     this.working ??= this.work();
     return stores.training.get(run.id);
   }
@@ -220,10 +225,11 @@ export class TrainingManager {
         runId: run.id,
         algorithm: run.algorithm,
         steps: run.steps,
-        settings: queued.settings,
+        settings: queued.overrides,
         seed: queued.seed,
         baseVersion,
         baseDirectory: base.path,
+        baseKind: base.kind,
         candidateDirectory,
         trainTasks: stores.tasks.select({ split: 'train' }),
         gateTasks: stores.tasks.select({ split: 'gate' }),
@@ -254,7 +260,7 @@ export class TrainingManager {
         this.update(active.id, { settings: event.settings });
         return;
       case 'rollouts':
-        await this.writeRollouts(event.steps, event.trajectories);
+        await writeRollouts(this.options.stores.stepLog, event);
         return;
       case 'step':
         this.options.stores.training.appendMetrics({
@@ -282,25 +288,6 @@ export class TrainingManager {
     }
   }
 
-  /**
-   * Small pieces with the event loop's turn between them; parents first, leaves before their paths.
-   */
-  private async writeRollouts(
-    steps: readonly StepRecord[],
-    trajectories: readonly TrajectoryRecord[],
-  ): Promise<void> {
-    const { stepLog } = this.options.stores;
-    const ordered = [...steps].sort((a, b) => a.index - b.index);
-    for (const piece of pieces(ordered)) {
-      await stepLog.append({ steps: piece });
-      await nextTurn();
-    }
-    for (const piece of pieces(trajectories)) {
-      await stepLog.append({ trajectories: piece });
-      await nextTurn();
-    }
-  }
-
   /** Registers the candidate; the gate decides whether it goes live. */
   private async judge(
     active: Active,
@@ -311,7 +298,7 @@ export class TrainingManager {
     const { version } = stores.policies.register({
       version: active.version,
       parentVersion: active.baseVersion,
-      kind: 'full',
+      kind: isAdapterDirectory(event.directory) ? 'lora' : 'full',
       path: event.directory,
       sha256: event.sha256,
       sourceRunId: active.id,
@@ -392,9 +379,3 @@ const INTERRUPTED: Ending = {
   status: 'interrupted',
   error: 'the server stopped before the run ended',
 };
-
-function* pieces<T>(rows: readonly T[]): Generator<T[]> {
-  for (let at = 0; at < rows.length; at += LIMITS.rolloutRowsPerWrite) {
-    yield rows.slice(at, at + LIMITS.rolloutRowsPerWrite);
-  }
-}

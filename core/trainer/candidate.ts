@@ -5,21 +5,22 @@
  * removed by the next write of the same candidate.
  *
  * Everything but the weights is copied from the base policy (tokenizer, template, config,
- * ramify.json). Does not know the format of weights: the caller writes those into the directory.
+ * ramify.json). Does not know the format of weights: the caller writes those into the directory,
+ * and an adapter's config, which says where its base is seen from there.
  */
 import { createHash } from 'node:crypto';
 import { copyFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { AppError } from '../errors.ts';
 
-const WEIGHT_FILE = /\.safetensors(\.index\.json)?$/;
+const WRITTEN_ANEW = /\.safetensors(\.index\.json)?$|^adapter_config\.json$/;
 
 /**
- * Makes `directory` from the files of `base` and what `writeWeights` puts into the directory that
- * it gets. Returns the sha256 of the whole (directorySha256). Throws storage_failed.
+ * Makes `directory` from the files of `base` (null: none) and what `writeWeights` puts into the
+ * directory that it gets. Returns the sha256 of the whole (directorySha256). Throws storage_failed.
  */
 export async function writeCandidate(options: {
-  base: string;
+  base: string | null;
   directory: string;
   writeWeights: (directory: string) => Promise<void>;
 }): Promise<{ sha256: string }> {
@@ -31,9 +32,7 @@ export async function writeCandidate(options: {
     await writeWeights(partial);
     // After the weights: a config.json that came with them yields to the base's own, so that fields
     // that we do not read are kept.
-    for (const name of await fileNames(base)) {
-      if (!WEIGHT_FILE.test(name)) await copyFile(join(base, name), join(partial, name));
-    }
+    if (base !== null) await copyOthers(base, partial);
     for (const name of await fileNames(partial)) await sync(join(partial, name));
     await sync(partial);
     const sha256 = await directorySha256(partial);
@@ -60,6 +59,12 @@ export async function directorySha256(directory: string): Promise<string> {
     hash.update(`${name}\0${bytes.length}\0`).update(bytes);
   }
   return hash.digest('hex');
+}
+
+async function copyOthers(from: string, to: string): Promise<void> {
+  for (const name of await fileNames(from)) {
+    if (!WRITTEN_ANEW.test(name)) await copyFile(join(from, name), join(to, name));
+  }
 }
 
 async function fileNames(directory: string): Promise<string[]> {

@@ -42,7 +42,7 @@ import { updatePolicy } from './update.ts';
 export interface TrainParts {
   /** Samples from `session.weights`; `reload` makes it see them after a change. */
   sampler: Sampler & { reload(): Promise<void> };
-  /** Its weights are the run's own copy, the base's at the start. */
+  /** Its weights are the run's own: a copy of the base's, or an adapter's A and B. */
   session: TrainingSession;
   /** Tokenizer, protocol and tools of the base policy. */
   context: EpisodeContext;
@@ -64,7 +64,7 @@ export async function train(
   emit: Emit,
   signal: AbortSignal,
 ): Promise<void> {
-  const settings = parseSettings(job.algorithm, job.settings);
+  const settings = parseSettings(job.algorithm, job.settings, job.baseKind);
   await emit({ type: 'started', runId: job.runId, settings: { ...settings } });
   const gateTasks = drawGateTasks(
     job.gateTasks,
@@ -92,7 +92,8 @@ export async function train(
 
   signal.throwIfAborted();
   const { sha256 } = await writeCandidate({
-    base: job.baseDirectory,
+    // A new adapter has no files but its own: its tokenizer and template are the base's.
+    base: settings.training === 'full' || job.baseKind === 'lora' ? job.baseDirectory : null,
     directory: job.candidateDirectory,
     writeWeights: parts.writeWeights,
   });

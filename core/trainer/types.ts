@@ -1,5 +1,12 @@
 /** The trainer as the server sees it, and what crosses the process border. */
-import type { GateReport, StepRecord, Task, TrainingCounts, TrajectoryRecord } from '../records.ts';
+import type {
+  GateReport,
+  PolicyRecord,
+  StepRecord,
+  Task,
+  TrainingCounts,
+  TrajectoryRecord,
+} from '../records.ts';
 
 /** One training run, complete: the trainer process needs nothing else. */
 export interface TrainingJob {
@@ -11,6 +18,8 @@ export interface TrainingJob {
   seed: number;
   baseVersion: number;
   baseDirectory: string;
+  /** Whether the base is an adapter, which is then trained on; full when left out. */
+  baseKind?: PolicyRecord['kind'];
   /** Where the candidate is written: whole under a temporary name, then renamed to this. */
   candidateDirectory: string;
   trainTasks: Task[];

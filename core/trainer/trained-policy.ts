@@ -1,0 +1,78 @@
+/**
+ * What a run trains, from its base policy and its settings: all weights of a model, a new adapter
+ * over it, or the adapter that the base is. Gives the sampler its model, the optimiser its session,
+ * and the candidate its files; the rest of the trainer does not know which of the three it is.
+ */
+import type { ArpoSettings } from '../arpo/settings.ts';
+import { loadAdapter, saveAdapter, type AdapterPolicy } from '../model/lora-directory.ts';
+import { initialAdapter, type LoraConfig } from '../model/lora.ts';
+import { loadPolicyModel, savePolicyModel, type PolicyModel } from '../model/policy-directory.ts';
+import type { SessionOptions } from '../model/session.ts';
+import { createTrainingSession } from '../model/training-session.ts';
+import type { TrainingSession } from '../model/types.ts';
+import { mix, Prng } from '../prng.ts';
+import type { TrainingJob } from './types.ts';
+
+export interface TrainedPolicy {
+  /** For the sampler: it reads the arrays that the session trains. */
+  model: PolicyModel | AdapterPolicy;
+  session: TrainingSession;
+  /** Writes what was trained into a directory, which the candidate becomes. */
+  writeWeights: (directory: string) => Promise<void>;
+}
+
+/** Keeps the draw of an adapter's first weights apart from the run's other draws. */
+const ADAPTER_SEED = 6;
+
+/** Throws policy_invalid when the base cannot be read. */
+export function openTrainedPolicy(
+  job: Pick<TrainingJob, 'baseDirectory' | 'baseKind' | 'candidateDirectory' | 'seed'>,
+  settings: ArpoSettings,
+  runtime: SessionOptions,
+): TrainedPolicy {
+  if (job.baseKind === 'lora') {
+    const { baseDirectory, ...policy } = loadAdapter(job.baseDirectory);
+    const weights = policy.baseWeights();
+    return adapterRun({ ...policy, baseWeights: () => weights }, baseDirectory, job, runtime);
+  }
+  const { config, weights } = loadPolicyModel(job.baseDirectory);
+  if (settings.training === 'lora' && settings.loraRank !== undefined) {
+    const prng = new Prng(mix(job.seed, ADAPTER_SEED));
+    const adapter = initialAdapter(config, adapterConfig(settings), prng);
+    const policy = { config, adapter, baseKey: job.baseDirectory, baseWeights: () => weights };
+    return adapterRun(policy, job.baseDirectory, job, runtime);
+  }
+  return {
+    model: { config, weights },
+    session: createTrainingSession(config, weights, runtime),
+    writeWeights: async (directory) => savePolicyModel(directory, { config, weights }),
+  };
+}
+
+function adapterRun(
+  policy: AdapterPolicy,
+  baseDirectory: string,
+  { candidateDirectory }: Pick<TrainingJob, 'candidateDirectory'>,
+  runtime: SessionOptions,
+): TrainedPolicy {
+  const { config, adapter } = policy;
+  return {
+    model: policy,
+    session: createTrainingSession(config, policy.baseWeights(), { ...runtime, adapter }),
+    writeWeights: async (directory) =>
+      saveAdapter(directory, adapter, { baseDirectory, finalDirectory: candidateDirectory }),
+  };
+}
+
+function adapterConfig(settings: Extract<ArpoSettings, { loraRank: number }>): LoraConfig {
+  return {
+    rank: settings.loraRank,
+    alpha: settings.loraAlpha,
+    rsLora: settings.rsLora,
+    targets: settings.loraTargets,
+    excluded: [],
+    layers: null,
+    rankPattern: {},
+    alphaPattern: {},
+  };
+}
