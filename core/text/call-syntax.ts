@@ -4,8 +4,12 @@
  * of turns, templates or reasoning (turn-protocol.ts).
  */
 import { must } from '../assert.ts';
+import { AppError } from '../errors.ts';
+import type { ToolSpec } from '../ports.ts';
+import type { Constraint } from '../records.ts';
+import { argumentsSchema, jsonPart, markPart, textPart } from './answer-form.ts';
 import { isObject } from './policy-files.ts';
-import type { CallOpening, ToolCallRequest } from './types.ts';
+import type { CallOpening, ToolCallRequest, Tokenizer } from './types.ts';
 
 export interface ReadCalls {
   calls: ToolCallRequest[];
@@ -20,6 +24,8 @@ export interface CallSyntax {
   readonly opening: CallOpening;
   /** Reads a step without its reasoning and end token. */
   read(text: string): ReadCalls;
+  /** What a call of the tool spells. */
+  write(tool: ToolSpec, tokenizer: Tokenizer): Constraint;
 }
 
 /**
@@ -37,6 +43,13 @@ export const HERMES_CALLS: CallSyntax = {
       content,
     );
   },
+  write: (tool, tokenizer) => [
+    markPart(tokenizer, '<tool_call>'),
+    textPart(`\n{"name": ${JSON.stringify(tool.name)}, "arguments": `),
+    jsonPart(argumentsSchema(tool)),
+    textPart('}\n'),
+    markPart(tokenizer, '</tool_call>'),
+  ],
 };
 
 const PYTHON_TAG = '<|python_tag|>';
@@ -65,6 +78,11 @@ export const LLAMA_CALLS: CallSyntax = {
     const read = collect(parsed, '');
     return read.malformed === null || tagged ? { ...read, content: '' } : answer;
   },
+  write: (tool) => [
+    textPart(`{"name": ${JSON.stringify(tool.name)}, "parameters": `),
+    jsonPart(argumentsSchema(tool)),
+    textPart('}'),
+  ],
 };
 
 /** A policy that was never taught a form of calls: every text is the answer. */
@@ -72,7 +90,17 @@ export const NO_CALLS: CallSyntax = {
   name: 'plain',
   opening: { anywhere: null, atStart: [] },
   read: (text) => ({ calls: [], content: text.trim(), malformed: null }),
+  write() {
+    throw noCalls();
+  },
 };
+
+/** A policy that makes no calls was asked for one. */
+export function noCalls(): AppError {
+  return new AppError('invalid_request', 'tools: this policy has no form of tool calls', {
+    param: 'tools',
+  });
+}
 
 function collect(parsed: readonly (ToolCallRequest | string)[], content: string): ReadCalls {
   const malformed = parsed.find((call) => typeof call === 'string') ?? null;

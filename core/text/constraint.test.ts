@@ -11,6 +11,7 @@ import { LIMITS } from '../limits.ts';
 import { Prng } from '../prng.ts';
 import type { Constraint, JsonSchema } from '../records.ts';
 import { compileConstraint } from './constraint.ts';
+import { allowedTokens, walkConstraint } from './testing/constraint-walk.ts';
 import { randomSchema, withDefinitions } from './testing/random-schema.ts';
 import { MaskedAutomaton, tokenBytesOf, TokenTable } from './token-mask.ts';
 import { loadTokenizer } from './tokenizer.ts';
@@ -26,23 +27,14 @@ const json = (schema: JsonSchema, escaped = ''): Constraint => [
   { kind: 'token', anyOf: [end] },
 ];
 
-function allowedTokens(mask: Uint32Array): number[] {
-  const all = Array.from({ length: vocabulary.vocabularySize }, (_, token) => token);
-  return all.filter((token) => ((must(mask[token >>> 5], 'word') >>> (token & 31)) & 1) === 1);
-}
-
-/** What a uniform policy samples under the masks, without the end token; null: it did not end. */
-function walk(constraint: Constraint, prng: Prng, tokensMax = 3_000): string | null {
-  const masked = new MaskedAutomaton(compileConstraint(constraint), table);
-  const tokens: number[] = [];
-  let position = masked.start();
-  while (tokens.length < tokensMax) {
-    const token = prng.pick(allowedTokens(masked.allowed(position)));
-    position = must(masked.next(position, token), `token ${token} is allowed`);
-    if (token === end) return tokenizer.decode(tokens);
-    tokens.push(token);
-  }
-  return null;
+/** What a uniform policy writes under the masks, without the end token; null: it did not end. */
+function walk(constraint: Constraint, prng: Prng, tokensMax?: number): string | null {
+  const tokens = walkConstraint(constraint, table, {
+    prng,
+    ends: [end],
+    ...(tokensMax !== undefined && { tokensMax }),
+  });
+  return tokens && tokenizer.decode(tokens.slice(0, -1));
 }
 
 /** Whether a text fits, whatever its tokens. */
@@ -151,7 +143,7 @@ describe('JSON', () => {
     const names = Array.from({ length: 9_000 }, (_, i) => `value ${i}`);
     expect(() => compileConstraint(json({ enum: names }))).toThrowError(/states/);
     let nested: JsonSchema = { type: 'null' };
-    for (let i = 0; i < 120; i++) nested = { type: 'array', items: nested };
+    for (let i = 0; i < 300; i++) nested = { type: 'array', items: nested };
     expect(() => compileConstraint(json(nested))).toThrowError(/nested deeper/);
   });
 });
@@ -182,13 +174,14 @@ describe('free text', () => {
 describe('masks', () => {
   it('allow exactly the tokens that fit when tried', () => {
     const prng = new Prng(9);
+    const everything = new Uint32Array(48).fill(0xffffffff);
     for (let i = 0; i < 12; i++) {
       const run = compileConstraint(json(withDefinitions(randomSchema(prng))));
       const masked = new MaskedAutomaton(run, table);
       let position = masked.start();
       for (let t = 0; t < 25; t++) {
-        const allowed = allowedTokens(masked.allowed(position));
-        const tried = allowedTokens(new Uint32Array(48).fill(0xffffffff)).filter(
+        const allowed = allowedTokens(masked.allowed(position), vocabulary.vocabularySize);
+        const tried = allowedTokens(everything, vocabulary.vocabularySize).filter(
           (token) => masked.next(position, token) !== null,
         );
         expect(allowed).toEqual(tried);

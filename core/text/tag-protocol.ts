@@ -11,12 +11,21 @@
 import { must } from '../assert.ts';
 import { AppError } from '../errors.ts';
 import type { ToolSpec } from '../ports.ts';
+import type { Constraint } from '../records.ts';
+import { bodyParts, formConstraint, jsonPart, markPart, textPart } from './answer-form.ts';
 import { extractBoxed } from './boxed.ts';
 import type { ChatTemplate } from './chat-template.ts';
 import { renderAfterTurn, splitAnswers } from './continuation.ts';
 import { parseObject } from './policy-files.ts';
 import type { BpeTokenizer } from './tokenizer.ts';
-import type { ChatMessage, FinishedStep, ParsedStep, Protocol, ToolCallRequest } from './types.ts';
+import type {
+  AnswerForm,
+  ChatMessage,
+  FinishedStep,
+  ParsedStep,
+  Protocol,
+  ToolCallRequest,
+} from './types.ts';
 
 /** A tool that the policy can call, and the argument that the tag's body fills. */
 export interface ToolTag {
@@ -55,6 +64,9 @@ export class TagProtocol implements Protocol {
   private readonly template: ChatTemplate;
   private readonly argumentOf: ReadonlyMap<string, string>;
   private readonly tagPattern: RegExp;
+  /** Texts that a tag's body cannot hold: it would be read otherwise. */
+  private readonly reserved: readonly string[];
+  private readonly endTokens: readonly number[];
   private readonly endTexts: readonly string[];
 
   /** Throws policy_invalid when a tag is not a token of the vocabulary. */
@@ -69,7 +81,9 @@ export class TagProtocol implements Protocol {
       }
     }
     this.stopTokens = [...endTokens, ...tools.map((tool) => this.tag(`</${tool.name}>`))];
+    this.endTokens = endTokens;
     this.endTexts = endTokens.map((token) => tokenizer.decode([token]));
+    this.reserved = [...tagTokens(tools), ...this.endTexts];
     const names = [...FIXED_TAGS, ...this.argumentOf.keys()];
     this.tagPattern = new RegExp(`<(/?)(${names.join('|')})>`, 'g');
   }
@@ -81,12 +95,7 @@ export class TagProtocol implements Protocol {
   renderPrompt(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[] {
     const calls = messages.flatMap((message) => message.toolCalls ?? []);
     for (const { name } of [...tools, ...calls]) {
-      if (!this.argumentOf.has(name)) {
-        const known = [...this.argumentOf.keys()].join(', ') || 'none';
-        throw new AppError('unknown_tool', `this policy has no tag for ${name}; it has: ${known}`, {
-          param: 'tools',
-        });
-      }
+      if (!this.argumentOf.has(name)) throw this.noTag(name);
     }
     for (const call of calls) requireArguments(call);
     return this.template.encode(this.template.render(messages, tools, { generationPrompt: true }));
@@ -111,6 +120,29 @@ export class TagProtocol implements Protocol {
     const turn = { calls: [], endTexts: this.endTexts, turnEnded };
     const after = renderAfterTurn(this.template, turn, rest);
     return after === null ? null : [...results, ...after];
+  }
+
+  constrain(form: AnswerForm, context: string): Constraint {
+    const { tokenizer } = this;
+    const mark = (text: string) => markPart(tokenizer, text);
+    return formConstraint(
+      {
+        tokenizer,
+        call: (tool) => {
+          const argument = this.argumentOf.get(tool.name);
+          if (argument === undefined) throw this.noTag(tool.name);
+          const body = bodyParts(tool, argument, this.reserved);
+          return [mark(`<${tool.name}>`), ...body, mark(`</${tool.name}>`)];
+        },
+        // Braces in strings are escapes too: those of \boxed{} are counted (boxed.ts).
+        answer: (schema) => [
+          ...[mark('<answer>'), textPart('\\boxed{'), jsonPart(schema, '<{}')],
+          ...[textPart('}'), mark('</answer>'), { kind: 'token', anyOf: this.endTokens } as const],
+        ],
+      },
+      form,
+      context,
+    );
   }
 
   parseStep(text: string): ParsedStep {
@@ -157,6 +189,13 @@ export class TagProtocol implements Protocol {
 
   private tag(text: string): number {
     return must(this.tokenizer.tokenId(text), `the token of ${text}`);
+  }
+
+  private noTag(name: string): AppError {
+    const known = [...this.argumentOf.keys()].join(', ') || 'none';
+    return new AppError('unknown_tool', `this policy has no tag for ${name}; it has: ${known}`, {
+      param: 'tools',
+    });
   }
 
   /** The text without the end-of-turn token that ended it. */

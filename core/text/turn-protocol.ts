@@ -6,11 +6,20 @@
  */
 import { AppError } from '../errors.ts';
 import type { ToolSpec } from '../ports.ts';
-import type { CallSyntax } from './call-syntax.ts';
+import type { Constraint, ConstraintPart } from '../records.ts';
+import { formConstraint, jsonPart } from './answer-form.ts';
+import { noCalls, type CallSyntax } from './call-syntax.ts';
 import type { ChatTemplate } from './chat-template.ts';
 import { renderAfterTurn, splitAnswers } from './continuation.ts';
 import type { BpeTokenizer } from './tokenizer.ts';
-import type { CallOpening, ChatMessage, FinishedStep, ParsedStep, Protocol } from './types.ts';
+import type {
+  AnswerForm,
+  CallOpening,
+  ChatMessage,
+  FinishedStep,
+  ParsedStep,
+  Protocol,
+} from './types.ts';
 
 export interface TurnProtocolOptions {
   tokenizer: BpeTokenizer;
@@ -24,12 +33,14 @@ export class TurnProtocol implements Protocol {
   readonly name: CallSyntax['name'];
   readonly opening: CallOpening;
   readonly stopTokens: readonly number[];
+  private readonly tokenizer: BpeTokenizer;
   private readonly template: ChatTemplate;
   private readonly syntax: CallSyntax;
   private readonly endTexts: readonly string[];
 
   /** Throws policy_invalid when the template has no form for tool results. */
   constructor(options: TurnProtocolOptions) {
+    this.tokenizer = options.tokenizer;
     this.template = options.template;
     this.syntax = options.syntax;
     this.name = options.syntax.name;
@@ -41,11 +52,7 @@ export class TurnProtocol implements Protocol {
 
   /** Throws invalid_request for tools when the policy was never taught a form of calls. */
   renderPrompt(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[] {
-    if (this.name === 'plain' && tools.length > 0) {
-      throw new AppError('invalid_request', 'tools: this policy has no form of tool calls', {
-        param: 'tools',
-      });
-    }
+    if (this.name === 'plain' && tools.length > 0) throw noCalls();
     return this.template.encode(this.template.render(messages, tools, { generationPrompt: true }));
   }
 
@@ -90,6 +97,20 @@ export class TurnProtocol implements Protocol {
     }
     const turn = { calls: step.calls, endTexts: this.endTexts, turnEnded };
     return renderAfterTurn(this.template, turn, [...answers, ...rest]);
+  }
+
+  constrain(form: AnswerForm, context: string): Constraint {
+    const { tokenizer, syntax, stopTokens: endTokens } = this;
+    const end: ConstraintPart = { kind: 'token', anyOf: endTokens };
+    return formConstraint(
+      {
+        tokenizer,
+        call: (tool) => [...syntax.write(tool, tokenizer), end],
+        answer: (schema) => [jsonPart(schema), end],
+      },
+      form,
+      context,
+    );
   }
 
   parseStep(text: string): ParsedStep {

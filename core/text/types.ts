@@ -1,5 +1,6 @@
 /** The text layer as the agent loop, the engine and the trainer see it. */
 import type { ToolSpec } from '../ports.ts';
+import type { Constraint, JsonSchema } from '../records.ts';
 
 export interface Tokenizer {
   readonly vocabularySize: number;
@@ -52,6 +53,14 @@ export interface FinishedStep {
   calls: readonly ToolCallRequest[];
 }
 
+/** The form that a client demands of a step; answer-form.ts makes a constraint of it. */
+export interface AnswerForm {
+  /** One of these is called. */
+  calls: readonly ToolSpec[];
+  /** Schema of the answer, which is then a way out beside the calls; null: it must be a call. */
+  answer: JsonSchema | null;
+}
+
 /** How the text of a call begins, for those who show a step's text while it is written. */
 export interface CallOpening {
   /** A mark that begins a call wherever it stands. */
@@ -79,6 +88,11 @@ export interface Protocol {
    * chat template does not show what comes after a turn: the history must be rendered anew then.
    */
   renderContinuation(step: FinishedStep, messages: readonly ChatMessage[]): number[] | null;
+  /**
+   * What a step must spell to be in the form that a client demands. `context`: the text that the
+   * step goes on from. Throws invalid_request or unknown_tool for what this policy cannot write.
+   */
+  constrain(form: AnswerForm, context: string): Constraint;
   parseStep(text: string): ParsedStep;
   /** Judges a whole trajectory (all policy steps' texts, in order): null = well formed. */
   formatError(stepTexts: readonly string[]): string | null;
