@@ -15,16 +15,12 @@ import type { NewId } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
 import type { SampledTokens, ToolRunner, ToolSpec } from '../core/ports.ts';
-import type {
-  AgentRunRecord,
-  AgentRunStatus,
-  SamplingParams,
-  StepRecord,
-} from '../core/records.ts';
+import type { AgentRunRecord, AgentRunStatus, StepRecord } from '../core/records.ts';
 import { StreamDecoder } from '../core/text/stream-decoder.ts';
 import type { ChatMessage } from '../core/text/types.ts';
 import type { Stores } from '../db/stores.ts';
 import { toolCallsOf, usageOf } from './chat-completion.ts';
+import { samplingParams, type SamplingFields } from './chat-request.ts';
 import { EventLog } from './event-log.ts';
 import type { Schemas } from './handlers.ts';
 import type { Lifecycle } from './lifecycle.ts';
@@ -43,7 +39,7 @@ export interface AgentRunRequest {
   clientTools: readonly ToolSpec[];
   maxToolCalls: number;
   maxTokens: number | null;
-  sampling: SamplingParams;
+  sampling: SamplingFields;
   conversationId: string | null;
   metadata: Record<string, string>;
   /** The body as it was validated, for the record. */
@@ -200,7 +196,7 @@ export class AgentRuns {
           maxTokens: request.maxTokens ?? contextTokens,
         },
         ...(request.maxTokens !== null && { contextTokens }),
-        sampling: request.sampling,
+        sampling: samplingParams(request.sampling, policy.generation),
         signal,
         source: 'live',
         conversationId: request.conversationId,

@@ -9,10 +9,11 @@ import { runAgent } from '../core/agent/run-agent.ts';
 import { must } from '../core/assert.ts';
 import { AppError } from '../core/errors.ts';
 import type { SampledTokens, ToolSpec } from '../core/ports.ts';
-import type { EndReason, SamplingParams } from '../core/records.ts';
+import type { EndReason } from '../core/records.ts';
 import { StreamDecoder } from '../core/text/stream-decoder.ts';
 import type { ChatMessage, Protocol, Tokenizer } from '../core/text/types.ts';
 import type { AppDeps } from './app.ts';
+import { samplingParams, type SamplingFields } from './chat-request.ts';
 import { ChatText, hiddenTokens } from './chat-text.ts';
 import type { TextPiece } from './chat-text.ts';
 import { keyOfAnswer } from './continuation.ts';
@@ -26,8 +27,8 @@ export type TokenLogprob = Schemas['TokenLogprob'];
 export interface CompletionRequest {
   messages: readonly ChatMessage[];
   tools: readonly ToolSpec[];
-  sampling: SamplingParams;
-  /** Null: as many as the window holds. */
+  sampling: SamplingFields;
+  /** Null: as many as the policy's makers say, else as the window holds. */
   maxTokens: number | null;
   stops: readonly string[];
   logprobs: boolean;
@@ -94,6 +95,7 @@ function runStep(
 ): Promise<AgentOutcome> {
   const { tokenizer, protocol } = policy;
   const { contextTokens } = deps.engine;
+  const maxNewTokens = policy.generation?.maxNewTokens;
   return runAgent(
     { tokenizer, protocol, tools: deps.tools, clock: deps.clock, newId: withId(deps, request) },
     {
@@ -103,9 +105,9 @@ function runStep(
       toolNames: [],
       clientTools: request.tools,
       // One step an answer: a call of a tool that was not offered ends it, as text.
-      limits: { maxToolCalls: 0, maxTokens: request.maxTokens ?? contextTokens },
+      limits: { maxToolCalls: 0, maxTokens: request.maxTokens ?? maxNewTokens ?? contextTokens },
       ...(request.maxTokens !== null && { contextTokens }),
-      sampling: request.sampling,
+      sampling: samplingParams(request.sampling, policy.generation),
       signal: request.signal,
       source: 'live',
       conversationId: request.conversationId,

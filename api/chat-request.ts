@@ -7,6 +7,7 @@ import { LIMITS } from '../core/limits.ts';
 import type { ToolSpec } from '../core/ports.ts';
 import { freshSeed } from '../core/prng.ts';
 import type { SamplingParams } from '../core/records.ts';
+import type { GenerationConfig } from '../core/text/generation-config.ts';
 import type { ChatMessage } from '../core/text/types.ts';
 import type { Schemas } from './handlers.ts';
 
@@ -119,12 +120,18 @@ export interface SamplingFields {
   seed?: number | null;
 }
 
-export function samplingParams(fields: SamplingFields): SamplingParams {
+/** What the request says, else what the policy's makers say, else neutral. */
+export function samplingParams(
+  fields: SamplingFields,
+  { temperature, topP, topK, minP, repetitionPenalty }: GenerationConfig = {},
+): SamplingParams {
   return {
-    temperature: fields.temperature ?? 1,
-    topP: fields.top_p ?? 1,
-    topK: fields.top_k ?? 0,
+    temperature: fields.temperature ?? temperature ?? 1,
+    topP: fields.top_p ?? topP ?? 1,
+    topK: fields.top_k ?? topK ?? 0,
     seed: fields.seed ?? freshSeed(),
+    ...(minP !== undefined && { minP }),
+    ...(repetitionPenalty !== undefined && { repetitionPenalty }),
   };
 }
 

@@ -15,12 +15,15 @@ import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
 import type { Priority, Sequence } from '../core/ports.ts';
 import type { PolicyRecord } from '../core/records.ts';
+import type { GenerationConfig } from '../core/text/generation-config.ts';
 import type { Protocol, Tokenizer } from '../core/text/types.ts';
 import type { PolicyStore } from '../db/policy-store.ts';
 
 export interface PolicyText {
   tokenizer: Tokenizer;
   protocol: Protocol;
+  /** What applies where a request says nothing; absent: nothing. */
+  generation?: GenerationConfig;
 }
 
 export interface ServedPolicy extends PolicyText {
@@ -172,7 +175,7 @@ export class PolicyService {
     const text = this.loadText(path);
     await this.leaving.get(version);
     await this.engine.load(version, path);
-    const policy = { version, tokenizer: text.tokenizer, protocol: text.protocol };
+    const policy = { version, ...text };
     this.loaded.set(version, policy);
     return policy;
   }

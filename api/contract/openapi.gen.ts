@@ -566,15 +566,14 @@ export interface components {
             max_tokens?: number | null;
             /** @description The newer name of max_tokens; giving both with different values is an error. */
             max_completion_tokens?: number | null;
-            /** @default 1 */
-            temperature: number | null;
-            /** @default 1 */
-            top_p: number | null;
             /**
-             * @description An extension; 0 is off.
-             * @default 0
+             * @description As for top_p and top_k, what the policy's generation_config.json says holds without it,
+             *     else nothing is changed: 1, 1 and 0.
              */
-            top_k: number | null;
+            temperature?: number | null;
+            top_p?: number | null;
+            /** @description An extension; 0 is off. */
+            top_k?: number | null;
             seed?: number | null;
             /** @description Up to 4 texts that end the answer; they are not part of it. */
             stop?: string | string[] | null;
@@ -817,12 +816,10 @@ export interface components {
             max_tool_calls: number;
             /** @description Sampled tokens over all steps. */
             max_tokens?: number;
-            /** @default 1 */
-            temperature: number;
-            /** @default 1 */
-            top_p: number;
-            /** @default 0 */
-            top_k: number;
+            /** @description Defaults of temperature, top_p and top_k are as in a chat completion. */
+            temperature?: number;
+            top_p?: number;
+            top_k?: number;
             seed?: number;
             /** @default false */
             stream: boolean;

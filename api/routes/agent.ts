@@ -5,7 +5,7 @@ import { logFailure } from '../failure-log.ts';
 import type { AppDeps } from '../app.ts';
 import type { AgentRunRequest, LiveRun } from '../agent-runs.ts';
 import { cancelled } from '../chat-completion.ts';
-import { chatMessages, clientTools, samplingParams } from '../chat-request.ts';
+import { chatMessages, clientTools } from '../chat-request.ts';
 import { conversationOf } from '../conversation.ts';
 import { followResponse } from '../follow.ts';
 import { json } from '../handlers.ts';
@@ -97,7 +97,7 @@ function runRequest(deps: AppDeps, body: Body): AgentRunRequest {
     clientTools: clientTools(functions),
     maxToolCalls: body.max_tool_calls ?? LIMITS.toolCallsDefault,
     maxTokens: body.max_tokens ?? null,
-    sampling: samplingParams(body),
+    sampling: body,
     conversationId: null,
     metadata: body.metadata ?? {},
     body: { ...body },

@@ -10,13 +10,7 @@ import { logFailure } from '../failure-log.ts';
 import type { AppDeps } from '../app.ts';
 import { runCompletion } from '../chat-completion.ts';
 import type { Completion, CompletionPiece, CompletionRequest } from '../chat-completion.ts';
-import {
-  chatMessages,
-  clientTools,
-  requestedTokens,
-  samplingParams,
-  stopTexts,
-} from '../chat-request.ts';
+import { chatMessages, clientTools, requestedTokens, stopTexts } from '../chat-request.ts';
 import { openConversation } from '../continuation.ts';
 import { conversationOf } from '../conversation.ts';
 import { json } from '../handlers.ts';
@@ -71,7 +65,7 @@ function completionRequest(
   return {
     messages: chatMessages(body.messages),
     tools: body.tool_choice === 'none' ? [] : clientTools(body.tools ?? []),
-    sampling: samplingParams(body),
+    sampling: body,
     maxTokens: requestedTokens(body),
     stops: stopTexts(body.stop),
     logprobs: body.logprobs === true,

@@ -4,7 +4,7 @@
  * against the contract: status, media type, body, error code, and the headers that every answer
  * carries.
  */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../core/clock.ts';
@@ -74,6 +74,8 @@ export interface Harness {
 
 export interface HarnessOptions {
   protocol?: 'tags' | 'hermes';
+  /** Added to the first policy's generation_config.json. */
+  generation?: Record<string, unknown>;
   contextTokens?: number;
   schedule?: TrainingManagerOptions['schedule'];
 }
@@ -96,6 +98,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const folder = mkdtempSync(join(tmpdir(), 'ramify-api-'));
   const firstPolicy = join(folder, 'first');
   cpSync(policyFiles(options.protocol ?? 'tags'), firstPolicy, { recursive: true });
+  if (options.generation !== undefined) stateGeneration(firstPolicy, options.generation);
   const clock = systemClock;
   const newId = idGenerator(clock);
   const db = openDatabase(':memory:');
@@ -153,6 +156,12 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       rmSync(folder, { recursive: true });
     },
   };
+}
+
+function stateGeneration(directory: string, fields: Record<string, unknown>): void {
+  const path = join(directory, 'generation_config.json');
+  const stated = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
+  writeFileSync(path, JSON.stringify({ ...stated, ...fields }));
 }
 
 /** Training a tokenizer takes a while, so the files of each protocol are made once and copied. */
