@@ -13,7 +13,9 @@ import { assert } from '../assert.ts';
 import { AppError } from '../errors.ts';
 import { DEFAULT_ENTROPY, stepEntropy, type EntropySettings } from '../arpo/entropy.ts';
 import type { LogBatch, SampledTokens, SampleResult, Sequence } from '../ports.ts';
+import { drawsFullDistribution } from '../sampling.ts';
 import type {
+  Constraint,
   EndReason,
   SamplingParams,
   StepKind,
@@ -21,11 +23,13 @@ import type {
   ToolCallRecord,
   TrajectoryRecord,
 } from '../records.ts';
-import type { ParsedStep, ToolCallRequest } from '../text/types.ts';
+import type { AnswerForm, ParsedStep, ToolCallRequest } from '../text/types.ts';
 import type { Continuation, EpisodeContext, EpisodeLimits } from './types.ts';
 
 export interface PolicyStepRequest {
   sampling: SamplingParams;
+  /** Texts that end the step. */
+  stopTexts?: readonly string[];
   signal?: AbortSignal;
   onTokens?: (piece: SampledTokens) => void;
 }
@@ -148,6 +152,11 @@ export class Episode {
     return this.endReason !== 'answer' && this.endReason !== 'stop';
   }
 
+  /** The constraint by which the next policy step has this form. */
+  constraintOf(form: AnswerForm): Constraint {
+    return this.context.protocol.constrain(form, this.leaf.text);
+  }
+
   get leaf(): StepRecord {
     const leaf = this.steps.at(-1);
     assert(leaf !== undefined, 'an episode has its prompt step');
@@ -169,6 +178,7 @@ export class Episode {
       maxTokens: budget,
       sampling: request.sampling,
       stopTokens: this.context.protocol.stopTokens,
+      ...(request.stopTexts && { stopTexts: request.stopTexts }),
       ...(request.signal && { signal: request.signal }),
       ...(request.onTokens && { onTokens: request.onTokens }),
     });
@@ -275,7 +285,7 @@ export class Episode {
     sampling: SamplingParams,
     startedAt: number,
   ): StepRecord {
-    const plain = sampling.temperature === 1 && sampling.topP === 1 && sampling.topK === 0;
+    const plain = drawsFullDistribution(sampling);
     const { vocabularySize } = this.context.tokenizer;
     const entropy = stepEntropy(result.entropies, vocabularySize, this.entropy);
     const initial = this.initialEntropy ?? entropy;

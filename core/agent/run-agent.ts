@@ -9,6 +9,7 @@ import { LIMITS } from '../limits.ts';
 import { Deadline } from './deadline.ts';
 import { Episode, policyTokens } from './episode.ts';
 import type { ToolSpec } from '../ports.ts';
+import type { SamplingParams } from '../records.ts';
 import type { AgentOutcome, AgentRequest, Continuation, EpisodeContext } from './types.ts';
 
 /**
@@ -102,13 +103,16 @@ async function runToEnd(
   const offered = new Set([...request.toolNames, ...clientNames]);
   const { signal } = deadline;
   const { episode } = run;
+  let sampling = firstSampling(run, request);
   try {
     while (episode.endReason === null) {
       const step = await episode.policyStep({
-        sampling: request.sampling,
+        sampling,
         signal,
+        ...(request.stopTexts && { stopTexts: request.stopTexts }),
         ...(request.onTokens && { onTokens: request.onTokens }),
       });
+      sampling = request.sampling;
       if (step !== null) request.onStep?.(step);
       if (episode.endReason !== null) break;
       // A step that calls a client's tool ends the run; calls of server tools beside it are not
@@ -128,6 +132,12 @@ async function runToEnd(
     return error;
   }
   return endError(run, deadline);
+}
+
+/** The sampling of the step that must have the demanded form, if any is demanded. */
+function firstSampling({ episode }: Run, { sampling, form }: AgentRequest): SamplingParams {
+  if (form === undefined) return sampling;
+  return { ...sampling, constraint: episode.constraintOf(form) };
 }
 
 /**

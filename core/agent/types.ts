@@ -7,7 +7,7 @@ import type {
   TrajectorySource,
 } from '../records.ts';
 import type { LogBatch, SampledTokens, Sequence, ToolRunner } from '../ports.ts';
-import type { ChatMessage, Protocol, Tokenizer } from '../text/types.ts';
+import type { AnswerForm, ChatMessage, Protocol, Tokenizer } from '../text/types.ts';
 import type { ToolSpec } from '../ports.ts';
 import type { AppError } from '../errors.ts';
 import type { Clock } from '../clock.ts';
@@ -59,6 +59,10 @@ export interface AgentRequest {
    */
   contextTokens?: number;
   sampling: SamplingParams;
+  /** Texts that end a policy step. */
+  stopTexts?: readonly string[];
+  /** The form of the first policy step of this run; the others are free. */
+  form?: AnswerForm;
   signal?: AbortSignal;
   /** Which entry of the log this becomes. */
   source: TrajectorySource;
