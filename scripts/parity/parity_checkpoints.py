@@ -151,14 +151,14 @@ def expected_rows(model: torch.nn.Module, case: Case) -> tuple[dict, dict]:
     return rows, tensors
 
 
-def expected_greedy(model: torch.nn.Module, case: Case) -> dict:
+def expected_greedy(model: torch.nn.Module, name: str, length: int) -> dict:
     """
     generate() without sampling, and log-probability and entropy of each token. The prompt is the
     first of a seeded stream under which no choice is close.
     """
-    random = generator(case.name + " greedy")
+    random = generator(name + " greedy")
     for _ in range(1000):
-        prompt = random.integers(0, VOCABULARY, case.prompt).tolist()
+        prompt = random.integers(0, VOCABULARY, length).tolist()
         ids = torch.tensor([prompt])
         # Without a mask, generate() takes the tokens that are equal to pad_token_id for padding.
         out = model.generate(
@@ -170,12 +170,12 @@ def expected_greedy(model: torch.nn.Module, case: Case) -> dict:
         best = logits.topk(2, -1).values
         if (best[:, 0] - best[:, 1]).min() < GREEDY_GAP:
             continue
-        tokens = out.sequences[0, case.prompt:]
+        tokens = out.sequences[0, length:]
         logprobs = logits.log_softmax(-1)
         entropies = -(logprobs.exp() * logprobs).sum(-1)
         chosen = logprobs.gather(-1, tokens[:, None])[:, 0]
         return {"prompt": prompt, "tokens": tokens.tolist(), "logprobs": chosen.tolist(), "entropies": entropies.tolist()}
-    raise SystemExit(f"{case.name}: no prompt without a close choice")
+    raise SystemExit(f"{name}: no prompt without a close choice")
 
 
 def make_checkpoints() -> None:
@@ -185,5 +185,5 @@ def make_checkpoints() -> None:
         model = build_model(case)
         save_checkpoint(model, case, folder)
         rows, tensors = expected_rows(model, case)
-        write_json(folder / "expected.json", {"rows": rows, "greedy": expected_greedy(model, case)}, indent=None)
+        write_json(folder / "expected.json", {"rows": rows, "greedy": expected_greedy(model, case.name, case.prompt)}, indent=None)
         write_tensors(folder / "expected.safetensors", tensors)

@@ -6,12 +6,14 @@ of its own to speak of. AdamW runs in float32, like the weights that it changes.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from parity_checkpoints import expected_greedy
 from parity_common import FIXTURES, fresh_folder, generator, write_json, write_tensors
 
 CLIP = {"epsLow": 0.2, "epsHigh": 0.28, "dualClip": 3.0}
@@ -24,6 +26,8 @@ ADAPTERS = {
     "llama-r4": ("llama-mqa", {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}),
     "llama-r1-mlp": ("llama2", {"r": 1, "lora_alpha": 3, "target_modules": ["gate_proj", "up_proj", "down_proj"]}),
     "qwen2-rslora": ("qwen2-tied", {"r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": "all-linear"}),
+    "qwen3-patterns": ("qwen3", {"r": 2, "lora_alpha": 5, "target_modules": ["q_proj", "k_proj", "up_proj"], "layers_to_transform": [1],
+                                 "rank_pattern": {"k_proj": 3}, "alpha_pattern": {"up_proj": 7}}),
     "qwen3-r8": ("qwen3", {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "o_proj", "down_proj"]}),
 }
 
@@ -115,23 +119,24 @@ def make_adapters() -> None:
         model.save_pretrained(folder)
         (folder / "README.md").unlink()
         (folder / "adapter_model.safetensors").chmod(0o644)
-        settle_config(folder / "adapter_config.json")
+        settle_config(folder / "adapter_config.json", base)
         ids = random.integers(0, model.config.vocab_size, 24).tolist()
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0]
+        greedy = expected_greedy(model, name, 10)
         model.double()
         rows = make_rows(model, name)
         loss, gradients = with_gradients(model, rows)
-        expected = {"base": base, "ids": ids, "clip": CLIP, "rows": rows, "loss": loss}
+        expected = {"base": base, "ids": ids, "greedy": greedy, "clip": CLIP, "rows": rows, "loss": loss}
         write_json(folder / "expected.json", expected, indent=None)
         gradients = {key.replace(".default.", "."): value for key, value in gradients.items()}
         write_tensors(folder / "expected.safetensors", {"logits": logits, **gradients})
 
 
-def settle_config(path) -> None:
-    """The base's place on this machine is no business of the fixture; sets have no order."""
+def settle_config(path: Path, base: str) -> None:
+    """The base as seen from the adapter, wherever the folder lies; sets have no order."""
     config = json.loads(path.read_text())
-    config["base_model_name_or_path"] = "base"
+    config["base_model_name_or_path"] = f"../../models/{base}"
     config["target_modules"] = sorted(config["target_modules"])
     write_json(path, config, indent=2)
 

@@ -7,6 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TrainRow } from '../../core/model/types.ts';
 import { packageRoot } from '../../core/paths.ts';
+import type { Sampler } from '../../core/ports.ts';
 
 export const fixtureRoot = join(packageRoot, 'test', 'fixtures', 'parity');
 
@@ -72,4 +73,25 @@ export function trainRow(row: FixtureRow): TrainRow {
     advantages: Float32Array.from(row.advantages),
     oldLogprobs: Float32Array.from(row.oldLogprobs),
   };
+}
+
+/** What transformers' generate() says without sampling, and how sure it was of each token. */
+export interface GreedyRun {
+  prompt: number[];
+  tokens: number[];
+  logprobs: number[];
+  entropies: number[];
+}
+
+/** The policy version that a test's engine serves. */
+export const VERSION = 1;
+
+/** The same by the engine: prefill and chunked decode. */
+export async function decodeGreedily(engine: Sampler, { prompt, tokens }: GreedyRun) {
+  const sequence = engine.open({ policyVersion: VERSION });
+  sequence.append(prompt);
+  const sampling = { temperature: 0, topP: 1, topK: 0, seed: 1 };
+  const sampled = await sequence.sample({ maxTokens: tokens.length, sampling, stopTokens: [] });
+  sequence.close();
+  return sampled;
 }

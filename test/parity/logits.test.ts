@@ -6,28 +6,27 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { must } from '../../core/assert.ts';
 import { createLocalEngine } from '../../core/engine/local-engine.ts';
-import { Graph } from '../../core/graph/graph.ts';
-import { mulDims } from '../../core/graph/tensor-type.ts';
 import { parseModelConfig } from '../../core/model/config.ts';
-import { decoderLogits, decoderStates } from '../../core/model/decoder.ts';
-import { loadPolicyModel, type PolicyModel } from '../../core/model/policy-directory.ts';
-import { RotaryTable, rotaryInputs } from '../../core/model/rotary.ts';
-import { createSession } from '../../core/model/session.ts';
-import { causalMask, createTrainingSession } from '../../core/model/training-session.ts';
+import { loadPolicyModel } from '../../core/model/policy-directory.ts';
+import { createTrainingSession } from '../../core/model/training-session.ts';
 import {
+  decodeGreedily,
   fixtureNames,
   fixtureRoot,
   largestDifference,
   readFixture,
   readTensors,
+  VERSION,
+  type GreedyRun,
 } from './fixtures.ts';
+import { wholeRowLogits } from './whole-row.ts';
 
 const TOLERANCE = 1e-4;
 const CPU = { device: 'cpu', threads: 1 } as const;
 
 interface Expected {
   rows: { ids: number[]; positions: number[] }[];
-  greedy: { prompt: number[]; tokens: number[]; logprobs: number[]; entropies: number[] };
+  greedy: GreedyRun;
 }
 
 describe.each(fixtureNames('models'))('%s', (name) => {
@@ -56,16 +55,8 @@ describe.each(fixtureNames('models'))('%s', (name) => {
   test('a greedy continuation: tokens, log-probabilities, entropies, decoded and scored', async () => {
     const model = loadPolicyModel(directory);
     const { prompt, tokens, logprobs, entropies } = expected.greedy;
-    const engine = await createLocalEngine({ ...model, version: 1, ...CPU });
-    const sequence = engine.open({ policyVersion: 1 });
-    sequence.append(prompt);
-    const sampling = { temperature: 0, topP: 1, topK: 0, seed: 1 };
-    const sampled = await sequence.sample({
-      maxTokens: tokens.length,
-      sampling,
-      stopTokens: [],
-    });
-    sequence.close();
+    const engine = await createLocalEngine({ ...model, version: VERSION, ...CPU });
+    const sampled = await decodeGreedily(engine, expected.greedy);
     await engine.close();
     expect([...sampled.tokens]).toEqual(tokens);
     expect(largestDifference(sampled.logprobs, logprobs)).toBeLessThanOrEqual(TOLERANCE);
@@ -79,31 +70,3 @@ describe.each(fixtureNames('models'))('%s', (name) => {
     expect(largestDifference(after(scored.entropies), entropies)).toBeLessThanOrEqual(TOLERANCE);
   });
 });
-
-/** Logits (T, V) of one row, by the forward pass of all graphs; no product graph outputs them. */
-async function wholeRowLogits({ config, weights }: PolicyModel, ids: readonly number[]) {
-  const graph = new Graph();
-  const stored = new Map(
-    [...weights].map(([key, { shape, data }]) => [key, graph.initializer(key, shape, data)]),
-  );
-  const weight = (key: string) => must(stored.get(key), key);
-  const group = config.heads / config.kvHeads;
-  const input = graph.input('ids', 'int64', ['B', 'T']);
-  const rotary = rotaryInputs(graph, config, [1, 'T', 1]);
-  const mask = graph.input('mask', 'float32', [1, 1, mulDims('T', group), 'T']);
-  const states = decoderStates(
-    config,
-    { ids: input, ...rotary },
-    { weight, attend: (_layer, keys, values) => [{ keys, values, mask }] },
-  );
-  graph.output('logits', decoderLogits(config, states, weight));
-  const session = await createSession(graph, CPU);
-  const width = ids.length;
-  const out = await session.run({
-    ids: { dims: [1, width], data: BigInt64Array.from(ids, BigInt) },
-    ...new RotaryTable(config).feeds([...ids.keys()], [1, width, 1]),
-    mask: { dims: [1, 1, width * group, width], data: causalMask(width, group) },
-  });
-  await session.dispose();
-  return must(out.logits, 'logits').data as Float32Array;
-}

@@ -1,0 +1,50 @@
+/** Logits of whole rows by the forward pass that all graphs share; no product graph outputs them. */
+import { must } from '../../core/assert.ts';
+import { Graph } from '../../core/graph/graph.ts';
+import { mulDims } from '../../core/graph/tensor-type.ts';
+import { decoderLogits, decoderStates } from '../../core/model/decoder.ts';
+import { adapterInputs } from '../../core/model/lora-graph.ts';
+import type { LoraAdapter } from '../../core/model/lora.ts';
+import type { PolicyModel } from '../../core/model/policy-directory.ts';
+import { RotaryTable, rotaryInputs } from '../../core/model/rotary.ts';
+import { createSession, type Feeds } from '../../core/model/session.ts';
+import { causalMask } from '../../core/model/training-session.ts';
+
+const CPU = { device: 'cpu', threads: 1 } as const;
+
+/** (T, V), row-major. */
+export async function wholeRowLogits(
+  { config, weights }: PolicyModel,
+  ids: readonly number[],
+  adapter?: LoraAdapter,
+): Promise<Float32Array> {
+  const graph = new Graph();
+  const stored = new Map(
+    [...weights].map(([key, { shape, data }]) => [key, graph.initializer(key, shape, data)]),
+  );
+  const weight = (key: string) => must(stored.get(key), key);
+  const group = config.heads / config.kvHeads;
+  const input = graph.input('ids', 'int64', ['B', 'T']);
+  const rotary = rotaryInputs(graph, config, [1, 'T', 1]);
+  const mask = graph.input('mask', 'float32', [1, 1, mulDims('T', group), 'T']);
+  const { adapt } = adapterInputs(graph, adapter?.modules ?? []);
+  const states = decoderStates(
+    config,
+    { ids: input, ...rotary },
+    { weight, attend: (_layer, keys, values) => [{ keys, values, mask }], adapt },
+  );
+  graph.output('logits', decoderLogits(config, states, weight));
+  const session = await createSession(graph, CPU);
+  const width = ids.length;
+  const factors: Feeds = {};
+  for (const [name, { shape, data }] of adapter?.weights ?? [])
+    factors[name] = { dims: shape, data };
+  const out = await session.run({
+    ids: { dims: [1, width], data: BigInt64Array.from(ids, BigInt) },
+    ...new RotaryTable(config).feeds([...ids.keys()], [1, width, 1]),
+    mask: { dims: [1, 1, width * group, width], data: causalMask(width, group) },
+    ...factors,
+  });
+  await session.dispose();
+  return must(out.logits, 'logits').data as Float32Array;
+}
