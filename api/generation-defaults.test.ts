@@ -1,4 +1,6 @@
-/** What a policy's generation_config.json says holds where a request says nothing, and only there. */
+/**
+ * What a policy's generation_config.json says holds where a request says nothing, and only there.
+ */
 import { afterEach, expect, test } from 'vitest';
 import { startHarness, type Harness } from './testing/harness.ts';
 

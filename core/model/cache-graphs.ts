@@ -6,8 +6,8 @@
  *
  * Weights are initialisers: onnxruntime packs them for its kernels when the session is made.
  *
- * With dtype `f16` weights are stored as halves and every product is computed in float16; inputs and
- * outputs, the cache among them, are float32 in both types.
+ * With dtype `f16` weights are stored as halves and every product is computed in float16; inputs
+ * and outputs, the cache among them, are float32 in both types.
  *
  * With `adapters` the graph also reads A and B of a LoRA adapter (lora-graph.ts) and serves every
  * adapter over these weights; without, a model that has none pays nothing for them.
@@ -66,12 +66,12 @@ export function prefillGraph(
 }
 
 /**
- * Samples a chunk. Inputs: ids int64 (B, 1) the last known token, cosines and sines (steps, B, 1, 1,
- * d) of its position and those that follow, cacheMask, the cache, and those of `samplingInputs`, of
- * which uniforms (steps, B) sets the number of tokens. The loop ends early when every row has met a
- * stop token.
- * Outputs: tokens int64, logprobs, behaviourLogprobs, entropies (n, B, 1) for the n tokens sampled,
- * newKeys.l and newValues.l (B, K, n, d): of the input token and all but the last sampled.
+ * Samples a chunk. Inputs: ids int64 (B, 1) the last known token, cosines and sines (steps, B, 1,
+ * 1, d) of its position and those that follow, cacheMask, the cache, and those of `samplingInputs`,
+ * of which uniforms (steps, B) sets the number of tokens. The loop ends early when every row has
+ * met a stop token. Outputs: tokens int64, logprobs, behaviourLogprobs, entropies (n, B, 1) for the
+ * n tokens sampled, newKeys.l and newValues.l (B, K, n, d): of the input token and all but the last
+ * sampled.
  */
 export function decodeGraph(
   config: ModelConfig,

@@ -1,8 +1,8 @@
 /**
  * The whole loss of a tiny model in the float64 slow twin: the value against the plain definition
- * in core/arpo/loss.ts, the gradient of every trained element (all weights, or an adapter's) against
- * central differences, and onnxruntime against both. Ratios are placed on every side of every clip. The shared vectors go
- * through the same loss directly.
+ * in core/arpo/loss.ts, the gradient of every trained element (all weights, or an adapter's)
+ * against central differences, and onnxruntime against both. Ratios are placed on every side of
+ * every clip. The shared vectors go through the same loss directly.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,9 +1,9 @@
 /**
- * Rotary position embedding (RoFormer) in the half-split form of Hugging Face. Cosines and sines are
- * computed here and fed to the graphs for the positions that a run needs, because the other ways
- * cost more: tables in the graph take 134 MB a session at a window of 2^17 tokens and heads of 128,
- * and the cosine of a large angle is left undefined by WGSL, so a GPU could compute it wrongly. A
- * decode step is as fast either way.
+ * Rotary position embedding (RoFormer) in the half-split form of Hugging Face. Cosines and sines
+ * are computed here and fed to the graphs for the positions that a run needs, because the other
+ * ways cost more: tables in the graph take 134 MB a session at a window of 2^17 tokens and heads of
+ * 128, and WGSL leaves open how exact the cosine of a large angle is, so a GPU could compute it
+ * wrongly. A decode step is as fast either way.
  */
 import type { Graph, Value } from '../graph/graph.ts';
 import type { Dim } from '../graph/tensor-type.ts';

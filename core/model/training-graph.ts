@@ -26,8 +26,8 @@ export const gradientName = (parameter: string) => `gradient:${parameter}`;
 type Adapted = readonly LoraModule[];
 
 /**
- * Inputs: weights, ids, targets (B, T), cosines and sines (1, T, 1, d), mask. Outputs: logprobs, entropies (B,
- * T).
+ * Inputs: weights, ids, targets (B, T), cosines and sines (1, T, 1, d), mask. Outputs: logprobs,
+ * entropies (B, T).
  */
 export function scoringGraph(config: ModelConfig, adapted: Adapted = []): Graph {
   const graph = new Graph();
