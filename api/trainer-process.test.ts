@@ -3,11 +3,12 @@
  * silently break: a part that is not wired, a candidate that does not load, a kill or cancel that
  * leaves half a policy behind.
  */
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { quiet } from '../core/log.ts';
+import { loadAdapter, textDirectory } from '../core/model/lora-directory.ts';
 import { loadPolicyModel } from '../core/model/policy-directory.ts';
 import { builtModule } from '../core/paths.ts';
 import type { Task } from '../core/records.ts';
@@ -67,6 +68,15 @@ function start(aJob: TrainingJob, onEvent: (event: TrainerEvent) => void = () =>
   return { handle, events };
 }
 
+/** The directory that a whole run leaves. */
+async function candidateOf(aJob: TrainingJob): Promise<string> {
+  const { handle, events } = start(aJob);
+  const { outcome, detail } = await handle.done;
+  expect({ outcome, detail }).toMatchObject({ outcome: 'completed' });
+  const last = events.at(-1);
+  return last?.type === 'candidate' ? last.directory : '';
+}
+
 const policies = (): string[] =>
   existsSync(join(root, 'policies')) ? readdirSync(join(root, 'policies')) : [];
 
@@ -102,6 +112,35 @@ describe('the trainer process', () => {
     for (const [name, { data }] of before.weights) {
       expect(weights.get(name)?.data.length).toBe(data.length);
     }
+  });
+
+  it('trains a new adapter over the base, and then that adapter on', async () => {
+    const settings = { ...job('').settings, training: 'lora', loraRank: 2, learningRate: 0.01 };
+    const first = await candidateOf(job('lora-1', { settings }));
+    // The text files and the frozen weights stay in the base, which lies elsewhere.
+    expect(readdirSync(first).sort()).toEqual(['adapter_config.json', 'adapter_model.safetensors']);
+    expect(loadText(textDirectory(first)).protocol.name).toBe('tags');
+    const made = loadAdapter(first);
+    expect(made.baseDirectory).toBe(realpathSync(base));
+    expect(made.adapter.config).toMatchObject({ rank: 2, alpha: 32, targets: 'all-linear' });
+
+    // An adapter that brings its tokenizer hands it on.
+    for (const name of ['tokenizer.json', 'tokenizer_config.json', 'ramify.json']) {
+      cpSync(join(base, name), join(first, name));
+    }
+    const second = await candidateOf(
+      job('lora-2', {
+        baseDirectory: first,
+        baseKind: 'lora',
+        settings: { ...job('').settings, learningRate: 0.01 },
+      }),
+    );
+    expect(readdirSync(second)).toContain('tokenizer.json');
+    const continued = loadAdapter(second);
+    expect(continued.baseKey).toBe(made.baseKey);
+    expect(continued.adapter.config).toEqual(made.adapter.config);
+    // A random policy earns nothing to learn from; what was drawn for the first run is still there.
+    expect(continued.adapter.weights).toEqual(made.adapter.weights);
   });
 
   it('fails with the code of a broken base policy', async () => {
