@@ -156,10 +156,10 @@ function formatScaling(scaling: RopeScaling): Record<string, unknown> {
   const { attentionFactor: stated, betaFast, betaSlow, truncate } = scaling;
   return {
     ...windowed,
-    beta_fast: betaFast,
-    beta_slow: betaSlow,
-    truncate,
-    // Left out where it is what the factor implies; the mscale pair has become this one number.
+    // Defaults are left out, as in published files; the mscale pair has become one number.
+    ...(betaFast !== BETA_FAST && { beta_fast: betaFast }),
+    ...(betaSlow !== BETA_SLOW && { beta_slow: betaSlow }),
+    ...(!truncate && { truncate }),
     ...(stated !== yarnAttentionFactor(factor) && { attention_factor: stated }),
   };
 }
