@@ -16,7 +16,7 @@ const LINES_MAX = 500;
 const COLUMNS_MAX = 100;
 const NOT_OURS = new Set(['.git', 'node_modules', 'dist', 'data', 'coverage']);
 /** Started by name: by node, npm or a test runner, not by an import. */
-const ENTRIES = /^(api\/main\.ts|(scripts|bench|test)\/.*|.*\.test\.ts|.*\.config\.ts)$/;
+const ENTRIES = /^(api\/(cli\/)?main\.ts|(scripts|bench|test)\/.*|.*\.test\.ts|.*\.config\.ts)$/;
 
 /** Plain definitions that only tests call, to hold the fast path against them. */
 const SLOW_TWINS = ['core/arpo/loss.ts', 'core/graph/reference.ts'];

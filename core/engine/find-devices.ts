@@ -4,13 +4,12 @@
  * Vulkan loader, which names it when asked to be talkative; elsewhere WebGPU never takes a software
  * adapter by itself.
  */
-import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { LIMITS } from '../limits.ts';
 import { CPU_FINDING, explainFault, type DeviceFinding } from '../model/devices.ts';
 import type { Device } from '../model/session.ts';
 import { builtModule } from '../paths.ts';
+import { childOutput } from './child-output.ts';
 import type { ProbeLine } from './device-probe.ts';
 
 /** Files of which Linux shows at least one where there is a GPU (DRM, NVIDIA, WSL, Mali, Adreno). */
@@ -42,9 +41,15 @@ function notFound(device: Device, fault: string): DeviceFinding {
 }
 
 async function tryDevice(device: Device): Promise<DeviceFinding> {
-  const { lines, errors, ended } = await runProbe(device);
+  const { lines, errors, ended } = await childOutput(
+    builtModule(import.meta.url, './device-probe.ts'),
+    [device],
+    LIMITS.deviceProbeTimeoutMs,
+    { VK_LOADER_DEBUG: 'layer' },
+  );
+  const probed = lines as ProbeLine[];
   const faultOf = (dtype: ProbeLine['dtype']): string | null => {
-    const line = lines.find((found) => found.dtype === dtype);
+    const line = probed.find((found) => found.dtype === dtype);
     if (line === undefined) return ended ?? explainFault(device, errors, errors);
     return line.fault === null ? null : explainFault(device, line.fault, errors);
   };
@@ -57,41 +62,4 @@ async function tryDevice(device: Device): Promise<DeviceFinding> {
     // An adapter that does not even say its name is not trusted to be a GPU.
     (name === null || /swiftshader|llvmpipe|lavapipe|softpipe/i.test(name));
   return { device, fault, halfFault: fault ?? faultOf('f16'), name, software };
-}
-
-interface ProbeResult {
-  lines: ProbeLine[];
-  /** What drivers and onnxruntime printed. */
-  errors: string;
-  /** How it ended when it did not end by itself. */
-  ended: string | null;
-}
-
-function runProbe(device: Device): Promise<ProbeResult> {
-  const module = builtModule(import.meta.url, './device-probe.ts');
-  return new Promise((resolve) => {
-    const child = spawn(process.execPath, [fileURLToPath(module), device], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: LIMITS.deviceProbeTimeoutMs,
-      killSignal: 'SIGKILL',
-      // No setting is read: drivers are found through PATH, LD_LIBRARY_PATH and VK_*.
-      // eslint-disable-next-line no-restricted-properties
-      env: { ...process.env, VK_LOADER_DEBUG: 'layer' },
-    });
-    let [output, errors] = ['', ''];
-    child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      errors = (errors + text).slice(-LIMITS.trainerStderrCharsMax);
-    });
-    const done = (ended: string | null): void => {
-      const lines = output.split('\n').filter((line) => line.startsWith('{'));
-      resolve({ lines: lines.map((line) => JSON.parse(line) as ProbeLine), errors, ended });
-    };
-    child.once('error', (error) => done(`its trial could not be started: ${error.message}`));
-    child.once('close', (code, signal) => {
-      const limit = `${LIMITS.deviceProbeTimeoutMs / 1000} s`;
-      if (signal === 'SIGKILL') done(`its trial gave no answer within ${limit}`);
-      else done(signal === null ? null : `its trial was ended by ${signal}: a fault of the driver`);
-    });
-  });
 }
