@@ -64,7 +64,7 @@ async function examine(config: Config): Promise<DoctorReport> {
   const devices = await findDevices(DEVICES);
   const measurements: Measurement[] = [];
   for (const { device, dtype } of runsFor(devices)) {
-    const timeoutMs = Math.min(DEVICE_TIME_MS, endsAt - performance.now());
+    const timeoutMs = Math.floor(Math.min(DEVICE_TIME_MS, endsAt - performance.now()));
     const { engineThreads: threads, policyFolder } = config;
     const figures =
       timeoutMs > 1_000
