@@ -21,7 +21,7 @@ const LIBRARY_HOMES = {
   'quickjs-emscripten': ['core/tools/'],
   '@huggingface/tokenizers': ['core/text/'],
   '@huggingface/jinja': ['core/text/'],
-  'node:worker_threads': ['core/tools/'],
+  'node:worker_threads': ['core/engine/', 'core/tools/'],
   'node:child_process': ['core/engine/', 'core/trainer/'],
 };
 

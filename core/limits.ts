@@ -19,6 +19,15 @@ export const LIMITS = {
   sequencesMax: 512,
   /** Requests that wait for a batch row; more are answered 503 with Retry-After. */
   sampleQueueMax: 256,
+  /**
+   * Weights of a model whose batches are divided over threads (core/engine/decode-lanes.ts): every
+   * lane reads them all, which costs little only while they stay in the last-level cache.
+   */
+  laneWeightBytesMax: 32 * 1024 * 1024,
+  /** Each lane holds the weights once more. */
+  lanesMax: 8,
+  /** One run of a lane: 16 tokens of a few rows; a slow machine needs some seconds at most. */
+  laneRunTimeoutMs: 120_000,
   /** Tokens of one prefill piece, so that a long prompt does not stall the other streams. */
   prefillTokensMax: 256,
   /** Tokens prefilled before others get their turn again, while nobody decodes. */

@@ -124,6 +124,19 @@ export class BatchKv implements Mirror {
     this.touched = total;
   }
 
+  /** Whether a row holds this sequence. */
+  holds({ stamp }: SequenceKv): boolean {
+    return this.held.some((row) => row.stamp === stamp);
+  }
+
+  /**
+   * Takes back buffers that were lent to a thread as `view`s; until then the batch must not be
+   * used. A batch that was cleared meanwhile stays so.
+   */
+  takeBack(layers: LayerKv[]): void {
+    if (this.layers.length > 0) this.layers = layers;
+  }
+
   /** Views of the first `rows` rows of a layer, shaped for the graph. */
   view(layer: number, rows: number) {
     const { kvHeads, headDim } = this.shape;

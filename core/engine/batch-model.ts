@@ -15,6 +15,7 @@ import { uniform } from '../prng.ts';
 import type { SampledTokens } from '../ports.ts';
 import type { SamplingParams } from '../records.ts';
 import { BatchKv } from './batch-kv.ts';
+import { divideRows, runInThread, type DecodeLane } from './decode-lanes.ts';
 import type { KvMemory } from './kv-memory.ts';
 import type { PolicySessions } from './policy-sessions.ts';
 import type { WriteShape } from './row-options.ts';
@@ -53,7 +54,8 @@ export class BatchModel {
   private readonly adapterFeeds: Feeds;
   private readonly rotary: RotaryTable;
   private readonly prefillKv: BatchKv;
-  private readonly decodeKv: BatchKv;
+  /** The first has the session of this thread. */
+  private readonly lanes: readonly DecodeLane[];
   /** Shaped rows run in batches of their own, which must not push out the others' rows. */
   private readonly shapedKv: BatchKv;
 
@@ -69,7 +71,8 @@ export class BatchModel {
     this.adapterFeeds = adapter === null ? {} : servingFeeds(config, adapter);
     this.rotary = new RotaryTable(config);
     this.prefillKv = new BatchKv(memory, config);
-    this.decodeKv = new BatchKv(memory, config);
+    const threads = [null, ...sessions.lanes];
+    this.lanes = threads.map((thread) => ({ kv: new BatchKv(memory, config), thread }));
     this.shapedKv = new BatchKv(memory, config);
   }
 
@@ -79,7 +82,7 @@ export class BatchModel {
   }
 
   decodeRowsThatFit(sequences: readonly SequenceKv[]): number {
-    return this.decodeKv.rowsThatFit(sequences);
+    return must(this.lanes[0], 'lane').kv.rowsThatFit(sequences);
   }
 
   /** Caches the keys and values of context tokens. Rows may differ in length. */
@@ -95,11 +98,13 @@ export class BatchModel {
     });
     const group = this.config.heads / this.config.kvHeads;
     const dims = [rows.length, width];
+    const { mask, cache } = this.cacheFeeds(this.prefillKv, rows);
     const feeds: Feeds = {
       ids: { dims, data: ids },
       ...this.rotary.feeds(positions, [...dims, 1]),
       localMask: { dims: [1, 1, width * group, width], data: causalMask(width, group) },
-      ...this.cacheFeeds(this.prefillKv, rows),
+      ...mask,
+      ...cache,
       ...this.adapterFeeds,
     };
     const out = await this.sessions.prefill.run(feeds);
@@ -109,10 +114,35 @@ export class BatchModel {
 
   /** Samples up to `steps` tokens a row; a row's result ends with its first stop token. */
   async decode(given: readonly DecodeRow[], steps: number): Promise<DecodedRow[]> {
-    const batch = given.some((row) => row.shape !== null) ? this.shapedKv : this.decodeKv;
-    const order = batch.arrange(given.map((row) => row.kv));
+    if (given.some((row) => row.shape !== null)) {
+      return this.decodePart({ kv: this.shapedKv, thread: null }, given, steps);
+    }
+    const parts = divideRows(
+      this.lanes,
+      given.map((row) => row.kv),
+    );
+    const results = new Array<DecodedRow>(given.length);
+    // The lanes with threads begin first: the session of this thread blocks it until it is done.
+    const running = parts.reverse().map(async ({ lane, rows }) => {
+      const part = rows.map((i) => must(given[i], 'row'));
+      const decoded = await this.decodePart(lane, part, steps);
+      decoded.forEach((row, i) => (results[must(rows[i], 'row')] = row));
+    });
+    // Every lane is done before anyone may use the caches again, whatever failed.
+    const failed = (await Promise.allSettled(running)).find(({ status }) => status === 'rejected');
+    if (failed?.status === 'rejected') throw failed.reason;
+    return results;
+  }
+
+  private async decodePart(
+    lane: DecodeLane,
+    given: readonly DecodeRow[],
+    steps: number,
+  ): Promise<DecodedRow[]> {
+    const order = lane.kv.arrange(given.map((row) => row.kv));
     const rows = order.map((i) => must(given[i], 'row'));
     const positions = Array.from({ length: steps }, (_, k) => rows.map(({ kv }) => kv.length + k));
+    const { mask, cache } = this.cacheFeeds(lane.kv, rows);
     const feeds: Feeds = {
       ids: {
         dims: [rows.length, 1],
@@ -120,10 +150,13 @@ export class BatchModel {
       },
       ...this.rotary.feeds(positions.flat(), [steps, rows.length, 1, 1]),
       ...this.samplingFeeds(rows, steps),
-      ...this.cacheFeeds(batch, rows),
+      ...mask,
       ...this.adapterFeeds,
     };
-    const out = await this.sessions.decode.run(feeds);
+    const out =
+      lane.thread === null
+        ? await this.sessions.decode.run({ ...feeds, ...cache })
+        : await runInThread(lane, feeds, cache);
     const sampled = must(out.tokens, 'tokens').dims[0] as number;
     const layers = this.newLayers(out);
     const results = new Array<DecodedRow>(rows.length);
@@ -138,22 +171,24 @@ export class BatchModel {
 
   dispose(): Promise<void> {
     this.prefillKv.dispose();
-    this.decodeKv.dispose();
+    for (const { kv } of this.lanes) kv.dispose();
     this.shapedKv.dispose();
     return this.sessions.dispose();
   }
 
-  private cacheFeeds(batch: BatchKv, rows: readonly { kv: SequenceKv }[]): Feeds {
+  /** Loads the rows into the batch: its columns, and which of them hold tokens of each row. */
+  private cacheFeeds(batch: BatchKv, rows: readonly { kv: SequenceKv }[]) {
     const columns = batch.load(rows.map((row) => row.kv));
-    const mask = new Float32Array(rows.length * columns).fill(MASKED);
-    rows.forEach(({ kv }, r) => mask.fill(0, r * columns, r * columns + kv.length));
-    const feeds: Feeds = { cacheMask: { dims: [rows.length, 1, 1, columns], data: mask } };
+    const data = new Float32Array(rows.length * columns).fill(MASKED);
+    rows.forEach(({ kv }, r) => data.fill(0, r * columns, r * columns + kv.length));
+    const mask: Feeds = { cacheMask: { dims: [rows.length, 1, 1, columns], data } };
+    const cache: Feeds = {};
     for (let layer = 0; layer < this.config.layers; layer++) {
       const { keys, values } = batch.view(layer, rows.length);
-      feeds[cacheKeys(layer)] = keys;
-      feeds[cacheValues(layer)] = values;
+      cache[cacheKeys(layer)] = keys;
+      cache[cacheValues(layer)] = values;
     }
-    return feeds;
+    return { mask, cache };
   }
 
   private samplingFeeds(rows: readonly DecodeRow[], steps: number): Feeds {

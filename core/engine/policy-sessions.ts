@@ -5,9 +5,11 @@
  * and only who uses adapters pays for them.
  */
 import { must } from '../assert.ts';
+import { LIMITS } from '../limits.ts';
 import { decodeGraph, prefillGraph } from '../model/cache-graphs.ts';
 import { createSession, type ModelSession, type SessionOptions } from '../model/session.ts';
 import type { ComputeType, ModelConfig, Weights } from '../model/types.ts';
+import { LaneThread } from './lane-thread.ts';
 
 export interface PolicySessionOptions extends SessionOptions {
   /** What products are computed in; f32 when left out. */
@@ -17,6 +19,8 @@ export interface PolicySessionOptions extends SessionOptions {
 export interface PolicySessions {
   prefill: ModelSession;
   decode: ModelSession;
+  /** Threads that decode a part of a batch while `decode` runs another; decode-lanes.ts. */
+  lanes: readonly LaneThread[];
   dispose(): Promise<void>;
 }
 
@@ -25,17 +29,39 @@ export async function createPolicySessions(
   weights: Weights,
   options: PolicySessionOptions & { adapters: boolean },
 ): Promise<PolicySessions> {
-  const { dtype, adapters } = options;
+  const { dtype = 'f32', adapters, threads } = options;
+  const count = laneCount(weights, options);
+  const perLane = Math.floor(threads / count);
   const prefill = await createSession(prefillGraph(config, weights, dtype, adapters), options);
-  const decode = await createSession(decodeGraph(config, weights, dtype, adapters), options);
+  const decode = await createSession(decodeGraph(config, weights, dtype, adapters), {
+    ...options,
+    threads: perLane,
+  });
+  const settings = { config, weights, threads: perLane, dtype, adapters };
+  const lanes = await Promise.all(
+    Array.from({ length: count - 1 }, () => LaneThread.start(settings)),
+  );
   return {
     prefill,
     decode,
+    lanes,
     async dispose() {
+      await Promise.all(lanes.map((lane) => lane.dispose()));
       await prefill.dispose();
       await decode.dispose();
     },
   };
+}
+
+/**
+ * In how many parts a batch is decoded at once. Small products gain little from more threads, which
+ * wait for each other at every node; rows are independent. A large model is read once and shared by
+ * the threads of one session instead.
+ */
+function laneCount(weights: Weights, { device, threads }: SessionOptions): number {
+  if (device !== 'cpu' || threads < 2) return 1;
+  const bytes = [...weights.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+  return bytes <= LIMITS.laneWeightBytesMax ? Math.min(threads, LIMITS.lanesMax) : 1;
 }
 
 /** Pairs of sessions by key, each alive while someone uses it. */
@@ -48,8 +74,8 @@ export class SharedSessions {
     this.held.set(key, entry);
     entry.users++;
     try {
-      const { prefill, decode } = await entry.sessions;
-      return { prefill, decode, dispose: () => this.giveBack(key) };
+      const { prefill, decode, lanes } = await entry.sessions;
+      return { prefill, decode, lanes, dispose: () => this.giveBack(key) };
     } catch (error) {
       // Nobody else can have got it either; the next one tries again.
       if (this.held.get(key) === entry) this.held.delete(key);
