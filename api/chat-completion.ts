@@ -11,7 +11,7 @@ import { AppError } from '../core/errors.ts';
 import type { SampledTokens, ToolSpec } from '../core/ports.ts';
 import type { EndReason } from '../core/records.ts';
 import { StreamDecoder } from '../core/text/stream-decoder.ts';
-import type { ChatMessage, Protocol, Tokenizer } from '../core/text/types.ts';
+import type { AnswerForm, ChatMessage, Protocol, Tokenizer } from '../core/text/types.ts';
 import type { AppDeps } from './app.ts';
 import { samplingParams, type SamplingFields } from './chat-request.ts';
 import { ChatText, hiddenTokens } from './chat-text.ts';
@@ -19,7 +19,6 @@ import type { TextPiece } from './chat-text.ts';
 import { keyOfAnswer } from './continuation.ts';
 import type { Schemas } from './handlers.ts';
 import type { OpenedPolicy } from './policy-service.ts';
-import { withStopTexts } from './stop-texts.ts';
 
 export type FinishReason = Schemas['FinishReason'];
 export type TokenLogprob = Schemas['TokenLogprob'];
@@ -27,6 +26,8 @@ export type TokenLogprob = Schemas['TokenLogprob'];
 export interface CompletionRequest {
   messages: readonly ChatMessage[];
   tools: readonly ToolSpec[];
+  /** Null: the policy writes what it likes. */
+  form: AnswerForm | null;
   sampling: SamplingFields;
   /** Null: as many as the policy's makers say, else as the window holds. */
   maxTokens: number | null;
@@ -99,7 +100,7 @@ function runStep(
   return runAgent(
     { tokenizer, protocol, tools: deps.tools, clock: deps.clock, newId: withId(deps, request) },
     {
-      sequence: withStopTexts(sequence, tokenizer, request.stops),
+      sequence,
       messages: request.messages,
       ...(request.continuation !== null && { continuation: request.continuation }),
       toolNames: [],
@@ -108,6 +109,8 @@ function runStep(
       limits: { maxToolCalls: 0, maxTokens: request.maxTokens ?? maxNewTokens ?? contextTokens },
       ...(request.maxTokens !== null && { contextTokens }),
       sampling: samplingParams(request.sampling, policy.generation),
+      stopTexts: request.stops,
+      ...(request.form !== null && { form: request.form }),
       signal: request.signal,
       source: 'live',
       conversationId: request.conversationId,

@@ -117,6 +117,12 @@ export interface SamplingFields {
   temperature?: number | null;
   top_p?: number | null;
   top_k?: number | null;
+  min_p?: number | null;
+  repetition_penalty?: number | null;
+  presence_penalty?: number | null;
+  frequency_penalty?: number | null;
+  logit_bias?: Record<string, number> | null;
+  min_tokens?: number | null;
   seed?: number | null;
 }
 
@@ -125,13 +131,21 @@ export function samplingParams(
   fields: SamplingFields,
   { temperature, topP, topK, minP, repetitionPenalty }: GenerationConfig = {},
 ): SamplingParams {
+  const options: Partial<SamplingParams> = {
+    minP: fields.min_p ?? minP,
+    repetitionPenalty: fields.repetition_penalty ?? repetitionPenalty,
+    presencePenalty: fields.presence_penalty ?? undefined,
+    frequencyPenalty: fields.frequency_penalty ?? undefined,
+    logitBias: fields.logit_bias ?? undefined,
+    minTokens: fields.min_tokens ?? undefined,
+  };
   return {
     temperature: fields.temperature ?? temperature ?? 1,
     topP: fields.top_p ?? topP ?? 1,
     topK: fields.top_k ?? topK ?? 0,
     seed: fields.seed ?? freshSeed(),
-    ...(minP !== undefined && { minP }),
-    ...(repetitionPenalty !== undefined && { repetitionPenalty }),
+    // What is off is not logged, so that rows stay short.
+    ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
   };
 }
 

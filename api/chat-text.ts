@@ -8,7 +8,7 @@
  * one piece at the end. Text that was meant as a call but is none (malformed, or of a tool not offered) is shown as
  * it is.
  */
-import { StopScanner } from './stop-texts.ts';
+import { StopScanner } from '../core/text/stop-scanner.ts';
 import type { ParsedStep, Protocol, Tokenizer } from '../core/text/types.ts';
 
 export interface TextPiece {

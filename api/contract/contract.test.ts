@@ -68,6 +68,11 @@ test.each([
   [{ messages: [{ role: 'bot', content: 'x' }] }, 'messages[0].role', /got "bot"/],
   [{ foo: 1 }, 'foo', 'foo: is not a known field'],
   [{ temperature: 'hot' }, 'temperature', /must be number or null \(got "hot"\)/],
+  [
+    { response_format: { type: 'json_schema', json_schema: { name: 'a' } } },
+    'response_format.json_schema.schema',
+    /is required$/,
+  ],
   [{ model: 'm'.repeat(101) }, 'model', /\.\.\.\)$/],
 ])('%j is told as %s', (extra, param, message) => {
   expect(chat(extra)).toMatchObject({ param, unsupported: false });
@@ -76,7 +81,7 @@ test.each([
 
 test.each([
   [{ n: 3 }, 'n'],
-  [{ response_format: { type: 'json_schema', json_schema: {} } }, 'response_format'],
+  [{ reasoning_effort: 'low' }, 'reasoning_effort'],
   [
     { messages: [{ role: 'user', content: [{ type: 'input_audio' }] }] },
     'messages[0].content[0].type',

@@ -543,7 +543,7 @@ export interface components {
                 parameters?: {
                     [key: string]: unknown;
                 };
-                /** @description Accepted; sampling is not bound to the schema, so check the arguments. */
+                /** @description Accepted; sampling is bound to the schema when tool_choice or response_format demands a form, whatever this says, and free otherwise. */
                 strict?: boolean | null;
             };
         };
@@ -558,8 +558,14 @@ export interface components {
             } | null;
             /** @description Functions that the client runs. A server tool's name has no special meaning here. */
             tools?: components["schemas"]["Tool"][];
-            /** @enum {unknown} */
-            tool_choice?: "none" | "auto";
+            /** @description `required`: one of the tools is called; a function by name: that one is called. The call is whole and its arguments fit the function's parameters unless a token limit cuts it. */
+            tool_choice?: ("none" | "auto" | "required") | {
+                /** @constant */
+                type: "function";
+                function: {
+                    name: string;
+                };
+            };
             /** @description false is honoured by policies that make one call a step, else refused. */
             parallel_tool_calls?: boolean;
             /** @description Bound on sampled tokens; the rest of the context window when absent. */
@@ -582,15 +588,13 @@ export interface components {
             top_logprobs?: 0 | null;
             /** @enum {unknown} */
             n?: 1 | null;
-            response_format?: {
-                /** @constant */
-                type: "text";
-            };
-            /** @enum {unknown} */
-            frequency_penalty?: 0 | null;
-            /** @enum {unknown} */
-            presence_penalty?: 0 | null;
-            logit_bias?: Record<string, never> | null;
+            response_format?: components["schemas"]["ResponseFormat"];
+            min_p?: components["schemas"]["MinP"];
+            repetition_penalty?: components["schemas"]["RepetitionPenalty"];
+            frequency_penalty?: components["schemas"]["FrequencyPenalty"];
+            presence_penalty?: components["schemas"]["PresencePenalty"];
+            logit_bias?: components["schemas"]["LogitBias"];
+            min_tokens?: components["schemas"]["MinTokens"];
             modalities?: "text"[] | null;
             audio?: null;
             reasoning_effort?: null;
@@ -613,6 +617,37 @@ export interface components {
             /** @description Accepted and not used; agent runs keep theirs. */
             metadata?: components["schemas"]["Metadata"] | null;
         };
+        /** @description Sampling is masked so that the answer has this form unless a token limit or a stop text cuts it. A tool may be called instead where tool_choice allows it. Keywords of a schema that are offered: type, enum, const, properties, required, additionalProperties, items, minItems, maxItems, minLength, maxLength, minimum and maximum of integers, anyOf, $ref within the schema, and those that only describe; any other is refused by name. Members come in the order of `properties`, and no others than the declared ones. */
+        ResponseFormat: {
+            /** @enum {unknown} */
+            type: "text" | "json_object";
+        } | {
+            /** @constant */
+            type: "json_schema";
+            json_schema: {
+                name: string;
+                description?: string;
+                schema: {
+                    [key: string]: unknown;
+                };
+                /** @description Accepted; the answer always fits the schema. */
+                strict?: boolean | null;
+            };
+        };
+        /** @description An extension; tokens less likely than this share of the likeliest one are cut. 0 is off. */
+        MinP: number | null;
+        /** @description An extension, as in Hugging Face: positive logits of tokens in the prompt or the answer are divided by it, negative ones multiplied. 1 is off. */
+        RepetitionPenalty: number | null;
+        /** @description Taken from a token's logit for each time that this step sampled it. */
+        FrequencyPenalty: number | null;
+        /** @description Taken from a token's logit once this step has sampled it. */
+        PresencePenalty: number | null;
+        /** @description Added to logits, by token id. */
+        LogitBias: {
+            [key: string]: number;
+        } | null;
+        /** @description An extension; tokens that end a step are masked before so many. Does not go with a demanded form. */
+        MinTokens: number | null;
         /** @description Of this answer; the prompt is all that the policy was given before it. */
         Usage: {
             prompt_tokens: number;
@@ -820,6 +855,12 @@ export interface components {
             temperature?: number;
             top_p?: number;
             top_k?: number;
+            min_p?: components["schemas"]["MinP"];
+            repetition_penalty?: components["schemas"]["RepetitionPenalty"];
+            frequency_penalty?: components["schemas"]["FrequencyPenalty"];
+            presence_penalty?: components["schemas"]["PresencePenalty"];
+            logit_bias?: components["schemas"]["LogitBias"];
+            min_tokens?: components["schemas"]["MinTokens"];
             seed?: number;
             /** @default false */
             stream: boolean;

@@ -7,6 +7,7 @@
 import { AppError } from '../../core/errors.ts';
 import type { PolicyRecord } from '../../core/records.ts';
 import { logFailure } from '../failure-log.ts';
+import { answerForm, requireWritable } from '../answer-form.ts';
 import type { AppDeps } from '../app.ts';
 import { runCompletion } from '../chat-completion.ts';
 import type { Completion, CompletionPiece, CompletionRequest } from '../chat-completion.ts';
@@ -42,7 +43,11 @@ async function createChatCompletion(
   const { opened, continuation } = await openConversation(deps, body.model, request);
   request.continuation = continuation;
   try {
-    if (body.parallel_tool_calls === false && opened.policy.protocol.opening !== null) {
+    const { protocol } = opened.policy;
+    if (request.form !== null) requireWritable(protocol, request.form);
+    // A demanded form has one call at most.
+    const several = request.form === null && protocol.opening !== null;
+    if (body.parallel_tool_calls === false && several) {
       throw new AppError(
         'unsupported_parameter',
         'parallel_tool_calls: this policy may make several calls a step; false is not offered',
@@ -62,9 +67,11 @@ function completionRequest(
   deps: AppDeps,
   { body, header, activity }: Input<'createChatCompletion'>,
 ): CompletionRequest {
+  const tools = body.tool_choice === 'none' ? [] : clientTools(body.tools ?? []);
   return {
     messages: chatMessages(body.messages),
-    tools: body.tool_choice === 'none' ? [] : clientTools(body.tools ?? []),
+    tools,
+    form: answerForm(body, tools),
     sampling: body,
     maxTokens: requestedTokens(body),
     stops: stopTexts(body.stop),

@@ -5,6 +5,11 @@ import type { Case } from './cases.ts';
 import { CAPITAL_SCRIPT } from './harness.ts';
 import type { Answer, CallOptions, Harness } from './harness.ts';
 
+const jsonSchema = (schema: Record<string, unknown>) => ({
+  type: 'json_schema',
+  json_schema: { name: 'answer', schema },
+});
+
 export const QUESTION = [{ role: 'user', content: 'What is the capital of France?' }];
 export const CHAT = { model: 'ramify', messages: QUESTION };
 export const SEARCH = {
@@ -117,6 +122,12 @@ export const CHAT_CASES: Case[] = [
           top_p: 0.9,
           top_k: 5,
           seed: 7,
+          min_p: 0.02,
+          repetition_penalty: 1.1,
+          presence_penalty: -0.5,
+          frequency_penalty: null,
+          logit_bias: { 7: -3 },
+          min_tokens: 2,
           logprobs: true,
           metadata: { a: 'b' },
         },
@@ -126,7 +137,10 @@ export const CHAT_CASES: Case[] = [
       const id = headers.get('x-ramify-trajectory') as string;
       const { trajectory, steps } = h.deps.stores.trajectories.get(id);
       const step = steps[1];
-      expect(step?.sampling).toEqual({ temperature: 0.5, topP: 0.9, topK: 5, seed: 7 });
+      expect(step?.sampling).toEqual({
+        ...{ temperature: 0.5, topP: 0.9, topK: 5, seed: 7, minP: 0.02, repetitionPenalty: 1.1 },
+        ...{ presencePenalty: -0.5, logitBias: { 7: -3 }, minTokens: 2 },
+      });
       const { content } = body.choices[0].logprobs;
       expect(content).toHaveLength(step?.tokens.length ?? -1);
       expect(content[0].logprob).toBeCloseTo(step?.logprobs?.[0] ?? 0, 5);
@@ -172,6 +186,18 @@ export const CHAT_CASES: Case[] = [
     { tools: [SEARCH, SEARCH] },
     { model: '' },
     { stop: ['a', 'b', 'c', 'd', 'e'] },
+    { tool_choice: 'required' },
+    { tools: [SEARCH], tool_choice: { type: 'function', function: { name: 'weather' } } },
+    { tool_choice: { type: 'allowed_tools' } },
+    { response_format: { type: 'json_object' }, min_tokens: 3 },
+    { response_format: { type: 'json_schema' } },
+    { response_format: jsonSchema({ type: 'string', pattern: 'a' }) },
+    { response_format: jsonSchema({ $ref: '#' }) },
+    { frequency_penalty: 2.5 },
+    { repetition_penalty: 0 },
+    { logit_bias: { ab: 1 } },
+    { logit_bias: { 1: 101 } },
+    { min_p: 1.5 },
     ...badMessages.map((message) => ({ messages: [...QUESTION, message] })),
   ].map((body): Case => ({
     operation: 'createChatCompletion',
@@ -184,11 +210,6 @@ export const CHAT_CASES: Case[] = [
   ...[
     { n: 2 },
     { top_logprobs: 5, logprobs: true },
-    { response_format: { type: 'json_object' } },
-    { tool_choice: 'required' },
-    { tool_choice: { type: 'function', function: { name: 'search' } } },
-    { frequency_penalty: 1 },
-    { logit_bias: { 1: 5 } },
     { reasoning_effort: 'low' },
     { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }] },
     { tools: [{ type: 'custom', custom: { name: 'x' } }] },

@@ -17,6 +17,8 @@ import type {
 import { uniform } from '../../core/prng.ts';
 import { loadText } from '../../core/text/load-text.ts';
 import type { TextLayer } from '../../core/text/load-text.ts';
+import { StopScanner } from '../../core/text/stop-scanner.ts';
+import { StreamDecoder } from '../../core/text/stream-decoder.ts';
 
 /** The text that the policy writes next, control tokens included. */
 export type Script = (text: string, version: number) => string;
@@ -127,6 +129,12 @@ class ScriptedSequence implements Sequence {
     this.engine.promptTokens = [...this.tokens];
     const reply = this.engine.script(tokenizer.decode(this.tokens), this.policyVersion);
     const wanted = tokenizer.encodeTemplate(reply);
+    const decoder = new StreamDecoder(tokenizer);
+    const scanner = new StopScanner(request.stopTexts ?? []);
+    const stops = (token: number): boolean => {
+      scanner.push(decoder.push([token]));
+      return scanner.found || request.stopTokens.includes(token);
+    };
     const sampled: number[] = [];
     let finish: SampleResult['finish'] | null = null;
     while (finish === null) {
@@ -134,7 +142,7 @@ class ScriptedSequence implements Sequence {
       else await new Promise((resolve) => setImmediate(resolve));
       const piece: number[] = [];
       while (finish === null && piece.length < PIECE_TOKENS) {
-        finish = this.take(request, wanted, sampled, piece);
+        finish = this.take(request, stops, wanted, sampled, piece);
       }
       if (piece.length > 0) request.onTokens?.(figures(piece, sampled.length - piece.length));
     }
@@ -159,6 +167,7 @@ class ScriptedSequence implements Sequence {
   /** Samples one token, or says why not. */
   private take(
     request: SampleRequest,
+    stops: (token: number) => boolean,
     wanted: readonly number[],
     sampled: number[],
     piece: number[],
@@ -169,7 +178,7 @@ class ScriptedSequence implements Sequence {
     // A script without a stop token at its end goes on with it, as a policy that rambles.
     const token = wanted[sampled.length % wanted.length] as number;
     for (const list of [sampled, piece, this.tokens]) list.push(token);
-    return request.stopTokens.includes(token) ? 'stop' : null;
+    return stops(token) ? 'stop' : null;
   }
 }
 

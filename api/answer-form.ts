@@ -1,0 +1,78 @@
+/**
+ * What a chat request demands of the answer's form: `tool_choice` and `response_format`. It is
+ * checked against the policy before any work starts, each schema by itself, so that a mistake is
+ * told with its field.
+ */
+import { AppError, toAppError } from '../core/errors.ts';
+import type { ToolSpec } from '../core/ports.ts';
+import type { JsonSchema } from '../core/records.ts';
+import { compileConstraint } from '../core/text/constraint.ts';
+import type { AnswerForm, Protocol } from '../core/text/types.ts';
+import type { Schemas } from './handlers.ts';
+
+type Body = Pick<
+  Schemas['ChatCompletionRequest'],
+  'tool_choice' | 'response_format' | 'min_tokens'
+>;
+
+/**
+ * Null: the policy writes what it likes. `tools`: those that are offered.
+ * @throws AppError invalid_request when no such tool is offered.
+ */
+export function answerForm(body: Body, tools: readonly ToolSpec[]): AnswerForm | null {
+  const form = demanded(body, tools);
+  if (form !== null && (body.min_tokens ?? 0) > 0) {
+    throw new AppError('invalid_request', 'min_tokens does not go with a demanded form', {
+      param: 'min_tokens',
+    });
+  }
+  return form;
+}
+
+function demanded(body: Body, tools: readonly ToolSpec[]): AnswerForm | null {
+  const { tool_choice: choice } = body;
+  if (choice === 'required') {
+    if (tools.length > 0) return { calls: tools, answer: null };
+    throw wrongChoice('a call is required, but there are no tools');
+  }
+  if (typeof choice === 'object') {
+    const { name } = choice.function;
+    const tool = tools.find((one) => one.name === name);
+    if (tool !== undefined) return { calls: [tool], answer: null };
+    throw wrongChoice(`there is no tool '${name}' among the tools`);
+  }
+  const answer = answerSchema(body.response_format);
+  return answer === null ? null : { calls: tools, answer };
+}
+
+function answerSchema(format: Body['response_format']): JsonSchema | null {
+  if (format === undefined || format.type === 'text') return null;
+  return 'json_schema' in format ? format.json_schema.schema : { type: 'object' };
+}
+
+/** @throws AppError invalid_request that names the schema's field and the keyword at fault. */
+export function requireWritable(protocol: Protocol, form: AnswerForm): void {
+  form.calls.forEach((tool) => {
+    requirePart(protocol, { calls: [tool], answer: null }, `tools: ${tool.name}`);
+  });
+  if (form.answer !== null) {
+    requirePart(protocol, { calls: [], answer: form.answer }, 'response_format');
+  }
+}
+
+function requirePart(protocol: Protocol, form: AnswerForm, param: string): void {
+  try {
+    compileConstraint(protocol.constrain(form, ''));
+  } catch (thrown) {
+    const { code, message, param: named } = toAppError(thrown);
+    if (code !== 'invalid_request' || named !== null) throw thrown;
+    throw new AppError(code, `${param}: ${message}`, {
+      param: param.replace(/:.*/, ''),
+      cause: thrown,
+    });
+  }
+}
+
+function wrongChoice(why: string): AppError {
+  return new AppError('invalid_request', `tool_choice: ${why}`, { param: 'tool_choice' });
+}
