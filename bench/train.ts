@@ -5,15 +5,10 @@
 import { must } from '../core/assert.ts';
 import { parameterCount } from '../core/model/parameters.ts';
 import { createTrainingSession } from '../core/model/training-session.ts';
-import type { TrainRow } from '../core/model/types.ts';
-import { Prng } from '../core/prng.ts';
 import { ADAMW_DEFAULTS, clipGradients, initAdamW, updateAdamW } from '../core/trainer/adamw.ts';
 import { benchModels, type BenchModel } from './models.ts';
 import { benchOptions, median, printTable, recordResults, secondsOf, type Row } from './report.ts';
-
-const ROWS = 8;
-const PREDICTIONS = 256;
-const TOKENS = ROWS * PREDICTIONS;
+import { BATCH_LOSS, BATCH_TOKENS, trainBatch } from './train-batch.ts';
 
 const options = benchOptions(5);
 const rows: Row[] = [];
@@ -26,16 +21,15 @@ async function benchModel({ name, config, weights }: BenchModel): Promise<Row> {
     device: 'cpu',
     threads: options.threads,
   });
-  const batch = trainRows(config.vocabulary);
+  const batch = trainBatch(config.vocabulary);
   const state = initAdamW(weights);
   const times = { score: [] as number[], gradient: [] as number[], optimiser: [] as number[] };
-  const loss = { epsLow: 0.2, epsHigh: 0.2, dualClip: 3, weightSum: TOKENS };
   // The first repeat makes the sessions and is not counted.
   for (let repeat = 0; repeat <= options.repeats; repeat++) {
     const score = await secondsOf(() => session.score(batch.map(({ tokens }) => tokens)));
     let gradients: Map<string, Float32Array> | null = null;
     const gradient = await secondsOf(async () => {
-      gradients = (await session.lossAndGradients(batch, loss)).gradients;
+      gradients = (await session.lossAndGradients(batch, BATCH_LOSS)).gradients;
     });
     const optimiser = await secondsOf(async () => {
       const found = must<Map<string, Float32Array>>(gradients, 'gradients');
@@ -53,22 +47,11 @@ async function benchModel({ name, config, weights }: BenchModel): Promise<Row> {
   return {
     model: name,
     parameters,
-    'score tok/s': TOKENS / median(times.score),
-    'forward+backward tok/s': TOKENS / forwardBackward,
+    'score tok/s': BATCH_TOKENS / median(times.score),
+    'forward+backward tok/s': BATCH_TOKENS / forwardBackward,
     // 6 operations a parameter and token, the usual count; attention comes on top.
-    'GFLOP/s': (6 * parameters * TOKENS) / forwardBackward / 1e9,
+    'GFLOP/s': (6 * parameters * BATCH_TOKENS) / forwardBackward / 1e9,
     'AdamW ms': median(times.optimiser) * 1000,
-    'step tok/s': TOKENS / (forwardBackward + median(times.optimiser)),
+    'step tok/s': BATCH_TOKENS / (forwardBackward + median(times.optimiser)),
   };
-}
-
-function trainRows(vocabulary: number): TrainRow[] {
-  const prng = new Prng(5);
-  const length = PREDICTIONS + 1;
-  return Array.from({ length: ROWS }, () => ({
-    tokens: Uint32Array.from({ length }, () => prng.below(vocabulary)),
-    weights: Float32Array.from({ length }, (_, t) => Number(t > 0)),
-    advantages: Float32Array.from({ length }, () => prng.gaussian()),
-    oldLogprobs: new Float32Array(length).fill(-Math.log(vocabulary)),
-  }));
 }
