@@ -57,7 +57,11 @@ export function prefillGraph(
       attend(layer, keys, values) {
         graph.output(newKeys(layer), keys);
         graph.output(newValues(layer), values);
-        const local = { keys: factor(keys, dtype), values: factor(values, dtype), mask: localMask };
+        const local = {
+          keys: asFactor(keys, dtype),
+          values: asFactor(values, dtype),
+          mask: localMask,
+        };
         return [cache[layer] as KvSegment, local];
       },
     },
@@ -154,8 +158,8 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
         };
         grown.push(all);
         const local = {
-          keys: factor(all.keys, inputs.dtype),
-          values: factor(all.values, inputs.dtype),
+          keys: asFactor(all.keys, inputs.dtype),
+          values: asFactor(all.values, inputs.dtype),
           mask: null,
         };
         return [inputs.cache[layer] as KvSegment, local];
@@ -185,7 +189,7 @@ function anyOf(truths: Value, axes: readonly number[], keepDims: boolean): Value
 }
 
 /** Matrices in the compute type; gains and biases, which no product takes, in float32. */
-function storedWeights(
+export function storedWeights(
   graph: Graph,
   weights: Weights,
   dtype: ComputeType,
@@ -199,7 +203,7 @@ function storedWeights(
 }
 
 /** Keys or values as a factor of products. A cached one is cast outside of the loop, once a run. */
-function factor(values: Value, dtype: ComputeType): Value {
+export function asFactor(values: Value, dtype: ComputeType): Value {
   return dtype === 'f16' ? ops.cast(values, 'float16') : values;
 }
 
@@ -214,7 +218,7 @@ function cacheInputs(
 ): KvSegment[] {
   const mask = graph.input('cacheMask', 'float32', ['B', 1, 1, 'S']);
   const cached = (name: string) =>
-    factor(graph.input(name, 'float32', ['B', kvHeads, 'S', headDim]), dtype);
+    asFactor(graph.input(name, 'float32', ['B', kvHeads, 'S', headDim]), dtype);
   return Array.from({ length: layers }, (_, layer) => ({
     keys: cached(cacheKeys(layer)),
     values: cached(cacheValues(layer)),

@@ -2,6 +2,7 @@
 import { must } from '../../core/assert.ts';
 import { Graph } from '../../core/graph/graph.ts';
 import { mulDims } from '../../core/graph/tensor-type.ts';
+import { asFactor, storedWeights } from '../../core/model/cache-graphs.ts';
 import { decoderLogits, decoderStates } from '../../core/model/decoder.ts';
 import { adapterInputs } from '../../core/model/lora-graph.ts';
 import type { LoraAdapter } from '../../core/model/lora.ts';
@@ -9,6 +10,7 @@ import type { PolicyModel } from '../../core/model/policy-directory.ts';
 import { RotaryTable, rotaryInputs } from '../../core/model/rotary.ts';
 import { createSession, type Feeds } from '../../core/model/session.ts';
 import { causalMask } from '../../core/model/training-session.ts';
+import type { ComputeType } from '../../core/model/types.ts';
 
 const CPU = { device: 'cpu', threads: 1 } as const;
 
@@ -17,12 +19,10 @@ export async function wholeRowLogits(
   { config, weights }: PolicyModel,
   ids: readonly number[],
   adapter?: LoraAdapter,
+  dtype: ComputeType = 'f32',
 ): Promise<Float32Array> {
   const graph = new Graph();
-  const stored = new Map(
-    [...weights].map(([key, { shape, data }]) => [key, graph.initializer(key, shape, data)]),
-  );
-  const weight = (key: string) => must(stored.get(key), key);
+  const weight = storedWeights(graph, weights, dtype);
   const group = config.heads / config.kvHeads;
   const input = graph.input('ids', 'int64', ['B', 'T']);
   const rotary = rotaryInputs(graph, config, [1, 'T', 1]);
@@ -31,7 +31,13 @@ export async function wholeRowLogits(
   const states = decoderStates(
     config,
     { ids: input, ...rotary },
-    { weight, attend: (_layer, keys, values) => [{ keys, values, mask }], adapt },
+    {
+      weight,
+      attend: (_layer, keys, values) => [
+        { keys: asFactor(keys, dtype), values: asFactor(values, dtype), mask },
+      ],
+      adapt,
+    },
   );
   graph.output('logits', decoderLogits(config, states, weight));
   const session = await createSession(graph, CPU);
