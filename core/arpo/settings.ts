@@ -142,8 +142,8 @@ const LORA_NAMES = ['loraRank', 'loraAlpha', 'loraTargets', 'rsLora'] as const;
 /**
  * The settings in force for an algorithm: defaults and overrides. `arpo` branches by the paper's
  * rule unless told otherwise; `grpo` is branch `none` with every rollout from the prompt. A base
- * that is an adapter (`lora`) is trained on as one. Throws invalid_request or unsupported_parameter;
- * `param` is `settings.NAME`.
+ * that is an adapter (`lora`) is trained on as one. Throws invalid_request or
+ * unsupported_parameter; `param` is `settings.NAME`.
  */
 export function parseSettings(
   algorithm: Algorithm,
