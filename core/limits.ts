@@ -36,6 +36,8 @@ export const LIMITS = {
   agingTurns: 16,
   /** Tokens sampled in one run of the decode graph. */
   chunkTokens: 16,
+  /** The same while a live answer begins, so that its first piece comes early. */
+  firstChunkTokens: 4,
   /** Tool calls of one trajectory unless the request says otherwise (arpo.md section 3.4). */
   toolCallsDefault: 6,
   toolCallsMax: 64,

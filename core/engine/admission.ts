@@ -30,21 +30,30 @@ export class Admission<T extends GrowingJob> {
 
   /**
    * The jobs, in their order, whose sequences may grow by so many tokens in the next run. Who is
-   * left out has waited a turn; it may have lost its cache.
+   * left out may have lost its cache.
    */
   admit(jobs: readonly T[], growth: (job: T) => number): T[] {
+    if (jobs.length === 0) return [];
     const oldest = Math.min(...[...this.all.jobs].map(({ order }) => order));
     const isOldest = (job: T) => job.order === oldest;
     const admitted = new Set<T>();
     let promised = 0;
     for (const job of [...jobs].sort((a, b) => +isOldest(b) - +isOldest(a))) {
       const needed = promised + job.sequence.kv.bytesToGrow(growth(job));
-      if (this.makeRoom(needed, isOldest(job) ? job : null)) {
-        promised = needed;
-        admitted.add(job);
-      } else job.waits++;
+      if (!this.makeRoom(needed, isOldest(job) ? job : null)) continue;
+      promised = needed;
+      admitted.add(job);
     }
     return jobs.filter((job) => admitted.has(job));
+  }
+
+  /** The first arrived of `jobs`, admitted if it can be: what to try when no other can run. */
+  admitOldest(jobs: readonly T[], growth: (job: T) => number): T[] {
+    const first = Math.min(...jobs.map(({ order }) => order));
+    return this.admit(
+      jobs.filter(({ order }) => order === first),
+      growth,
+    );
   }
 
   /** Frees memory until blocks have room for `bytes`; `oldest` may take from all other jobs. */

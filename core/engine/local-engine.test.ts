@@ -3,6 +3,7 @@
  * log-probabilities against the training graph, forks and batches against single rows.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LIMITS } from '../limits.ts';
 import { initialWeights } from '../model/parameters.ts';
 import { createTrainingSession } from '../model/training-session.ts';
 import type { ModelConfig } from '../model/types.ts';
@@ -226,7 +227,7 @@ describe('sequences', () => {
       onTokens: () => abort.abort(),
     });
     expect(result.finish).toBe('cancelled');
-    expect(result.tokens.length).toBe(16);
+    expect(result.tokens.length).toBe(LIMITS.firstChunkTokens);
     sequence.close();
   });
 

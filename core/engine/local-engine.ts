@@ -26,14 +26,14 @@ import type { Sampler, Sequence } from '../ports.ts';
 import type { TokenBytes } from '../text/token-mask.ts';
 import { Admission } from './admission.ts';
 import { BatchModel, type DecodedRow } from './batch-model.ts';
-import { BLOCK_TOKENS, KvMemory } from './kv-memory.ts';
+import { KvMemory } from './kv-memory.ts';
 import { LocalSequence, type SequenceHost } from './local-sequence.ts';
 import { createPolicySessions, SharedSessions } from './policy-sessions.ts';
 import type { PolicySessionOptions } from './policy-sessions.ts';
 import { PrefixCache, type PrefixTree } from './prefix-cache.ts';
 import { isReady, Prefiller, type PrefillJob } from './prefiller.ts';
 import { RowOptions, VersionText } from './row-options.ts';
-import { notLoaded, requireQueueSlot, requireSequenceSlot } from './refusals.ts';
+import { notLoaded, requireBlock, requireQueueSlot, requireSequenceSlot } from './refusals.ts';
 import { joinTokens } from './sampled-tokens.ts';
 import { planTurn, type Turn } from './scheduler.ts';
 import { SequenceKv } from './sequence-kv.ts';
@@ -105,8 +105,7 @@ export class LocalEngine implements Sampler, SequenceHost {
       queueMax: LIMITS.sampleQueueMax,
       chunkTokens: LIMITS.chunkTokens,
       agingTurns: LIMITS.agingTurns,
-      prefixCache: true,
-      clock: systemClock,
+      ...{ prefixCache: true, clock: systemClock },
       ...options,
     };
     this.memory = new KvMemory(kvBytesMax);
@@ -138,7 +137,7 @@ export class LocalEngine implements Sampler, SequenceHost {
     }
     const { config, vocabulary } = policy;
     const contextTokens = Math.min(config.contextTokens, this.memory.tokensMax(config));
-    requireBlock(contextTokens, config.contextTokens, this.memory.bytesMax);
+    requireBlock(contextTokens, config.contextTokens, this.memory);
     const model = await this.build(policy);
     const before = this.versions.get(version);
     assert(
@@ -311,11 +310,10 @@ export class LocalEngine implements Sampler, SequenceHost {
 
   private async decode(loaded: LoadedVersion, ready: readonly Job[]): Promise<void> {
     const { model, contextTokens } = loaded;
-    const { chunkTokens } = this.options;
     const fit = model.decodeRowsThatFit(ready.map(({ sequence }) => sequence.kv));
-    const jobs = this.admission
-      .admit(ready.slice(0, fit), (job) => Math.min(chunkTokens, roomOf(job, contextTokens)))
-      .filter(isReady);
+    const growth = (job: Job) => Math.min(this.options.chunkTokens, roomOf(job, contextTokens));
+    let jobs = this.admission.admit(ready.slice(0, fit), growth).filter(isReady);
+    if (jobs.length === 0) jobs = this.admission.admitOldest(ready.filter(isReady), growth);
     // Rows with shaped logits sample few tokens a run, mostly one; the others keep their chunks.
     for (const shaped of [false, true]) {
       const group = jobs.filter(({ options }) => (options.shapedSteps !== null) === shaped);
@@ -326,9 +324,9 @@ export class LocalEngine implements Sampler, SequenceHost {
   private async decodeBatch(loaded: LoadedVersion, jobs: readonly Job[]): Promise<void> {
     const { model, contextTokens } = loaded;
     const room = (job: Job) => roomOf(job, contextTokens);
-    const { chunkTokens } = this.options;
     const shaped = jobs.map(({ options }) => options.shapedSteps ?? Infinity);
-    const steps = Math.min(chunkTokens, Math.max(...jobs.map(room)), ...shaped);
+    const chunk = this.chunkOf(jobs);
+    const steps = Math.min(chunk, Math.max(...jobs.map(room)), ...shaped);
     const rows = jobs.map((job) => ({
       kv: job.sequence.kv,
       lastToken: must(job.sequence.tokens.at(-1), 'last token'),
@@ -339,9 +337,16 @@ export class LocalEngine implements Sampler, SequenceHost {
     }));
     const results = await model.decode(rows, steps);
     jobs.forEach((job, i) => {
+      job.waits = 0;
       this.deliver(job, results[i] as DecodedRow, contextTokens);
       this.prefiller.publish(loaded, job.sequence);
     });
+  }
+
+  /** The first tokens of a live answer do not wait for a whole chunk. */
+  private chunkOf(jobs: readonly Job[]): number {
+    const begins = jobs.some(({ parts, priority }) => parts.length === 0 && priority === 'live');
+    return Math.min(this.options.chunkTokens, begins ? LIMITS.firstChunkTokens : Infinity);
   }
 
   private deliver(job: Job, decoded: DecodedRow, contextTokens: number): void {
@@ -382,14 +387,6 @@ export class LocalEngine implements Sampler, SequenceHost {
 /** Tokens that the job may still sample. */
 function roomOf({ options, sequence }: Job, contextTokens: number): number {
   return Math.min(options.left, contextTokens - sequence.length);
-}
-
-function requireBlock(tokens: number, window: number, bytesMax: number): void {
-  if (tokens >= Math.min(window, BLOCK_TOKENS)) return;
-  throw new AppError(
-    'config_invalid',
-    `${bytesMax} bytes of KV memory hold ${tokens} tokens of this policy; ${BLOCK_TOKENS} are needed`,
-  );
 }
 
 /** A trainer's engine: one version whose weights, or adapter, an optimiser changes in place. */

@@ -52,7 +52,8 @@ export class Prefiller {
       const { rows, width, followers } = planPrefill(waiting, tokens, share);
       const fit = target.model.prefillRowsThatFit(rows.map(({ sequence }) => sequence.kv));
       const piece = ({ sequence }: PrefillJob) => Math.min(width, sequence.missing);
-      const admitted = admission.admit(rows.slice(0, fit), piece);
+      let admitted = admission.admit(rows.slice(0, fit), piece);
+      if (admitted.length === 0) admitted = admission.admitOldest(waiting, piece);
       if (admitted.length === 0) return;
       await this.compute(target, admitted, width);
       for (const [leader, others] of followers) {
@@ -79,7 +80,10 @@ export class Prefiller {
     }));
     await target.model.prefill(rows);
     for (const { tokens } of rows) this.counts.prefilledTokens += tokens.length;
-    for (const { sequence } of jobs) this.publish(target, sequence);
+    for (const job of jobs) {
+      job.waits = 0;
+      this.publish(target, job.sequence);
+    }
   }
 
   /** Lets the job's sequence hold what is cached of its prompt, and counts it. */

@@ -9,8 +9,12 @@ import { must } from '../assert.ts';
 import { BLOCK_TOKENS, type KvBlock, type KvMemory, type KvShape } from './kv-memory.ts';
 import type { SequenceKv } from './sequence-kv.ts';
 
+/** Blocks that may go on from one prefix and are compared token by token; bounds a lookup. */
+const PARTIAL_CANDIDATES_MAX = 64;
+
 interface PrefixNode {
   block: KvBlock;
+  tokens: readonly number[];
   key: string;
   siblings: Map<string, PrefixNode>;
   children: Map<string, PrefixNode>;
@@ -42,18 +46,24 @@ export class PrefixCache {
 
   /**
    * Lets `kv` hold every cached block that goes on from its full ones with the first `limit` of
-   * `tokens`. Returns how many tokens it holds more than before.
+   * `tokens`, and the beginning of the one that agrees longest after those. Returns how many tokens
+   * it holds more than before.
    */
   extend(tree: PrefixTree, kv: SequenceKv, tokens: readonly number[], limit: number): number {
     const before = kv.length;
     const path: PrefixNode[] = [];
     let children = this.childrenAt(tree, kv, kv.fullBlocks);
     while (children !== undefined && (kv.fullBlocks + 1) * BLOCK_TOKENS <= limit) {
-      const node = children.get(keyAt(tokens, kv.fullBlocks));
+      const node = children.get(tokensAt(tokens, kv.fullBlocks).join());
       if (node === undefined) break;
       kv.adopt(node.block);
       path.push(node);
       children = node.children;
+    }
+    const best = bestPartial(children, tokens.slice(kv.fullBlocks * BLOCK_TOKENS, limit));
+    if (best !== null && kv.fullBlocks * BLOCK_TOKENS + best.count > kv.length) {
+      kv.adopt(best.node.block, best.count);
+      path.push(best.node);
     }
     // A node counts as used after its children, so that leaves are the first to go.
     for (const node of path.reverse()) this.touch(node);
@@ -69,10 +79,11 @@ export class PrefixCache {
     while (first > 0 && nodeOf(kv.blocks[first - 1]) === null) first--;
     let children = this.childrenAt(tree, kv, first);
     for (let index = first; index < kv.fullBlocks && children !== undefined; index++) {
-      const key = keyAt(tokens, index);
-      const known: PrefixNode | undefined = children.get(key);
+      const held = tokensAt(tokens, index);
+      const known: PrefixNode | undefined = children.get(held.join());
       if (known !== undefined) kv.replace(index, known.block);
-      const node: PrefixNode = known ?? this.insert(tree, children, key, kv.blocks[index]);
+      const own = must(kv.blocks[index], 'full block');
+      const node: PrefixNode = known ?? this.insert(tree, children, own, held);
       this.touch(node);
       children = node.children;
     }
@@ -108,11 +119,12 @@ export class PrefixCache {
   private insert(
     tree: PrefixTree,
     siblings: Map<string, PrefixNode>,
-    key: string,
-    own: KvBlock | undefined,
+    own: KvBlock,
+    tokens: readonly number[],
   ): PrefixNode {
-    const block = this.memory.share(must(own, 'full block'));
-    const node = { block, key, siblings, children: new Map<string, PrefixNode>(), tree };
+    const block = this.memory.share(own);
+    const key = tokens.join();
+    const node = { block, tokens, key, siblings, children: new Map<string, PrefixNode>(), tree };
     block.cacheEntry = node;
     siblings.set(key, node);
     return node;
@@ -135,7 +147,23 @@ function nodeOf(block: KvBlock | undefined): PrefixNode | null {
   return (block?.cacheEntry ?? null) as PrefixNode | null;
 }
 
-/** The exact tokens of block `index`, as text. */
-function keyAt(tokens: readonly number[], index: number): string {
-  return tokens.slice(index * BLOCK_TOKENS, (index + 1) * BLOCK_TOKENS).join();
+/** The tokens of block `index`. */
+function tokensAt(tokens: readonly number[], index: number): number[] {
+  return tokens.slice(index * BLOCK_TOKENS, (index + 1) * BLOCK_TOKENS);
+}
+
+/** The block that begins with most of `tokens`, and with how many. */
+function bestPartial(
+  candidates: ReadonlyMap<string, PrefixNode> | undefined,
+  tokens: readonly number[],
+): { node: PrefixNode; count: number } | null {
+  let best: { node: PrefixNode; count: number } | null = null;
+  let seen = 0;
+  for (const node of candidates?.values() ?? []) {
+    if (seen++ === PARTIAL_CANDIDATES_MAX) break;
+    let count = 0;
+    while (count < tokens.length && node.tokens[count] === tokens[count]) count++;
+    if (count > (best?.count ?? 0)) best = { node, count };
+  }
+  return best;
 }

@@ -13,7 +13,7 @@ export interface Waiting {
   readonly priority: Priority;
   /** Arrival number. */
   readonly order: number;
-  /** Turns since it last had a row. */
+  /** Turns planned since it last ran; who runs it sets it to 0. */
   waits: number;
 }
 
@@ -30,8 +30,8 @@ export interface TurnOptions {
 
 /**
  * The batches of the next turn, one a version. A version takes part when it has a job of the most
- * urgent class that waits anywhere, or one that waited long enough. Counts `waits` up for who is
- * left out and sets it back for who is not.
+ * urgent class that waits anywhere, or one that waited long enough. Counts `waits` up: a job that
+ * gets a row may still not run, for lack of memory.
  */
 export function planTurn<T extends Waiting>(waiting: Iterable<T>, options: TurnOptions): Turn<T>[] {
   const byVersion = new Map<number, T[]>();
@@ -45,8 +45,7 @@ export function planTurn<T extends Waiting>(waiting: Iterable<T>, options: TurnO
   for (const [version, jobs] of byVersion) {
     const takesPart = jobs.some((job) => rank(job) === best || isAged(job, options));
     const chosen = takesPart ? choose(jobs, options) : [];
-    const rows = new Set(chosen);
-    for (const job of jobs) job.waits = rows.has(job) ? 0 : job.waits + 1;
+    for (const job of jobs) job.waits++;
     if (chosen.length > 0) turns.push({ version, jobs: chosen });
   }
   return turns;
@@ -57,7 +56,7 @@ function choose<T extends Waiting>(jobs: readonly T[], options: TurnOptions): T[
   const agedMax = Math.max(1, Math.floor(options.rowsMax / 4));
   const aged = sorted
     .filter((job) => isAged(job, options))
-    .sort((a, b) => b.waits - a.waits || a.order - b.order)
+    .sort((a, b) => a.order - b.order)
     .slice(0, agedMax);
   const first = new Set(aged);
   return [...aged, ...sorted.filter((job) => !first.has(job))].slice(0, options.rowsMax);

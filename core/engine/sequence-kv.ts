@@ -87,12 +87,15 @@ export class SequenceKv {
     this.used = other.used;
   }
 
-  /** Takes `block` as the one after its full blocks; a partial last block is dropped for it. */
-  adopt(block: KvBlock): void {
+  /**
+   * Takes the first `count` tokens of `block` after those of its full blocks; a partial last block
+   * is dropped for them.
+   */
+  adopt(block: KvBlock, count = BLOCK_TOKENS): void {
     this.memory.share(block);
     this.truncate(this.fullBlocks * BLOCK_TOKENS);
     this.list.push(block);
-    this.used += BLOCK_TOKENS;
+    this.used += count;
   }
 
   /** Puts a block with the same contents in the place of full block `index`. */
