@@ -401,6 +401,7 @@ function gone(reason: string): AppError {
   return new AppError('engine_unavailable', reason, { retryAfterS: LIMITS.retryAfterS });
 }
 
-function fromWire({ code, message }: WireError): AppError {
-  return new AppError(code, message, { retryAfterS: LIMITS.retryAfterS });
+function fromWire({ code, message, param }: WireError): AppError {
+  const { retryAfterS } = LIMITS;
+  return new AppError(code, message, { retryAfterS, ...(param !== null && { param }) });
 }

@@ -44,6 +44,8 @@ export type ToWorker =
 export interface WireError {
   code: ErrorCode;
   message: string;
+  /** The request field at fault. */
+  param: string | null;
 }
 
 export type FromWorker =

@@ -106,6 +106,6 @@ function sample(message: Extract<ToWorker, { type: 'sample' }>): void {
 }
 
 function wireError(thrown: unknown): WireError {
-  const { code, message } = toAppError(thrown);
-  return { code, message };
+  const { code, message, param } = toAppError(thrown);
+  return { code, message, param };
 }
