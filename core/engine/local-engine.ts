@@ -25,6 +25,7 @@ import type { OpenOptions, Priority, SampleRequest, SampleResult } from '../port
 import type { Sampler, Sequence } from '../ports.ts';
 import type { TokenBytes } from '../text/token-mask.ts';
 import { Admission } from './admission.ts';
+import { chunkLength } from './chunk-length.ts';
 import { BatchModel, type DecodedRow } from './batch-model.ts';
 import { KvMemory } from './kv-memory.ts';
 import { LocalSequence, type SequenceHost } from './local-sequence.ts';
@@ -325,7 +326,7 @@ export class LocalEngine implements Sampler, SequenceHost {
     const { model, contextTokens } = loaded;
     const room = (job: Job) => roomOf(job, contextTokens);
     const shaped = jobs.map(({ options }) => options.shapedSteps ?? Infinity);
-    const chunk = this.chunkOf(jobs);
+    const chunk = this.chunkOf(jobs, model.parameters);
     const steps = Math.min(chunk, Math.max(...jobs.map(room)), ...shaped);
     const rows = jobs.map((job) => ({
       kv: job.sequence.kv,
@@ -344,9 +345,10 @@ export class LocalEngine implements Sampler, SequenceHost {
   }
 
   /** The first tokens of a live answer do not wait for a whole chunk. */
-  private chunkOf(jobs: readonly Job[]): number {
+  private chunkOf(jobs: readonly Job[], parameters: number): number {
     const begins = jobs.some(({ parts, priority }) => parts.length === 0 && priority === 'live');
-    return Math.min(this.options.chunkTokens, begins ? LIMITS.firstChunkTokens : Infinity);
+    const most = chunkLength(parameters, jobs.length, this.options.chunkTokens);
+    return begins ? Math.min(most, LIMITS.firstChunkTokens) : most;
   }
 
   private deliver(job: Job, decoded: DecodedRow, contextTokens: number): void {
