@@ -8,7 +8,6 @@ import { cacheKeys, cacheValues, newKeys, newValues } from '../model/cache-graph
 import { servingFeeds } from '../model/lora-graph.ts';
 import type { LoraAdapter } from '../model/lora.ts';
 import type { Feeds, TensorLike } from '../model/session.ts';
-import { parameterCount } from '../model/parameters.ts';
 import { RotaryTable } from '../model/rotary.ts';
 import { causalMask } from '../model/training-session.ts';
 import type { ModelConfig } from '../model/types.ts';
@@ -51,7 +50,6 @@ export interface DecodedRow extends SampledTokens {
 
 export class BatchModel {
   readonly config: ModelConfig;
-  readonly parameters: number;
   private readonly sessions: PolicySessions;
   private readonly adapterFeeds: Feeds;
   private readonly rotary: RotaryTable;
@@ -69,7 +67,6 @@ export class BatchModel {
     memory: KvMemory,
   ) {
     this.config = config;
-    this.parameters = parameterCount(config);
     this.sessions = sessions;
     this.adapterFeeds = adapter === null ? {} : servingFeeds(config, adapter);
     this.rotary = new RotaryTable(config);
@@ -115,8 +112,12 @@ export class BatchModel {
     rows.forEach(({ kv, tokens }, r) => kv.append(layers, r, width, tokens.length));
   }
 
-  /** Samples up to `steps` tokens a row; a row's result ends with its first stop token. */
-  async decode(given: readonly DecodeRow[], steps: number): Promise<DecodedRow[]> {
+  /**
+   * Samples up to `steps` tokens a row; a row's result ends with its first stop token. Rows that
+   * begin were prefilled just now: that batch holds most of their columns.
+   */
+  async decode(given: readonly DecodeRow[], steps: number, begin: boolean): Promise<DecodedRow[]> {
+    if (begin) return this.decodePart({ kv: this.prefillKv, thread: null }, given, steps);
     if (given.some((row) => row.shape !== null)) {
       return this.decodePart({ kv: this.shapedKv, thread: null }, given, steps);
     }

@@ -82,14 +82,17 @@ export class KvMemory {
     return this.bytesMax / 2 - this.blockBytes;
   }
 
-  /** The most that one dense batch may take: a model has one for prefill and one for decoding. */
+  /**
+   * The most that a dense batch of more than one row may take: a model has one for prefill, one for
+   * shaped rows, and one, in parts, for all others.
+   */
   get batchBytesMax(): number {
-    return this.bytesMax / 4;
+    return this.bytesMax / 8;
   }
 
-  /** Tokens that one sequence can ever hold: a batch row is the tighter bound. */
+  /** Tokens that one sequence can ever hold, so that two batches of this one row have room. */
   tokensMax(shape: KvShape): number {
-    const columns = Math.floor(this.batchBytesMax / bytesPerToken(shape));
+    const columns = Math.floor(this.bytesMax / 4 / bytesPerToken(shape));
     return Math.floor(columns / BLOCK_TOKENS) * BLOCK_TOKENS;
   }
 

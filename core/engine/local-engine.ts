@@ -25,7 +25,6 @@ import type { OpenOptions, Priority, SampleRequest, SampleResult } from '../port
 import type { Sampler, Sequence } from '../ports.ts';
 import type { TokenBytes } from '../text/token-mask.ts';
 import { Admission } from './admission.ts';
-import { chunkLength } from './chunk-length.ts';
 import { BatchModel, type DecodedRow } from './batch-model.ts';
 import { KvMemory } from './kv-memory.ts';
 import { LocalSequence, type SequenceHost } from './local-sequence.ts';
@@ -35,6 +34,7 @@ import { PrefixCache, type PrefixTree } from './prefix-cache.ts';
 import { isReady, Prefiller, type PrefillJob } from './prefiller.ts';
 import { RowOptions, VersionText } from './row-options.ts';
 import { notLoaded, requireBlock, requireQueueSlot, requireSequenceSlot } from './refusals.ts';
+import { chunkOf, kindOf, roomOf, RUN_KINDS, type RunKind } from './run-kinds.ts';
 import { joinTokens } from './sampled-tokens.ts';
 import { planTurn, type Turn } from './scheduler.ts';
 import { SequenceKv } from './sequence-kv.ts';
@@ -311,22 +311,30 @@ export class LocalEngine implements Sampler, SequenceHost {
 
   private async decode(loaded: LoadedVersion, ready: readonly Job[]): Promise<void> {
     const { model, contextTokens } = loaded;
-    const fit = model.decodeRowsThatFit(ready.map(({ sequence }) => sequence.kv));
     const growth = (job: Job) => Math.min(this.options.chunkTokens, roomOf(job, contextTokens));
-    let jobs = this.admission.admit(ready.slice(0, fit), growth).filter(isReady);
-    if (jobs.length === 0) jobs = this.admission.admitOldest(ready.filter(isReady), growth);
-    // Rows with shaped logits sample few tokens a run, mostly one; the others keep their chunks.
-    for (const shaped of [false, true]) {
-      const group = jobs.filter(({ options }) => (options.shapedSteps !== null) === shaped);
-      if (group.length > 0) await this.decodeBatch(loaded, group);
+    let ran = 0;
+    const groups = RUN_KINDS.map((kind) => ready.filter((job) => kindOf(job) === kind));
+    for (const [i, rows] of groups.entries()) {
+      const fit = model.decodeRowsThatFit(rows.map(({ sequence }) => sequence.kv));
+      // Who gave memory to another one is not ready any more.
+      const jobs = this.admission.admit(rows.slice(0, fit).filter(isReady), growth).filter(isReady);
+      if (jobs.length > 0) await this.decodeBatch(loaded, RUN_KINDS[i] as RunKind, jobs);
+      ran += jobs.length;
     }
+    if (ran > 0) return;
+    const [oldest] = this.admission.admitOldest(ready.filter(isReady), growth);
+    if (oldest !== undefined) await this.decodeBatch(loaded, kindOf(oldest), [oldest]);
   }
 
-  private async decodeBatch(loaded: LoadedVersion, jobs: readonly Job[]): Promise<void> {
+  private async decodeBatch(
+    loaded: LoadedVersion,
+    kind: RunKind,
+    jobs: readonly Job[],
+  ): Promise<void> {
     const { model, contextTokens } = loaded;
     const room = (job: Job) => roomOf(job, contextTokens);
     const shaped = jobs.map(({ options }) => options.shapedSteps ?? Infinity);
-    const chunk = this.chunkOf(jobs, model.parameters);
+    const chunk = chunkOf(kind, this.options.chunkTokens);
     const steps = Math.min(chunk, Math.max(...jobs.map(room)), ...shaped);
     const rows = jobs.map((job) => ({
       kv: job.sequence.kv,
@@ -336,19 +344,12 @@ export class LocalEngine implements Sampler, SequenceHost {
       maxTokens: Math.min(steps, room(job)),
       shape: job.options.shape(job.sequence.tokens),
     }));
-    const results = await model.decode(rows, steps);
+    const results = await model.decode(rows, steps, kind === 'begin');
     jobs.forEach((job, i) => {
       job.waits = 0;
       this.deliver(job, results[i] as DecodedRow, contextTokens);
       this.prefiller.publish(loaded, job.sequence);
     });
-  }
-
-  /** The first tokens of a live answer do not wait for a whole chunk. */
-  private chunkOf(jobs: readonly Job[], parameters: number): number {
-    const begins = jobs.some(({ parts, priority }) => parts.length === 0 && priority === 'live');
-    const most = chunkLength(parameters, jobs.length, this.options.chunkTokens);
-    return begins ? Math.min(most, LIMITS.firstChunkTokens) : most;
   }
 
   private deliver(job: Job, decoded: DecodedRow, contextTokens: number): void {
@@ -384,11 +385,6 @@ export class LocalEngine implements Sampler, SequenceHost {
       if (this.jobs.delete(job)) job.reject(error);
     }
   }
-}
-
-/** Tokens that the job may still sample. */
-function roomOf({ options, sequence }: Job, contextTokens: number): number {
-  return Math.min(options.left, contextTokens - sequence.length);
 }
 
 /** A trainer's engine: one version whose weights, or adapter, an optimiser changes in place. */

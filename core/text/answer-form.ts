@@ -15,9 +15,8 @@ import type { AnswerForm, Tokenizer } from './types.ts';
 /** How one protocol writes what a form may be. */
 export interface FormWriter {
   tokenizer: Tokenizer;
-  /** With what ends the step. Throws invalid_request for a tool that this policy cannot call. */
+  /** Both with what ends the step. Throws invalid_request for a tool that cannot be called by this policy. */
   call(tool: ToolSpec): Constraint;
-  /** With what ends the step. */
   answer(schema: JsonSchema): Constraint;
 }
 
