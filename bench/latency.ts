@@ -24,6 +24,7 @@ const WARM_MS = 3_000;
 /** Streams under way when the trainer stops or goes on are not counted. */
 const SETTLE_MS = 1_000;
 const PHASE_MS = 6_000;
+const TOGETHER_MS = 1;
 const FIRST_STEP_MS = 300_000;
 const ASK = { maxTokens: 100, temperature: 1 };
 
@@ -74,7 +75,7 @@ async function measureServer({ url, child }: TestServer): Promise<Row> {
       const within = answers.filter(({ startedAt }) => startedAt >= from);
       for (const { pieces, tokens: count } of within) {
         tokens[phase] += count;
-        gaps[phase].push(...pieces.slice(1).map((at, i) => at - (pieces[i] as number)));
+        gaps[phase].push(...waits(pieces));
       }
     }
   }
@@ -100,6 +101,14 @@ async function measureServer({ url, child }: TestServer): Promise<Row> {
     'training tok/s': tokens.training / seconds,
     'training steps': progress.step,
   };
+}
+
+/** Time between arrivals; events of one piece arrive together. */
+function waits(pieces: readonly number[]): number[] {
+  return pieces
+    .slice(1)
+    .map((at, i) => at - (pieces[i] as number))
+    .filter((gap) => gap > TOGETHER_MS);
 }
 
 /** Starts a run and waits until its base is evaluated and the first step done. */

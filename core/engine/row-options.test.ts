@@ -265,7 +265,7 @@ describe('forms', () => {
       ]),
     ]);
     expect(must(watched, 'watched').tokens.length).toBe(40);
-    expect(pieces).toEqual([16, 16, 8]);
+    expect(pieces).toEqual([4, 32, 4]);
     mixed.forEach((result, i) => {
       if (i % 2 === 0) expect([...result.tokens]).toEqual([...must(before[i / 2], 'row').tokens]);
       else expect(() => void JSON.parse(textOf(result.tokens.subarray(0, -1)))).not.toThrow();

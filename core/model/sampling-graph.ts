@@ -7,13 +7,13 @@
  * top-k, top-p, min-p. Ties at the border of a cut are kept, so that the kept set does not depend
  * on how a sort orders equals. Rows without options cost nothing: one branch holds all of it.
  *
- * A token is drawn by inverting the cumulative sum at a uniform from (0, 1). The draws are inputs,
- * so they depend on the request alone and not on the batch. The slow twin is
+ * The draws are inputs, so they depend on the request alone and not on the batch. The slow twin is
  * testing/sampling-reference.ts.
  */
 import * as ops from '../graph/functions.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { apply } from '../graph/op-table.ts';
+import { drawTokens } from './token-draw.ts';
 
 export interface SamplingInputs {
   uniforms: Value; // (steps, B), in (0, 1)
@@ -68,11 +68,8 @@ export function sampleTokens(
   const entropies = ops.neg(ops.reduceSum(ops.mul(ops.exp(all), all), [-1], true));
   const { kept, best } = distribution(graph, logits, inputs);
 
-  const cumulative = ops.cumSum(kept, 1);
-  const mass = ops.reduceMax(cumulative, [1], true); // (B, 1)
-  const draw = ops.unsqueeze(ops.gather(inputs.uniforms, iteration), [1]); // (B, 1)
-  const below = ops.less(cumulative, ops.mul(draw, mass));
-  const drawn = ops.reduceSum(ops.cast(below, 'int64'), [1], true); // (B, 1)
+  const draws = ops.unsqueeze(ops.gather(inputs.uniforms, iteration), [1]); // (B, 1)
+  const { drawn, mass } = drawTokens(kept, draws);
   const tokens = ops.where(inputs.greedy, best, drawn);
 
   const chosen = ops.div(ops.gatherElements(kept, tokens), mass);

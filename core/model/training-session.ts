@@ -27,6 +27,9 @@ export function createTrainingSession(
   options: TrainingSessionOptions,
 ): TrainingSession {
   const objective = options.objective ?? 'policy';
+  // A second run would take the memory of the first once more: 16.5 GB in place of 9.4 GB for 1,024
+  // tokens of a 0.5 B model, and no faster.
+  const runtime = { ...options, memoryPattern: false };
   let scorer: Promise<ModelSession> | null = null;
   let trainer: Promise<ModelSession> | null = null;
   const rotary = new RotaryTable(config);
@@ -41,7 +44,7 @@ export function createTrainingSession(
     config,
     weights: trained,
     async score(rows) {
-      scorer ??= createSession(scoringGraph(config, modules), options);
+      scorer ??= createSession(scoringGraph(config, modules), runtime);
       const batch = padRows(config, rotary, rows);
       const out = await (await scorer).run({ ...parameterFeeds(), ...batch.feeds });
       return {
@@ -50,7 +53,7 @@ export function createTrainingSession(
       };
     },
     async lossAndGradients(rows, loss) {
-      trainer ??= createSession(trainingGraph(config, objective, modules), options);
+      trainer ??= createSession(trainingGraph(config, objective, modules), runtime);
       const batch = padRows(
         config,
         rotary,

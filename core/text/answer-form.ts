@@ -15,8 +15,9 @@ import type { AnswerForm, Tokenizer } from './types.ts';
 /** How one protocol writes what a form may be. */
 export interface FormWriter {
   tokenizer: Tokenizer;
-  /** Both with what ends the step. Throws invalid_request for a tool that cannot be called by this policy. */
+  /** With what ends the step. Throws invalid_request for a tool that this policy cannot call. */
   call(tool: ToolSpec): Constraint;
+  /** With what ends the step. */
   answer(schema: JsonSchema): Constraint;
 }
 

@@ -1,4 +1,6 @@
-/** Jinja as Python has it, where the library differs; test/parity/text.test.ts has whole templates. */
+/**
+ * Jinja as Python has it, where the library differs; test/parity/text.test.ts has whole templates.
+ */
 import { expect, test } from 'vitest';
 import { ManualClock } from '../clock.ts';
 import { parseTemplate, runTemplate } from './template-interpreter.ts';

@@ -93,7 +93,7 @@ interface OpenInterpreter {
   applyFilter(operand: RuntimeValue, filter: Node, environment: Environment): RuntimeValue;
 }
 
-/** The package's declarations import without file extensions, which ESM resolution cannot follow. */
+/** The package's declarations import without file extensions, which ESM cannot resolve. */
 const Library = jinja as unknown as {
   Environment: new () => Environment;
   Interpreter: new (environment: Environment) => OpenInterpreter;

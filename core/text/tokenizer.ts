@@ -3,7 +3,7 @@
  * (Llama 2), read from tokenizer.json by @huggingface/tokenizers. The library gets the vocabulary
  * WITHOUT the added tokens, so plain text cannot become one whatever it spells; template text is
  * split at added tokens here. Decoding is the plain concatenation of token bytes: no clean-up of
- * spaces, so what a policy wrote is shown as it wrote it; a SentencePiece text keeps its first blank.
+ * spaces, so what a policy wrote is shown as it wrote it; SentencePiece text keeps its first blank.
  *
  * Other models (Unigram, WordPiece) are refused by name. Knows nothing of chat roles.
  */

@@ -1,7 +1,7 @@
 /**
  * The two ways in which a BPE vocabulary writes bytes. Byte-level (GPT-2, Qwen, Llama 3): every
- * character of an entry is one byte of the GPT-2 alphabet. SentencePiece (Llama 2, Mistral): entries
- * are text in which ▁ is a blank, and bytes that no entry covers are written <0x0A>.
+ * character of an entry is one byte of the GPT-2 alphabet. SentencePiece (Llama 2, Mistral):
+ * entries are text in which ▁ is a blank, and bytes that no entry covers are written <0x0A>.
  */
 import { alphabetToBytes, BYTE_CHARS } from './byte-alphabet.ts';
 import { isObject } from './policy-files.ts';

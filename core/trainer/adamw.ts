@@ -54,8 +54,9 @@ export function updateAdamW(
 ): void {
   state.step++;
   const { learningRate, beta1, beta2, epsilon } = settings;
-  const correction1 = 1 - beta1 ** state.step;
-  const correction2 = 1 - beta2 ** state.step;
+  // One division and one root a number: the loop is bound by them.
+  const rate = learningRate / (1 - beta1 ** state.step);
+  const inverse2 = 1 / (1 - beta2 ** state.step);
   for (const [name, { shape, data }] of weights) {
     const gradient = must(gradients.get(name), `no gradient for weight ${name}`);
     const first = must(state.first.get(name), `no optimiser state for weight ${name}`);
@@ -69,8 +70,7 @@ export function updateAdamW(
       const v = beta2 * (second[i] as number) + (1 - beta2) * g * g;
       first[i] = m;
       second[i] = v;
-      const direction = m / correction1 / (Math.sqrt(v / correction2) + epsilon);
-      data[i] = w - learningRate * direction - decay * w;
+      data[i] = w - (rate * m) / (Math.sqrt(v * inverse2) + epsilon) - decay * w;
     }
   }
 }
@@ -78,7 +78,13 @@ export function updateAdamW(
 /** Euclidean norm of all gradients taken as one vector. */
 export function gradientNorm(gradients: ReadonlyMap<string, Float32Array>): number {
   let sum = 0;
-  for (const gradient of gradients.values()) for (const g of gradient) sum += g * g;
+  for (const gradient of gradients.values()) {
+    // By index: an iterator over millions of numbers takes several times as long.
+    for (let i = 0; i < gradient.length; i++) {
+      const g = gradient[i] as number;
+      sum += g * g;
+    }
+  }
   return Math.sqrt(sum);
 }
 
