@@ -18,6 +18,11 @@ export interface SessionOptions {
    * provider ran it; complete after `dispose`. Slows every run down; null: none.
    */
   profile?: string | null;
+  /**
+   * Whether onnxruntime, after a first run of some shapes, keeps one block as large as that run for
+   * the next, besides what the first has left; on when left out.
+   */
+  memoryPattern?: boolean;
 }
 
 export type TensorData = Float32Array | BigInt64Array | Uint8Array;
@@ -44,6 +49,7 @@ export async function createSession(graph: Graph, options: SessionOptions): Prom
       intraOpNumThreads: options.threads,
       interOpNumThreads: 1,
       graphOptimizationLevel: 'all',
+      enableMemPattern: options.memoryPattern ?? true,
       // Threads that wait do not spin: the trainer and the server share the cores.
       extra: { session: { intra_op: { allow_spinning: '0' } } },
       logSeverityLevel: 3,

@@ -1,4 +1,4 @@
-/** Logits of whole rows by the forward pass that all graphs share; no product graph outputs them. */
+/** Logits of whole rows by the forward pass that all graphs share; no product graph has them. */
 import { must } from '../../core/assert.ts';
 import { Graph } from '../../core/graph/graph.ts';
 import { mulDims } from '../../core/graph/tensor-type.ts';
