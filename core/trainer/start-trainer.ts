@@ -72,7 +72,7 @@ class TrainerProcess implements TrainerHandle {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       execArgv: [],
     });
-    this.lowerPriority(options.niceness ?? constants.priority.PRIORITY_LOW);
+    this.lowerPriority(options.niceness ?? constants.priority.PRIORITY_BELOW_NORMAL);
     if (this.child.stderr !== null) this.captureErrors(this.child.stderr);
     this.child.on('message', (message) => this.receive(message as FromTrainer));
     const startTimeoutMs = options.startTimeoutMs ?? LIMITS.workerStartTimeoutMs;
