@@ -1,9 +1,10 @@
 /**
- * npm run bench:latency: the time between pieces of 8 streams (a piece is what one run of the decode
- * graph sampled, up to 16 tokens) through the real server, idle and while a training run works. Goal:
- * p99 while training <= 2x idle. One training run lasts through all rounds; for the idle half of each
- * round its process is stopped by SIGSTOP, so that both halves see the same machine. `--threads
- * ENGINE,TRAINER` compares settings: each gets a server of its own, one after another.
+ * npm run bench:latency: the time between pieces of 8 streams (a piece is what one run of the
+ * decode graph sampled, up to 16 tokens) through the real server, idle and while a training run
+ * works. Goal: p99 while training <= 2x idle. One training run lasts through all rounds; for the
+ * idle half of each round its process is stopped by SIGSTOP, so that both halves see the same
+ * machine. `--threads ENGINE,TRAINER` compares settings: each gets a server of its own, one after
+ * another.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';

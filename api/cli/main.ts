@@ -1,6 +1,6 @@
 /**
- * The program behind `npx ramify COMMAND`: one table of commands. A wrong command or flag is one line
- * on stderr and exit code 1. The server itself is api/main.ts (`npm start`).
+ * The program behind `npx ramify COMMAND`: one table of commands. A wrong command or flag is one
+ * line on stderr and exit code 1. The server itself is api/main.ts (`npm start`).
  */
 import { AppError, toAppError } from '../../core/errors.ts';
 import { doctor } from './doctor.ts';

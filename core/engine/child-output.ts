@@ -1,6 +1,6 @@
 /**
- * Runs a built module in a process of its own and collects what it prints. For work on devices whose
- * drivers may fault or hang: whatever happens there is a result here.
+ * Runs a built module in a process of its own and collects what it prints. For work on devices
+ * whose drivers may fault or hang: whatever happens there is a result here.
  */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

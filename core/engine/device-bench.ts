@@ -112,7 +112,9 @@ async function measureDecode(): Promise<void> {
   await engine.close();
 }
 
-/** Seconds to sample `tokens` tokens after a prompt; the first token, with the prefill, is untimed. */
+/**
+ * Seconds to sample `tokens` tokens after a prompt; the first token, with the prefill, is untimed.
+ */
 async function sampleRows(
   engine: LocalEngine,
   batch: number,

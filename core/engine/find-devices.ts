@@ -1,8 +1,8 @@
 /**
- * Finds out which devices can compute, each by a trial in a process of its own (device-probe.ts), so
- * that a broken driver cannot harm the caller. Which adapter WebGPU took is known on Linux from the
- * Vulkan loader, which names it when asked to be talkative; elsewhere WebGPU never takes a software
- * adapter by itself.
+ * Finds out which devices can compute, each by a trial in a process of its own (device-probe.ts),
+ * so that a broken driver cannot harm the caller. Which adapter WebGPU took is known on Linux from
+ * the Vulkan loader, which names it when asked to be talkative; elsewhere WebGPU never takes a
+ * software adapter by itself.
  */
 import { existsSync } from 'node:fs';
 import { LIMITS } from '../limits.ts';
@@ -12,7 +12,9 @@ import { builtModule } from '../paths.ts';
 import { childOutput } from './child-output.ts';
 import type { ProbeLine } from './device-probe.ts';
 
-/** Files of which Linux shows at least one where there is a GPU (DRM, NVIDIA, WSL, Mali, Adreno). */
+/**
+ * Files of which Linux shows at least one where there is a GPU (DRM, NVIDIA, WSL, Mali, Adreno).
+ */
 const GPU_FILES = ['/dev/dri', '/dev/nvidiactl', '/dev/dxg', '/dev/mali0', '/dev/kgsl-3d0'];
 
 export interface FindOptions {

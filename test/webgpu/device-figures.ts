@@ -1,8 +1,8 @@
 /**
  * A process that computes on one device what device.test.ts compares between two: a policy sampled
  * by the engine (prompts of two lengths, so prefill and the decode Loop run over a cache), and one
- * training step with all its gradients. `node device-figures.js DEVICE POLICY-FOLDER` prints them as
- * JSON. A fault of a driver ends only this process.
+ * training step with all its gradients. `node device-figures.js DEVICE POLICY-FOLDER` prints them
+ * as JSON. A fault of a driver ends only this process.
  */
 import { LocalEngine } from '../../core/engine/local-engine.ts';
 import { loadPolicyModel } from '../../core/model/policy-directory.ts';
