@@ -34,8 +34,12 @@ export const LIMITS = {
   prefillTurnTokensMax: 1_024,
   /** Turns that a request may be left out before it goes first once, whatever its class. */
   agingTurns: 16,
-  /** Tokens sampled in one run of the decode graph. */
-  chunkTokens: 16,
+  /** Most tokens sampled in one run of the decode graph. */
+  chunkTokens: 32,
+  /** Fewer would cost more turns of the engine than they save waiting. */
+  chunkTokensMin: 4,
+  /** Tokens times rows times parameters of one run: about 0.1 s on two cores. */
+  chunkWorkMax: 2e9,
   /** The same while a live answer begins, so that its first piece comes early. */
   firstChunkTokens: 4,
   /** Tool calls of one trajectory unless the request says otherwise (arpo.md section 3.4). */

@@ -8,6 +8,7 @@ import { cacheKeys, cacheValues, newKeys, newValues } from '../model/cache-graph
 import { servingFeeds } from '../model/lora-graph.ts';
 import type { LoraAdapter } from '../model/lora.ts';
 import type { Feeds, TensorLike } from '../model/session.ts';
+import { parameterCount } from '../model/parameters.ts';
 import { RotaryTable } from '../model/rotary.ts';
 import { causalMask } from '../model/training-session.ts';
 import type { ModelConfig } from '../model/types.ts';
@@ -50,6 +51,7 @@ export interface DecodedRow extends SampledTokens {
 
 export class BatchModel {
   readonly config: ModelConfig;
+  readonly parameters: number;
   private readonly sessions: PolicySessions;
   private readonly adapterFeeds: Feeds;
   private readonly rotary: RotaryTable;
@@ -67,6 +69,7 @@ export class BatchModel {
     memory: KvMemory,
   ) {
     this.config = config;
+    this.parameters = parameterCount(config);
     this.sessions = sessions;
     this.adapterFeeds = adapter === null ? {} : servingFeeds(config, adapter);
     this.rotary = new RotaryTable(config);

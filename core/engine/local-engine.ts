@@ -26,6 +26,7 @@ import type { Sampler, Sequence } from '../ports.ts';
 import type { TokenBytes } from '../text/token-mask.ts';
 import { Admission } from './admission.ts';
 import { BatchModel, type DecodedRow } from './batch-model.ts';
+import { chunkLength } from './chunk-length.ts';
 import { KvMemory } from './kv-memory.ts';
 import { LocalSequence, type SequenceHost } from './local-sequence.ts';
 import { createPolicySessions, SharedSessions } from './policy-sessions.ts';
@@ -334,7 +335,8 @@ export class LocalEngine implements Sampler, SequenceHost {
     const { model, contextTokens } = loaded;
     const room = (job: Job) => roomOf(job, contextTokens);
     const shaped = jobs.map(({ options }) => options.shapedSteps ?? Infinity);
-    const chunk = chunkOf(kind, this.options.chunkTokens);
+    const most = chunkLength(model.parameters, jobs.length, this.options.chunkTokens);
+    const chunk = chunkOf(kind, most);
     const steps = Math.min(chunk, Math.max(...jobs.map(room)), ...shaped);
     const rows = jobs.map((job) => ({
       kv: job.sequence.kv,
