@@ -118,10 +118,15 @@ export const LIMITS = {
   /** Calls of rules inside one another; a level of nested JSON takes one or two. */
   constraintDepthMax: 64,
   /** Positions of one output form that are remembered, and of them those with a token mask. */
-  constraintPositionsMax: 5_000,
-  constraintMasksMax: 512,
+  constraintPositionsMax: 2_000,
+  constraintMasksMax: 128,
   /** Compiled output forms kept by a policy version for the next request that has the same. */
-  constraintsKeptMax: 16,
+  constraintsKeptMax: 8,
+  /**
+   * Runs of one token that rows with shaped logits get beside a chunk of the others: so they sample
+   * some tokens a turn, and the others wait little.
+   */
+  shapedRunsMax: 4,
   shutdownTimeoutMs: 10_000,
   retryAfterS: 1,
 } as const;

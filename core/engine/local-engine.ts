@@ -35,7 +35,7 @@ import { PrefixCache, type PrefixTree } from './prefix-cache.ts';
 import { isReady, Prefiller, type PrefillJob } from './prefiller.ts';
 import { RowOptions, VersionText } from './row-options.ts';
 import { notLoaded, requireBlock, requireQueueSlot, requireSequenceSlot } from './refusals.ts';
-import { chunkOf, kindOf, roomOf, RUN_KINDS, type RunKind } from './run-kinds.ts';
+import { chunkOf, kindOf, roomOf, TURN_RUNS, type RunKind } from './run-kinds.ts';
 import { joinTokens } from './sampled-tokens.ts';
 import { planTurn, type Turn } from './scheduler.ts';
 import { SequenceKv } from './sequence-kv.ts';
@@ -314,12 +314,13 @@ export class LocalEngine implements Sampler, SequenceHost {
     const { model, contextTokens } = loaded;
     const growth = (job: Job) => Math.min(this.options.chunkTokens, roomOf(job, contextTokens));
     let ran = 0;
-    const groups = RUN_KINDS.map((kind) => ready.filter((job) => kindOf(job) === kind));
-    for (const [i, rows] of groups.entries()) {
+    const begun = new Map(ready.map((job) => [job, kindOf(job)]));
+    for (const kind of TURN_RUNS) {
+      const rows = this.left(ready).filter((j) => kindOf(j) === kind && begun.get(j) === kind);
       const fit = model.decodeRowsThatFit(rows.map(({ sequence }) => sequence.kv));
       // Who gave memory to another one is not ready any more.
       const jobs = this.admission.admit(rows.slice(0, fit).filter(isReady), growth).filter(isReady);
-      if (jobs.length > 0) await this.decodeBatch(loaded, RUN_KINDS[i] as RunKind, jobs);
+      if (jobs.length > 0) await this.decodeBatch(loaded, kind, jobs);
       ran += jobs.length;
     }
     if (ran > 0) return;

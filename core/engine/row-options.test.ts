@@ -256,16 +256,21 @@ describe('forms', () => {
     const prompts = Array.from({ length: 10 }, () => prompt(7));
     const free = (seed: number) => sample(must(prompts[seed], 'prompt'), { seed });
     const before = await Promise.all(prompts.map((_, seed) => free(seed)));
-    const pieces: number[] = [];
-    const [watched, ...mixed] = await Promise.all([
-      sample(prompt(5), {}, { stopTokens: [], onTokens: (p) => pieces.push(p.tokens.length) }),
+    const watch = async (pieces: number[]) => {
+      const onTokens: SampleRequest['onTokens'] = ({ tokens }) => pieces.push(tokens.length);
+      return sample(must(prompts[0], 'prompt'), {}, { stopTokens: [], onTokens });
+    };
+    const [alone, beside]: [number[], number[]] = [[], []];
+    await watch(alone);
+    const [, ...mixed] = await Promise.all([
+      watch(beside),
       ...prompts.flatMap((_, seed) => [
         free(seed),
         sample(prompt(5), { constraint, seed, repetitionPenalty: 1.2 }, { maxTokens: 100 }),
       ]),
     ]);
-    expect(must(watched, 'watched').tokens.length).toBe(40);
-    expect(pieces).toEqual([4, 32, 4]);
+    expect(Math.max(...alone)).toBeGreaterThanOrEqual(16);
+    expect(beside).toEqual(alone);
     mixed.forEach((result, i) => {
       if (i % 2 === 0) expect([...result.tokens]).toEqual([...must(before[i / 2], 'row').tokens]);
       else expect(() => void JSON.parse(textOf(result.tokens.subarray(0, -1)))).not.toThrow();

@@ -10,8 +10,17 @@ import type { LocalSequence } from './local-sequence.ts';
 import type { RowOptions } from './row-options.ts';
 import type { Waiting } from './scheduler.ts';
 
-export const RUN_KINDS = ['begin', 'shaped', 'chunk'] as const;
-export type RunKind = (typeof RUN_KINDS)[number];
+export type RunKind = 'begin' | 'shaped' | 'chunk';
+
+/**
+ * The runs of a turn. A row takes part in those of the kind that it has when the turn begins:
+ * shaped ones, which mostly sample one token, in several, so that they are not that much slower.
+ */
+export const TURN_RUNS: readonly RunKind[] = [
+  'begin',
+  'chunk',
+  ...Array.from({ length: LIMITS.shapedRunsMax }, () => 'shaped' as const),
+];
 
 interface DecodingJob extends Waiting {
   readonly sequence: LocalSequence;
