@@ -102,6 +102,7 @@ export class LocalEngine implements Sampler, SequenceHost {
     this.options = {
       dtype: 'f32',
       profile: null,
+      memoryPattern: true,
       batchRowsMax: LIMITS.batchRowsMax,
       sequencesMax: LIMITS.sequencesMax,
       queueMax: LIMITS.sampleQueueMax,
