@@ -93,6 +93,18 @@ export const LIMITS = {
   trainTokensPerRunMax: 2_048,
   /** Logits of one such run, the largest tensor at a large vocabulary; several copies are alive. */
   trainLogitBytesMax: 128 * 1024 * 1024,
+  /**
+   * A JSON file of a checkpoint: its config, the index of its shards, the header of a safetensors
+   * file. Some 60,000 tensors; the largest models have a few thousand.
+   */
+  modelJsonBytesMax: 8 * 1024 * 1024,
+  /** Files of one checkpoint; the largest models come in some hundred. */
+  checkpointShardsMax: 1_024,
+  /**
+   * From so many bytes of float32 weights on a model is served in place and in one session: held
+   * twice it would hurt, and a run a token costs nothing that shows (docs/performance.md).
+   */
+  largeModelBytes: 256 * 1024 * 1024,
   /** Rank of a LoRA adapter; above some hundreds it is no small change of the weights any more. */
   loraRankMax: 1_024,
   /** All rollouts of one training step, or one held-out evaluation, on the slowest machine. */

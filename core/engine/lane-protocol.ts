@@ -6,11 +6,11 @@
  * meanwhile.
  */
 import type { Feeds, TensorLike } from '../model/session.ts';
-import type { ComputeType, ModelConfig, Weights } from '../model/types.ts';
+import type { ComputeType, ModelConfig, ModelWeights } from '../model/types.ts';
 
 export interface LaneSettings {
   config: ModelConfig;
-  weights: Weights;
+  weights: ModelWeights;
   /** Intra-op threads of the thread's session. */
   threads: number;
   dtype: ComputeType;

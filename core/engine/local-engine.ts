@@ -19,8 +19,8 @@ import { systemClock, type Clock } from '../clock.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import type { AdapterPolicy } from '../model/lora-directory.ts';
-import type { PolicyModel } from '../model/policy-directory.ts';
-import type { Weights } from '../model/types.ts';
+import type { ServedModel } from '../model/policy-directory.ts';
+import type { ModelWeights } from '../model/types.ts';
 import type { OpenOptions, Priority, SampleRequest, SampleResult } from '../ports.ts';
 import type { Sampler, Sequence } from '../ports.ts';
 import type { TokenBytes } from '../text/token-mask.ts';
@@ -56,7 +56,7 @@ export interface LocalEngineOptions extends PolicySessionOptions {
 }
 
 /** `vocabulary` is asked for by the first constraint or stop text. */
-export type EnginePolicy = (PolicyModel | AdapterPolicy) & { vocabulary?: () => TokenBytes };
+export type EnginePolicy = (ServedModel | AdapterPolicy) & { vocabulary?: () => TokenBytes };
 
 type EngineOptions = Required<Omit<LocalEngineOptions, 'kvBytesMax'>>;
 
@@ -101,6 +101,7 @@ export class LocalEngine implements Sampler, SequenceHost {
   constructor({ kvBytesMax, ...options }: LocalEngineOptions) {
     this.options = {
       dtype: 'f32',
+      largeBytes: LIMITS.largeModelBytes,
       profile: null,
       memoryPattern: true,
       batchRowsMax: LIMITS.batchRowsMax,
@@ -254,7 +255,7 @@ export class LocalEngine implements Sampler, SequenceHost {
   }
 
   private async build(policy: EnginePolicy): Promise<BatchModel> {
-    const create = (weights: Weights, adapters: boolean) =>
+    const create = (weights: ModelWeights, adapters: boolean) =>
       createPolicySessions(policy.config, weights, { ...this.options, adapters });
     if (!('adapter' in policy)) {
       return new BatchModel(policy.config, await create(policy.weights, false), null, this.memory);

@@ -8,10 +8,14 @@ import { must } from '../assert.ts';
 import { LIMITS } from '../limits.ts';
 import { decodeGraph, prefillGraph } from '../model/cache-graphs.ts';
 import { createSession, type ModelSession, type SessionOptions } from '../model/session.ts';
-import type { ComputeType, ModelConfig, Weights } from '../model/types.ts';
 import { LaneThread } from './lane-thread.ts';
+import { createStepSessions } from '../model/step-session.ts';
+import { heldWeights, weightBytes } from '../model/stored-weights.ts';
+import type { ComputeType, ModelConfig, ModelWeights } from '../model/types.ts';
 
 export interface PolicySessionOptions extends SessionOptions {
+  /** From how many bytes of float32 weights on a model counts as large (tests lower it). */
+  largeBytes?: number;
   /** What products are computed in; f32 when left out. */
   dtype?: ComputeType;
 }
@@ -26,11 +30,17 @@ export interface PolicySessions {
 
 export async function createPolicySessions(
   config: ModelConfig,
-  weights: Weights,
+  given: ModelWeights,
   options: PolicySessionOptions & { adapters: boolean },
 ): Promise<PolicySessions> {
-  const { dtype = 'f32', adapters, threads } = options;
-  const count = laneCount(weights, options);
+  const { device, dtype = 'f32', adapters, threads, largeBytes = LIMITS.largeModelBytes } = options;
+  const bytes = weightBytes(given);
+  if (bytes >= largeBytes && device === 'cpu' && dtype === 'f32') {
+    return { ...(await createStepSessions(config, given, options)), lanes: [] };
+  }
+  // What is small is read, so that a file may be replaced while it is served.
+  const weights = bytes >= largeBytes ? given : heldWeights(given);
+  const count = laneCount(bytes, options);
   const perLane = Math.floor(threads / count);
   const prefill = await createSession(prefillGraph(config, weights, dtype, adapters), options);
   const decode = await createSession(decodeGraph(config, weights, dtype, adapters), {
@@ -58,9 +68,8 @@ export async function createPolicySessions(
  * wait for each other at every node; rows are independent. A large model is read once and shared by
  * the threads of one session instead.
  */
-function laneCount(weights: Weights, { device, threads }: SessionOptions): number {
+function laneCount(bytes: number, { device, threads }: SessionOptions): number {
   if (device !== 'cpu' || threads < 2) return 1;
-  const bytes = [...weights.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
   return bytes <= LIMITS.laneWeightBytesMax ? Math.min(threads, LIMITS.lanesMax) : 1;
 }
 

@@ -4,7 +4,7 @@
  */
 import type { Graph, Value } from './graph.ts';
 import { apply } from './op-table.ts';
-import { sameShape, type DType } from './tensor-type.ts';
+import { sameShape, type CastType } from './tensor-type.ts';
 
 const one = (values: Value[]): Value => values[0] as Value;
 
@@ -27,7 +27,7 @@ export const sigmoid = (x: Value) => one(apply('sigmoid', [x], {}));
 export const where = (condition: Value, a: Value, b: Value) =>
   one(apply('where', [condition, a, b], {}));
 export const clip = (x: Value, low: Value, high: Value) => one(apply('clip', [x, low, high], {}));
-export const cast = (x: Value, to: DType) => one(apply('cast', [x], { to }));
+export const cast = (x: Value, to: CastType) => one(apply('cast', [x], { to }));
 export const rotateHalf = (x: Value) => one(apply('rotateHalf', [x], {}));
 
 export const matmul = (a: Value, b: Value) => one(apply('matmul', [a, b], {}));

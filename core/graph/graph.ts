@@ -23,10 +23,18 @@ export interface GraphNode<K extends OpName = OpName> {
 /** float32, float16 as its bits, int64, bool. */
 export type InitializerData = Float32Array | Uint16Array | BigInt64Array | Uint8Array;
 
+/** Bytes that onnxruntime reads from a file itself, little-endian and row-major. */
+export interface FileData {
+  /** Absolute, without links. */
+  readonly path: string;
+  readonly offset: number;
+  readonly byteLength: number;
+}
+
 export interface Initializer extends TensorType {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly data: InitializerData;
+  readonly data: InitializerData | FileData;
 }
 
 export class Graph {
@@ -39,8 +47,16 @@ export class Graph {
   private readonly constants = new Map<string, Value>();
   private readonly names: { next: number };
 
-  constructor(parent: Graph | null = null) {
+  /**
+   * Whether `linear` becomes one node of onnxruntime's own domain, which reads the weight as it
+   * lies. Otherwise the weight is turned first, which every provider can do, but which makes a copy
+   * of a constant. For graphs of the CPU.
+   */
+  readonly fusedLinear: boolean;
+
+  constructor(parent: Graph | null = null, options: { fusedLinear?: boolean } = {}) {
     this.parent = parent;
+    this.fusedLinear = parent?.fusedLinear ?? options.fusedLinear ?? false;
     this.depth = parent === null ? 0 : parent.depth + 1;
     // Names are unique over nested graphs: ONNX subgraphs see the names around them.
     this.names = parent === null ? { next: 0 } : parent.names;
@@ -61,6 +77,13 @@ export class Graph {
       `initializer ${name}: ${data.length} values for [${shape.join()}]`,
     );
     const dtype = dtypeOf(data);
+    this.initializers.push({ name, dtype, shape, data });
+    return { name, dtype, shape, graph: this };
+  }
+
+  /** A constant tensor that stays in its file; only the outermost graph may have one. */
+  fileTensor(name: string, dtype: DType, shape: readonly number[], data: FileData): Value {
+    assert(this.parent === null, `file tensor ${name} in a nested graph`);
     this.initializers.push({ name, dtype, shape, data });
     return { name, dtype, shape, graph: this };
   }
@@ -112,7 +135,7 @@ function dtypeOf(data: InitializerData): DType {
 }
 
 function typedData(list: readonly number[], dtype: DType): InitializerData {
-  assert(dtype !== 'float16', 'constants are float32; cast them');
+  assert(dtype !== 'float16' && dtype !== 'bfloat16', 'constants are float32; cast them');
   if (dtype === 'float32') return Float32Array.from(list);
   if (dtype === 'int64') return BigInt64Array.from(list.map(BigInt));
   return Uint8Array.from(list);

@@ -1,7 +1,11 @@
 /**
  * Writes a graph as an ONNX model (IR 8, opset 18). Field numbers are those of onnx.proto3. Each op
  * lowers itself (op-table.ts); this file knows only messages.
+ *
+ * Tensors that lie in files are named by file, offset and length, relative to one folder: the only
+ * form that onnxruntime takes for a model that it gets as bytes.
  */
+import { dirname, isAbsolute, relative, sep } from 'node:path';
 import type { Graph, Initializer } from './graph.ts';
 import { lowerNode } from './op-table.ts';
 import { ProtoWriter } from './protobuf.ts';
@@ -19,7 +23,14 @@ export interface OnnxNode {
 
 const IR_VERSION = 8;
 const OPSET = 18;
-const ELEMENT_TYPE: Record<DType, number> = { float32: 1, float16: 10, int64: 7, bool: 9 };
+const ELEMENT_TYPE: Record<DType, number> = {
+  float32: 1,
+  float16: 10,
+  bfloat16: 16,
+  int64: 7,
+  bool: 9,
+};
+const EXTERNAL = 1;
 const ATTRIBUTE_TYPE = { float: 1, int: 2, string: 3, graph: 5, ints: 7 };
 
 /**
@@ -45,7 +56,8 @@ function encodeGraph(graph: Graph, name: string): ProtoWriter {
     out.message(1, encodeNode({ opType: 'Identity', inputs: [value.name], outputs: [name] }));
   });
   out.string(2, name);
-  for (const tensor of graph.initializers) out.message(5, encodeTensor(tensor));
+  const folder = tensorFolder(graph) ?? '';
+  for (const tensor of graph.initializers) out.message(5, encodeTensor(tensor, folder));
   for (const input of graph.inputs) out.message(11, encodeValueInfo(input.name, input));
   graph.outputs.forEach(({ value }, i) => {
     out.message(12, encodeValueInfo(outputs[i] as string, value));
@@ -91,14 +103,39 @@ function encodeAttribute(name: string, value: Attribute): ProtoWriter {
   return out.varint(20, ATTRIBUTE_TYPE.ints);
 }
 
-function encodeTensor(tensor: Initializer): ProtoWriter {
+function encodeTensor(tensor: Initializer, folder: string): ProtoWriter {
   const out = new ProtoWriter();
   for (const dim of tensor.shape) out.varint(1, dim);
-  const { buffer, byteOffset, byteLength } = tensor.data;
-  return out
-    .varint(2, ELEMENT_TYPE[tensor.dtype])
-    .string(8, tensor.name)
-    .bytes(9, new Uint8Array(buffer, byteOffset, byteLength));
+  out.varint(2, ELEMENT_TYPE[tensor.dtype]).string(8, tensor.name);
+  const { data } = tensor;
+  if (!('path' in data)) {
+    return out.bytes(9, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  }
+  const entry = (key: string, value: string | number) =>
+    out.message(13, new ProtoWriter().string(1, key).string(2, String(value)));
+  entry('location', relative(folder, data.path).split(sep).join('/'));
+  entry('offset', data.offset);
+  entry('length', data.byteLength);
+  return out.varint(14, EXTERNAL);
+}
+
+/**
+ * The folder that holds every file the graph's tensors lie in, which a session must be told; null
+ * when there are none.
+ */
+export function tensorFolder(graph: Graph): string | null {
+  let folder: string | null = null;
+  for (const { data } of graph.initializers) {
+    if (!('path' in data)) continue;
+    folder ??= dirname(data.path);
+    while (isOutside(folder, data.path)) folder = dirname(folder);
+  }
+  return folder;
+}
+
+function isOutside(folder: string, path: string): boolean {
+  const way = relative(folder, path);
+  return way === '..' || way.startsWith(`..${sep}`) || isAbsolute(way);
 }
 
 function encodeValueInfo(name: string, type: TensorType): ProtoWriter {

@@ -14,7 +14,7 @@ import { layoutOps } from './ops/layout.ts';
 import { linearOps } from './ops/linear.ts';
 import { normalizeOps } from './ops/normalize.ts';
 import { reduceOps } from './ops/reduce.ts';
-import { checkInputs, type DType, type InputKind, type TensorType } from './tensor-type.ts';
+import { checkInputs, type CastType, type InputKind, type TensorType } from './tensor-type.ts';
 
 type None = Record<never, never>;
 interface Axis {
@@ -48,7 +48,7 @@ export interface OpParams {
   where: None;
   /** clip(x, low, high) with scalar bounds. */
   clip: None;
-  cast: { to: DType };
+  cast: { to: CastType };
   /** Rotary embedding's (x1, x2) -> (-x2, x1) over the halves of the last axis. */
   rotateHalf: None;
   // Products.

@@ -17,13 +17,13 @@
  */
 import * as ops from '../graph/functions.ts';
 import { Graph, type Value } from '../graph/graph.ts';
-import { toHalf } from '../half.ts';
 import { mulDims } from '../graph/tensor-type.ts';
 import { decoderLogits, decoderStates, type DecoderHooks, type KvSegment } from './decoder.ts';
 import { anyAdapterInputs } from './lora-graph.ts';
 import { rotaryInputs, type RotaryValues } from './rotary.ts';
 import { samplingInputs, sampleTokens, type SamplingInputs } from './sampling-graph.ts';
-import type { ComputeType, ModelConfig, Weights } from './types.ts';
+import { storedWeights } from './stored-weights.ts';
+import type { ComputeType, ModelConfig, ModelWeights } from './types.ts';
 
 export const cacheKeys = (layer: number) => `cacheKeys.${layer}`;
 export const cacheValues = (layer: number) => `cacheValues.${layer}`;
@@ -37,7 +37,7 @@ export const newValues = (layer: number) => `newValues.${layer}`;
  */
 export function prefillGraph(
   config: ModelConfig,
-  weights: Weights,
+  weights: ModelWeights,
   dtype: ComputeType = 'f32',
   adapters = false,
 ): Graph {
@@ -79,7 +79,7 @@ export function prefillGraph(
  */
 export function decodeGraph(
   config: ModelConfig,
-  weights: Weights,
+  weights: ModelWeights,
   dtype: ComputeType = 'f32',
   adapters = false,
 ): Graph {
@@ -188,20 +188,6 @@ function anyOf(truths: Value, axes: readonly number[], keepDims: boolean): Value
   return ops.less(ops.scalar(most, 0.5), most);
 }
 
-/** Matrices in the compute type; gains and biases, which no product takes, in float32. */
-export function storedWeights(
-  graph: Graph,
-  weights: Weights,
-  dtype: ComputeType,
-): (name: string) => Value {
-  const stored = new Map<string, Value>();
-  for (const [name, { shape, data }] of weights) {
-    const halved = dtype === 'f16' && shape.length > 1;
-    stored.set(name, graph.initializer(name, shape, halved ? toHalf(data) : data));
-  }
-  return (name) => stored.get(name) as Value;
-}
-
 /** Keys or values as a factor of products. A cached one is cast outside of the loop, once a run. */
 export function asFactor(values: Value, dtype: ComputeType): Value {
   return dtype === 'f16' ? ops.cast(values, 'float16') : values;
@@ -211,7 +197,7 @@ export function asFactor(values: Value, dtype: ComputeType): Value {
  * The cache of each layer with one mask for all: 0 where a row has a token, very negative
  * elsewhere.
  */
-function cacheInputs(
+export function cacheInputs(
   graph: Graph,
   { layers, kvHeads, headDim }: ModelConfig,
   dtype: ComputeType,

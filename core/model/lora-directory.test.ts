@@ -18,7 +18,8 @@ import { Prng } from '../prng.ts';
 import { loadAdapter, loadPolicy, saveAdapter, textDirectory } from './lora-directory.ts';
 import { initialAdapter, type LoraConfig } from './lora.ts';
 import { initialWeights } from './parameters.ts';
-import { savePolicyModel } from './policy-directory.ts';
+import { savePolicyModel, type ServedModel } from './policy-directory.ts';
+import { heldWeights } from './stored-weights.ts';
 import { formatSafetensors, parseSafetensors } from './safetensors.ts';
 import type { ModelConfig, Weights } from './types.ts';
 
@@ -89,9 +90,10 @@ describe('an adapter directory', () => {
     const policy = load();
     expect(policy.config).toEqual(CONFIG);
     expect(policy.adapter).toEqual(adapterOf(LORA));
-    expect(policy.baseWeights()).toEqual(weights);
+    expect(heldWeights(policy.baseWeights())).toEqual(weights);
     expect(loadPolicy(directory)).toHaveProperty('adapter');
-    expect(loadPolicy(base)).toEqual({ config: CONFIG, weights });
+    const whole = loadPolicy(base) as ServedModel;
+    expect({ ...whole, weights: heldWeights(whole.weights) }).toEqual({ config: CONFIG, weights });
   });
 
   it("has PEFT's names and shapes", () => {
@@ -107,7 +109,7 @@ describe('an adapter directory', () => {
     const moved = mkdtempSync(join(tmpdir(), 'ramify-moved-'));
     cpSync(folder, moved, { recursive: true });
     rmSync(base, { recursive: true });
-    expect(loadAdapter(join(moved, 'adapter')).baseWeights()).toEqual(weights);
+    expect(heldWeights(loadAdapter(join(moved, 'adapter')).baseWeights())).toEqual(weights);
     rmSync(moved, { recursive: true });
   });
 

@@ -19,9 +19,9 @@ import { AppError } from '../errors.ts';
 import { parseModelConfig } from './config.ts';
 import { formatLoraConfig, parseLoraConfig } from './lora-config.ts';
 import { loraModules, loraShapes, type LoraAdapter, type LoraModule } from './lora.ts';
-import { CONFIG_FILE, loadPolicyModel, type PolicyModel } from './policy-directory.ts';
+import { CONFIG_FILE, openPolicyModel, type ServedModel } from './policy-directory.ts';
 import { formatSafetensors, parseSafetensors } from './safetensors.ts';
-import type { ModelConfig, Weights } from './types.ts';
+import type { ModelConfig, ModelWeights, Weights } from './types.ts';
 
 export const ADAPTER_CONFIG_FILE = 'adapter_config.json';
 export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
@@ -35,7 +35,7 @@ export interface AdapterPolicy {
   adapter: LoraAdapter;
   /** Policies with equal keys have the same base weights. */
   baseKey: string;
-  baseWeights(): Weights;
+  baseWeights(): ModelWeights;
 }
 
 export function isAdapterDirectory(directory: string): boolean {
@@ -43,8 +43,8 @@ export function isAdapterDirectory(directory: string): boolean {
 }
 
 /** The model of a policy directory of either kind. Throws policy_invalid. */
-export function loadPolicy(directory: string): PolicyModel | AdapterPolicy {
-  return isAdapterDirectory(directory) ? loadAdapter(directory) : loadPolicyModel(directory);
+export function loadPolicy(directory: string): ServedModel | AdapterPolicy {
+  return isAdapterDirectory(directory) ? loadAdapter(directory) : openPolicyModel(directory);
 }
 
 /**
@@ -60,7 +60,7 @@ export function loadAdapter(directory: string): AdapterPolicy & { baseDirectory:
     adapter: readAdapter(directory, config),
     baseDirectory,
     baseKey: keyOf(baseDirectory),
-    baseWeights: () => loadPolicyModel(baseDirectory).weights,
+    baseWeights: () => openPolicyModel(baseDirectory).weights,
   };
 }
 

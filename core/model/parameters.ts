@@ -79,7 +79,11 @@ export function parameterCount(config: ModelConfig): number {
 }
 
 /** Throws policy_invalid naming the first tensor that is missing, unknown or of another shape. */
-export function checkWeights(config: ModelConfig, weights: Weights, where: string): void {
+export function checkWeights(
+  config: ModelConfig,
+  weights: ReadonlyMap<string, { shape: readonly number[] }>,
+  where: string,
+): void {
   const shapes = parameterShapes(config);
   for (const [name, shape] of shapes) {
     const found = weights.get(name);

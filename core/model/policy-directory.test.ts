@@ -62,10 +62,13 @@ describe('a policy directory', () => {
     expectFault(file, 'no such file');
   });
 
-  it.each(['config.json', 'model.safetensors'])('names a %s that is a folder', (file) => {
+  it.each([
+    ['config.json', 'EISDIR'],
+    ['model.safetensors', 'is not a file'],
+  ])('names a %s that is a folder', (file, fault) => {
     rmSync(path(file));
     mkdirSync(path(file));
-    expectFault(file, 'EISDIR');
+    expectFault(file, fault);
   });
 
   it('names a config that is no JSON, or of another family', () => {

@@ -1,54 +1,57 @@
 /**
- * A policy's model files: config.json and model.safetensors of a Hugging Face style directory. Text
+ * A policy's model files: config.json and the safetensors of a Hugging Face style directory. Text
  * files (tokenizer, template) belong to core/text.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { AppError } from '../errors.ts';
+import { openCheckpoint, WEIGHTS_FILE } from './checkpoint-files.ts';
 import { formatModelConfig, parseModelConfig } from './config.ts';
+import { readJsonFile } from './json-file.ts';
 import { checkWeights } from './parameters.ts';
-import { formatSafetensors, parseSafetensors } from './safetensors.ts';
-import type { ModelConfig, Weights } from './types.ts';
+import { writeSafetensors } from './safetensors.ts';
+import { heldWeights } from './stored-weights.ts';
+import type { ModelConfig, ModelWeights, StoredWeights, Weights } from './types.ts';
 
 export const CONFIG_FILE = 'config.json';
-export const WEIGHTS_FILE = 'model.safetensors';
 
+/** Weights in memory. */
 export interface PolicyModel {
   config: ModelConfig;
   weights: Weights;
 }
 
-/** Reads and checks the model of a directory. Throws policy_invalid naming the file at fault. */
-export function loadPolicyModel(directory: string): PolicyModel {
+/** A model to serve, wherever its weights are. */
+export interface ServedModel {
+  config: ModelConfig;
+  weights: ModelWeights;
+}
+
+/**
+ * Reads and checks a directory's config and where its tensors are, and no tensor. Throws
+ * policy_invalid naming the file at fault.
+ */
+export function openPolicyModel(directory: string): {
+  config: ModelConfig;
+  weights: StoredWeights;
+} {
   const configPath = join(directory, CONFIG_FILE);
-  let json: unknown;
-  try {
-    json = JSON.parse(readFile(configPath).toString('utf8'));
-  } catch (error) {
-    if (error instanceof AppError) throw error;
-    throw new AppError('policy_invalid', `${configPath}: not valid JSON`, { cause: error });
-  }
-  const config = parseModelConfig(json, configPath);
-  const weightsPath = join(directory, WEIGHTS_FILE);
-  const weights = parseSafetensors(readFile(weightsPath), weightsPath);
+  const config = parseModelConfig(readJsonFile(configPath), configPath);
+  const weights = openCheckpoint(directory);
   // Checkpoints with tied embeddings may still store the head; it is a copy.
   if (config.tiedEmbeddings) weights.delete('lm_head.weight');
-  checkWeights(config, weights, weightsPath);
+  checkWeights(config, weights, join(directory, WEIGHTS_FILE));
   return { config, weights };
+}
+
+/** Reads a directory's model into memory as float32. Throws policy_invalid as above. */
+export function loadPolicyModel(directory: string): PolicyModel {
+  const { config, weights } = openPolicyModel(directory);
+  return { config, weights: heldWeights(weights) };
 }
 
 /** Writes config.json and model.safetensors (float32) into an existing directory. */
 export function savePolicyModel(directory: string, { config, weights }: PolicyModel): void {
   const text = `${JSON.stringify(formatModelConfig(config), null, 2)}\n`;
   writeFileSync(join(directory, CONFIG_FILE), text);
-  writeFileSync(join(directory, WEIGHTS_FILE), formatSafetensors(weights));
-}
-
-function readFile(path: string): Buffer {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new AppError('policy_invalid', `${path}: ${reason}`, { cause: error });
-  }
+  writeSafetensors(join(directory, WEIGHTS_FILE), weights);
 }

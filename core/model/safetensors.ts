@@ -1,39 +1,82 @@
 /**
- * Reads and writes safetensors files (8-byte header length, JSON header, tensor data), the weight
- * format of Hugging Face. Everything that the header says is checked before any tensor is read.
+ * Safetensors files (8-byte header length, JSON header, tensor data), the weight format of Hugging
+ * Face. Everything that a header says is checked before a tensor is read or memory is taken for it.
+ * A file is opened by its header alone; what its tensors are used for is not known here.
  */
+import { closeSync, openSync, realpathSync, writeSync } from 'node:fs';
 import { AppError } from '../errors.ts';
-import type { Weights } from './types.ts';
+import { LIMITS } from '../limits.ts';
+import { bytesOf, readTensor, withFile, type ByteSource } from './tensor-file.ts';
+import type { StoredTensor, StoredWeights, Weights } from './types.ts';
 
-const HEADER_BYTES_MAX = 100 * 1024 * 1024;
+/** The lowest length that a header can have: `{}`. */
+const HEADER_BYTES_MIN = 2;
+/** Written at a time. */
+const PIECE_BYTES = 4 * 1024 * 1024;
+const METADATA = '__metadata__';
 const BYTES_PER_ELEMENT: ReadonlyMap<unknown, number> = new Map([
   ['F32', 4],
   ['F16', 2],
   ['BF16', 2],
 ]);
 
-interface TensorEntry {
-  name: string;
-  dtype: string;
-  shape: number[];
-  begin: number;
-  end: number;
+/**
+ * The tensors of a file on disk, of which only the header is read. Throws policy_invalid naming the
+ * file and what is wrong.
+ */
+export function openSafetensors(path: string): StoredWeights {
+  return withFile(path, (source) => {
+    const weights: StoredWeights = new Map();
+    // onnxruntime refuses links that lead out of a folder, as those of the Hugging Face cache do.
+    const real = realpathSync(path);
+    for (const { name, ...place } of readHeader(source, path)) {
+      weights.set(name, { path: real, ...place });
+    }
+    return weights;
+  });
 }
 
-/** The tensors of a file as float32. Throws policy_invalid naming what is wrong. */
+/** The tensors of a file in memory, as float32. Throws policy_invalid naming what is wrong. */
 export function parseSafetensors(file: Uint8Array, where: string): Weights {
-  const { entries, dataStart } = readHeader(file, where);
+  const source: ByteSource = {
+    size: file.byteLength,
+    read: (into, offset) => into.set(file.subarray(offset, offset + into.byteLength)),
+  };
   const weights: Weights = new Map();
-  for (const { name, dtype, shape, begin, end } of entries) {
-    const bytes = file.subarray(dataStart + begin, dataStart + end);
-    weights.set(name, { shape, data: toFloat32(bytes, dtype) });
+  for (const { name, ...place } of readHeader(source, where)) {
+    weights.set(name, { shape: place.shape, data: readTensor(source, place) });
   }
   return weights;
 }
 
 /** The bytes of a safetensors file with float32 tensors, in the order of the map. */
 export function formatSafetensors(weights: Weights): Uint8Array {
-  const header: Record<string, unknown> = { __metadata__: { format: 'pt' } };
+  const header = formatHeader(weights);
+  const dataBytes = [...weights.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+  const file = new Uint8Array(header.byteLength + dataBytes);
+  file.set(header);
+  let at = header.byteLength;
+  for (const { data } of weights.values()) {
+    file.set(bytesOf(data), at);
+    at += data.byteLength;
+  }
+  return file;
+}
+
+/** Writes what `formatSafetensors` makes, tensor by tensor: weights are not held twice. */
+export function writeSafetensors(path: string, weights: Weights): void {
+  const descriptor = openSync(path, 'w');
+  try {
+    writeAll(descriptor, formatHeader(weights));
+    for (const { data } of weights.values()) writeAll(descriptor, bytesOf(data));
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Length and header of a file with these float32 tensors; its tensors begin right after. */
+function formatHeader(weights: Weights): Uint8Array {
+  const header: Record<string, unknown> = { [METADATA]: { format: 'pt' } };
   let offset = 0;
   for (const [name, { shape, data }] of weights) {
     header[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + data.byteLength] };
@@ -41,45 +84,54 @@ export function formatSafetensors(weights: Weights): Uint8Array {
   }
   // Spaces pad the header to 8 bytes, so that tensors are aligned for readers that map the file.
   const text = JSON.stringify(header);
-  const padding = ' '.repeat((8 - (Buffer.byteLength(text) % 8)) % 8);
-  const headerBytes = new TextEncoder().encode(text + padding);
-  const file = new Uint8Array(8 + headerBytes.length + offset);
-  new DataView(file.buffer).setBigUint64(0, BigInt(headerBytes.length), true);
-  file.set(headerBytes, 8);
-  let at = 8 + headerBytes.length;
-  for (const { data } of weights.values()) {
-    file.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
-    at += data.byteLength;
-  }
-  return file;
+  const padded = text + ' '.repeat((8 - (Buffer.byteLength(text) % 8)) % 8);
+  const bytes = new Uint8Array(8 + Buffer.byteLength(padded));
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(bytes.byteLength - 8), true);
+  bytes.set(Buffer.from(padded), 8);
+  return bytes;
 }
 
-function readHeader(file: Uint8Array, where: string) {
-  if (file.byteLength < 8) throw invalid(where, `${file.byteLength} bytes is no safetensors file`);
-  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  const headerBytes = Number(view.getBigUint64(0, true));
-  if (headerBytes > HEADER_BYTES_MAX || 8 + headerBytes > file.byteLength) {
-    throw invalid(where, `header of ${headerBytes} bytes does not fit ${file.byteLength} bytes`);
+type Place = Omit<StoredTensor, 'path'> & { name: string };
+
+function readHeader(source: ByteSource, where: string): Place[] {
+  if (source.size < 8 + HEADER_BYTES_MIN) {
+    throw invalid(where, `${source.size} bytes is no safetensors file`);
   }
+  const length = new Uint8Array(8);
+  source.read(length, 0);
+  const headerBytes = Number(new DataView(length.buffer).getBigUint64(0, true));
+  if (headerBytes > source.size - 8) {
+    throw invalid(where, `header of ${headerBytes} bytes does not fit ${source.size} bytes`);
+  }
+  if (headerBytes > LIMITS.modelJsonBytesMax) {
+    const most = LIMITS.modelJsonBytesMax;
+    throw invalid(where, `header of ${headerBytes} bytes is longer than ${most}`);
+  }
+  const bytes = new Uint8Array(headerBytes);
+  source.read(bytes, 8);
+  const dataStart = 8 + headerBytes;
+  const places = Object.entries(parseHeader(bytes, where))
+    .filter(([name]) => name !== METADATA)
+    .map(([name, entry]) => checkEntry(name, entry, source.size - dataStart, where));
+  checkOverlap(places, where);
+  return places.map((place) => ({ ...place, offset: dataStart + place.offset }));
+}
+
+function parseHeader(bytes: Uint8Array, where: string): object {
   let header: unknown;
   try {
-    header = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + headerBytes)));
+    header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (cause) {
     throw new AppError('policy_invalid', `${where}: the header is not JSON`, { cause });
   }
   if (typeof header !== 'object' || header === null || Array.isArray(header)) {
     throw invalid(where, 'the header is no JSON object');
   }
-  const dataStart = 8 + headerBytes;
-  const dataBytes = file.byteLength - dataStart;
-  const entries = Object.entries(header)
-    .filter(([name]) => name !== '__metadata__')
-    .map(([name, entry]) => checkEntry(name, entry, dataBytes, where));
-  checkOverlap(entries, where);
-  return { entries, dataStart };
+  return header;
 }
 
-function checkEntry(name: string, entry: unknown, dataBytes: number, where: string): TensorEntry {
+/** Offsets of the result count from the first tensor byte, as in the header. */
+function checkEntry(name: string, entry: unknown, dataBytes: number, where: string): Place {
   const { dtype, shape, data_offsets: offsets } = (entry ?? {}) as Record<string, unknown>;
   const width = BYTES_PER_ELEMENT.get(dtype);
   if (width === undefined) {
@@ -96,7 +148,8 @@ function checkEntry(name: string, entry: unknown, dataBytes: number, where: stri
     const given = `bytes ${begin} to ${end} of ${dataBytes}`;
     throw invalid(where, `${name}: ${given} do not hold [${shape.join()}] of ${String(dtype)}`);
   }
-  return { name, dtype: dtype as string, shape, begin, end };
+  const byteLength = end - begin;
+  return { name, dtype: dtype as StoredTensor['dtype'], shape, offset: begin, byteLength };
 }
 
 function isSizes(value: unknown): value is number[] {
@@ -105,40 +158,22 @@ function isSizes(value: unknown): value is number[] {
   );
 }
 
-function checkOverlap(entries: readonly TensorEntry[], where: string): void {
+function checkOverlap(places: readonly Place[], where: string): void {
+  const end = (place: Place) => place.offset + place.byteLength;
   // An empty tensor may share its place with the next one, so it goes first.
-  const sorted = [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end);
-  sorted.forEach((entry, i) => {
+  const sorted = [...places].sort((a, b) => a.offset - b.offset || end(a) - end(b));
+  sorted.forEach((place, i) => {
     const before = sorted[i - 1];
-    if (before !== undefined && entry.begin < before.end) {
-      throw invalid(where, `${entry.name} overlaps ${before.name}`);
+    if (before !== undefined && place.offset < end(before)) {
+      throw invalid(where, `${place.name} overlaps ${before.name}`);
     }
   });
 }
 
-function toFloat32(bytes: Uint8Array, dtype: string): Float32Array {
-  // A copy: the source may be unaligned, and the file's buffer should not live on. Not slice(),
-  // which on a Buffer (what readFileSync returns) is a view of the whole file.
-  const copy = new Uint8Array(bytes).buffer;
-  if (dtype === 'F32') return new Float32Array(copy);
-  const halves = new Uint16Array(copy);
-  return Float32Array.from(halves, dtype === 'BF16' ? bfloat16 : float16);
-}
-
-const scratch = new DataView(new ArrayBuffer(4));
-
-function bfloat16(bits: number): number {
-  scratch.setUint32(0, bits << 16);
-  return scratch.getFloat32(0);
-}
-
-function float16(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = bits & 0x3ff;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+function writeAll(descriptor: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.byteLength;) {
+    done += writeSync(descriptor, bytes, done, Math.min(bytes.byteLength - done, PIECE_BYTES));
+  }
 }
 
 function invalid(where: string, what: string): AppError {

@@ -5,7 +5,7 @@
 import * as ort from 'onnxruntime-node';
 import { AppError } from '../errors.ts';
 import type { Graph } from '../graph/graph.ts';
-import { encodeModel } from '../graph/onnx.ts';
+import { encodeModel, tensorFolder } from '../graph/onnx.ts';
 
 export type Device = 'cpu' | 'cuda' | 'webgpu';
 
@@ -40,8 +40,12 @@ export interface ModelSession {
   dispose(): Promise<void>;
 }
 
-/** Compiles a graph. Throws `internal` when onnxruntime refuses it: graphs are made by us. */
+/**
+ * Compiles a graph. Throws policy_invalid when tensors in files cannot be read, and `internal` when
+ * onnxruntime refuses the graph: graphs are made by us.
+ */
 export async function createSession(graph: Graph, options: SessionOptions): Promise<ModelSession> {
+  const folder = tensorFolder(graph);
   let session: ort.InferenceSession;
   try {
     session = await ort.InferenceSession.create(encodeModel(graph), {
@@ -51,12 +55,21 @@ export async function createSession(graph: Graph, options: SessionOptions): Prom
       graphOptimizationLevel: 'all',
       enableMemPattern: options.memoryPattern ?? true,
       // Threads that wait do not spin: the trainer and the server share the cores.
-      extra: { session: { intra_op: { allow_spinning: '0' } } },
+      extra: {
+        session: {
+          intra_op: { allow_spinning: '0' },
+          ...(folder !== null && { model_external_initializers_file_folder_path: folder }),
+        },
+      },
       logSeverityLevel: 3,
       ...(options.profile && { enableProfiling: true, profileFilePrefix: options.profile }),
     });
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
+    if (folder !== null) {
+      // The files were checked when they were opened: they have changed, or cannot be mapped.
+      throw new AppError('policy_invalid', `weights in ${folder}: ${reason}`, { cause });
+    }
     throw new AppError('internal', `internal: onnxruntime refused a graph: ${reason}`, { cause });
   }
   return {

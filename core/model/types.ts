@@ -56,7 +56,28 @@ export type RopeScaling =
     };
 
 /** Weights by Hugging Face tensor name, float32, row-major, shaped as in the safetensors file. */
-export type Weights = Map<string, { shape: readonly number[]; data: Float32Array }>;
+export type Weights = Map<string, HeldTensor>;
+
+export interface HeldTensor {
+  shape: readonly number[];
+  data: Float32Array;
+}
+
+/** A tensor that lies in a file and has been checked, but not read. */
+export interface StoredTensor {
+  /** Absolute, without links. */
+  path: string;
+  /** Of its first byte in the file. */
+  offset: number;
+  byteLength: number;
+  dtype: 'F32' | 'F16' | 'BF16';
+  shape: readonly number[];
+}
+
+export type StoredWeights = Map<string, StoredTensor>;
+
+/** Weights to serve from, in memory or in files. */
+export type ModelWeights = ReadonlyMap<string, HeldTensor | StoredTensor>;
 
 /**
  * One row of a training batch. All arrays have the row's token count; index t speaks of tokens[t].

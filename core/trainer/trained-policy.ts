@@ -8,6 +8,7 @@ import { loadAdapter, saveAdapter, type AdapterPolicy } from '../model/lora-dire
 import { initialAdapter, type LoraConfig } from '../model/lora.ts';
 import { loadPolicyModel, savePolicyModel, type PolicyModel } from '../model/policy-directory.ts';
 import type { SessionOptions } from '../model/session.ts';
+import { heldWeights } from '../model/stored-weights.ts';
 import { createTrainingSession } from '../model/training-session.ts';
 import type { TrainingSession } from '../model/types.ts';
 import { mix, Prng } from '../prng.ts';
@@ -58,7 +59,10 @@ function adapterRun(
   const { config, adapter } = policy;
   return {
     model: policy,
-    session: createTrainingSession(config, policy.baseWeights(), { ...runtime, adapter }),
+    session: createTrainingSession(config, heldWeights(policy.baseWeights()), {
+      ...runtime,
+      adapter,
+    }),
     writeWeights: async (directory) =>
       saveAdapter(directory, adapter, { baseDirectory, finalDirectory: candidateDirectory }),
   };

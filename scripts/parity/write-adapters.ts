@@ -7,6 +7,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { must } from '../../core/assert.ts';
 import { loadAdapter, saveAdapter } from '../../core/model/lora-directory.ts';
+import { heldWeights } from '../../core/model/stored-weights.ts';
 import { createTrainingSession } from '../../core/model/training-session.ts';
 import { ADAMW_DEFAULTS, initAdamW, updateAdamW } from '../../core/trainer/adamw.ts';
 import { weightSumOf } from '../../core/trainer/micro-batch.ts';
@@ -32,7 +33,7 @@ async function writeAdapter(name: string, directory: string): Promise<void> {
   const policy = loadAdapter(join(fixtureRoot, 'adapters', name));
   const { config, adapter, baseDirectory } = policy;
   const { ids, clip, rows: given } = readFixture<Expected>('adapters', name, 'expected.json');
-  const weights = policy.baseWeights();
+  const weights = heldWeights(policy.baseWeights());
   const session = createTrainingSession(config, weights, { device: 'cpu', threads: 1, adapter });
   const rows = given.map(trainRow);
   const loss = { ...clip, weightSum: weightSumOf(rows) };

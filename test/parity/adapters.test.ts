@@ -9,6 +9,7 @@ import { must } from '../../core/assert.ts';
 import { LocalEngine } from '../../core/engine/local-engine.ts';
 import { loadAdapter } from '../../core/model/lora-directory.ts';
 import { mergeAdapter } from '../../core/model/lora.ts';
+import { heldWeights } from '../../core/model/stored-weights.ts';
 import { createTrainingSession } from '../../core/model/training-session.ts';
 import { weightSumOf } from '../../core/trainer/micro-batch.ts';
 import {
@@ -45,7 +46,7 @@ describe.each(fixtureNames('adapters'))('%s', (name) => {
   const { config, adapter } = policy;
 
   test('logits, beside the base and merged into it', async () => {
-    const weights = policy.baseWeights();
+    const weights = heldWeights(policy.baseWeights());
     const reference = must(tensors.get('logits'), 'logits');
     const beside = await wholeRowLogits({ config, weights }, expected.ids, adapter);
     expect(largestDifference(beside, reference)).toBeLessThanOrEqual(TOLERANCE);
@@ -68,7 +69,10 @@ describe.each(fixtureNames('adapters'))('%s', (name) => {
   });
 
   test('loss and every gradient of A and B', async () => {
-    const session = createTrainingSession(config, policy.baseWeights(), { ...CPU, adapter });
+    const session = createTrainingSession(config, heldWeights(policy.baseWeights()), {
+      ...CPU,
+      adapter,
+    });
     const rows = expected.rows.map(trainRow);
     const loss = { ...expected.clip, weightSum: weightSumOf(rows) };
     const result = await session.lossAndGradients(rows, loss);

@@ -2,13 +2,14 @@
 import { must } from '../../core/assert.ts';
 import { Graph } from '../../core/graph/graph.ts';
 import { mulDims } from '../../core/graph/tensor-type.ts';
-import { asFactor, storedWeights } from '../../core/model/cache-graphs.ts';
+import { asFactor } from '../../core/model/cache-graphs.ts';
 import { decoderLogits, decoderStates } from '../../core/model/decoder.ts';
 import { adapterInputs } from '../../core/model/lora-graph.ts';
 import type { LoraAdapter } from '../../core/model/lora.ts';
 import type { PolicyModel } from '../../core/model/policy-directory.ts';
 import { RotaryTable, rotaryInputs } from '../../core/model/rotary.ts';
 import { createSession, type Feeds } from '../../core/model/session.ts';
+import { storedWeights } from '../../core/model/stored-weights.ts';
 import { causalMask } from '../../core/model/training-session.ts';
 import type { ComputeType } from '../../core/model/types.ts';
 

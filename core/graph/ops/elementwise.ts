@@ -5,6 +5,7 @@ import type { OpGroup, OpDefinition, OpName, Ops } from '../op-table.ts';
 import {
   broadcast,
   shapeError,
+  type CastType,
   type DType,
   type InputKind,
   type TensorType,
@@ -208,4 +209,4 @@ export const elementwiseOps: OpGroup<
   },
 };
 
-const CAST_TYPE: Record<DType, number> = { float32: 1, float16: 10, int64: 7, bool: 9 };
+const CAST_TYPE: Record<CastType, number> = { float32: 1, float16: 10, int64: 7, bool: 9 };

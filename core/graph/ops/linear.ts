@@ -75,6 +75,9 @@ export const linearOps: OpGroup<'matmul' | 'matmulTransposed' | 'linear' | 'left
     // initialiser.
     lower: (node) => {
       const [x, w] = node.inputs as [Value, Value];
+      if (x.graph.fusedLinear) {
+        return [{ ...onnxNode('FusedMatMul', node, { transB: 1 }), domain: 'com.microsoft' }];
+      }
       const turned = scratchName(node, 'turned');
       return [
         {
