@@ -85,7 +85,7 @@ function feedsOf(rows: readonly Row[], uniforms: Float32Array): Feeds {
   };
 }
 
-/** Half of the masked tokens are those of a constraint, half are stop tokens that come too early. */
+/** Half of the masked tokens are masked by a constraint, half as stop tokens too early. */
 function shape({ options }: Row, r: number, penalties: Float32Array, shifts: Float32Array): void {
   const stopTokens = [...options.masked].filter((token) => token % 2 === 0);
   const allowed = new Uint32Array(Math.ceil(VOCABULARY / 32)).fill(0xffffffff);
