@@ -1,5 +1,5 @@
 /**
- * npm run bench:decode: sampled tokens a second of the engine (16 tokens a run of the decode graph)
+ * npm run bench:decode: sampled tokens a second of the engine (many tokens a run of the decode graph)
  * against one run a token, in the same process, by batch and cached tokens. Both begin with that
  * many tokens cached, sample 16 untimed and then 64 timed ones; repeats of both ways alternate. The
  * engine's side is the whole engine, with its scheduler, cache copies and random draws.

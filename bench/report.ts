@@ -20,7 +20,12 @@ export interface BenchOptions {
 /** `--repeats N` and `--threads N` of the command line. Throws config_invalid. */
 export function benchOptions(repeats: number): BenchOptions {
   const { values } = parseArgs({
-    options: { repeats: { type: 'string' }, threads: { type: 'string' } },
+    // `large` is bench:engine's own.
+    options: {
+      repeats: { type: 'string' },
+      threads: { type: 'string' },
+      large: { type: 'boolean' },
+    },
   });
   const count = (name: string, given: string | undefined, fallback: number) => {
     const value = given === undefined ? fallback : Number(given);
