@@ -98,6 +98,12 @@ export const LIMITS = {
    * file. Some 60,000 tensors; the largest models have a few thousand.
    */
   modelJsonBytesMax: 8 * 1024 * 1024,
+  /** Nesting of such a file; published ones stay below ten. */
+  jsonDepthMax: 64,
+  /** One file of texts, as tokenizer.json, of which the largest published have some 35 MB. */
+  policyTextBytesMax: 128 * 1024 * 1024,
+  /** Token ids; the largest published vocabularies have 262,144. */
+  vocabularyMax: 2 ** 21,
   /** Files of one checkpoint; the largest models come in some hundred. */
   checkpointShardsMax: 1_024,
   /**

@@ -1,5 +1,6 @@
 /** Reads a JSON file of a policy directory, within a bound. Every failure names the file. */
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { parseBoundedJson } from '../bounded-json.ts';
 import { AppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 
@@ -7,9 +8,10 @@ import { LIMITS } from '../limits.ts';
 export function readJsonFile(path: string): unknown {
   const text = readText(path);
   try {
-    return JSON.parse(text);
+    return parseBoundedJson(text);
   } catch (error) {
-    throw new AppError('policy_invalid', `${path}: not valid JSON`, { cause: error });
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new AppError('policy_invalid', `${path}: not valid JSON: ${reason}`, { cause: error });
   }
 }
 

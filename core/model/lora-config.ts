@@ -106,7 +106,7 @@ export function formatLoraConfig(config: LoraConfig, base: string): Json {
 function refuseUnsupported(json: Json, where: string): void {
   for (const [key, value] of Object.entries(json)) {
     if (READ.includes(key) || IGNORED.includes(key) || isOff(value)) continue;
-    const expected = EXPECTED[key];
+    const expected = Object.hasOwn(EXPECTED, key) ? EXPECTED[key] : undefined;
     if (expected?.includes(value)) continue;
     const instead = expected === undefined ? '' : `; ${expected.map(show).join(' or ')} is`;
     throw invalid(where, `${key} ${show(value)} is not supported${instead}`);

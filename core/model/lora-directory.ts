@@ -6,22 +6,17 @@
  * The base's weights are read when they are asked for, not before: most adapters are loaded beside
  * others over the same base, whose sessions hold them already.
  */
-import {
-  existsSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, readdirSync, realpathSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { AppError } from '../errors.ts';
 import { parseModelConfig } from './config.ts';
 import { formatLoraConfig, parseLoraConfig } from './lora-config.ts';
+import { readJsonFile } from './json-file.ts';
 import { loraModules, loraShapes, type LoraAdapter, type LoraModule } from './lora.ts';
 import { CONFIG_FILE, openPolicyModel, type ServedModel } from './policy-directory.ts';
-import { formatSafetensors, parseSafetensors } from './safetensors.ts';
-import type { ModelConfig, ModelWeights, Weights } from './types.ts';
+import { openSafetensors, writeSafetensors } from './safetensors.ts';
+import { heldWeights } from './stored-weights.ts';
+import type { ModelConfig, ModelWeights, StoredWeights, Weights } from './types.ts';
 
 export const ADAPTER_CONFIG_FILE = 'adapter_config.json';
 export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
@@ -54,7 +49,7 @@ export function loadPolicy(directory: string): ServedModel | AdapterPolicy {
 export function loadAdapter(directory: string): AdapterPolicy & { baseDirectory: string } {
   const baseDirectory = findBase(directory, readConfig(directory).base);
   const path = join(baseDirectory, CONFIG_FILE);
-  const config = parseModelConfig(readJson(path), path);
+  const config = parseModelConfig(readJsonFile(path), path);
   return {
     config,
     adapter: readAdapter(directory, config),
@@ -69,7 +64,7 @@ export function readAdapter(directory: string, model: ModelConfig): LoraAdapter 
   const { config } = readConfig(directory);
   const modules = loraModules(model, config, join(directory, ADAPTER_CONFIG_FILE));
   const path = join(directory, ADAPTER_WEIGHTS_FILE);
-  const weights = adapterWeights(modules, parseSafetensors(readBytes(path), path), path);
+  const weights = adapterWeights(modules, openSafetensors(path), path);
   return { config, modules, weights };
 }
 
@@ -95,7 +90,7 @@ export function saveAdapter(
   const named: Weights = new Map(
     [...adapter.weights].map(([name, tensor]) => [`${PEFT_PREFIX}${name}`, tensor]),
   );
-  writeFileSync(join(directory, ADAPTER_WEIGHTS_FILE), formatSafetensors(named));
+  writeSafetensors(join(directory, ADAPTER_WEIGHTS_FILE), named);
 }
 
 /**
@@ -111,12 +106,16 @@ export function textDirectory(directory: string): string {
 
 function readConfig(directory: string): ReturnType<typeof parseLoraConfig> {
   const path = join(directory, ADAPTER_CONFIG_FILE);
-  return parseLoraConfig(readJson(path), path);
+  return parseLoraConfig(readJsonFile(path), path);
 }
 
 /** Tensors by our names; exactly those that the config says, in its shapes. */
-function adapterWeights(modules: readonly LoraModule[], found: Weights, where: string): Weights {
-  const weights: Weights = new Map();
+function adapterWeights(
+  modules: readonly LoraModule[],
+  found: StoredWeights,
+  where: string,
+): Weights {
+  const weights: StoredWeights = new Map();
   for (const [name, shape] of loraShapes(modules)) {
     const tensor = found.get(`${PEFT_PREFIX}${name}`);
     if (tensor === undefined) throw invalid(where, `no tensor ${PEFT_PREFIX}${name}`);
@@ -130,7 +129,7 @@ function adapterWeights(modules: readonly LoraModule[], found: Weights, where: s
     const known = name.startsWith(PEFT_PREFIX) && weights.has(name.slice(PEFT_PREFIX.length));
     if (!known) throw invalid(where, `unknown tensor ${name}`);
   }
-  return weights;
+  return heldWeights(weights);
 }
 
 function findBase(directory: string, written: string): string {
@@ -159,24 +158,6 @@ function keyOf(baseDirectory: string): string {
     return `${name}:${size}:${mtimeMs}`;
   });
   return [baseDirectory, ...stamps].join('\n');
-}
-
-function readJson(path: string): unknown {
-  try {
-    return JSON.parse(readBytes(path).toString('utf8'));
-  } catch (error) {
-    if (error instanceof AppError) throw error;
-    throw new AppError('policy_invalid', `${path}: not valid JSON`, { cause: error });
-  }
-}
-
-function readBytes(path: string): Buffer {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new AppError('policy_invalid', `${path}: ${reason}`, { cause: error });
-  }
 }
 
 function invalid(where: string, what: string): AppError {

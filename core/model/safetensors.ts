@@ -4,6 +4,7 @@
  * A file is opened by its header alone; what its tensors are used for is not known here.
  */
 import { closeSync, openSync, realpathSync, writeSync } from 'node:fs';
+import { parseBoundedJson } from '../bounded-json.ts';
 import { AppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import { bytesOf, readTensor, withFile, type ByteSource } from './tensor-file.ts';
@@ -120,7 +121,7 @@ function readHeader(source: ByteSource, where: string): Place[] {
 function parseHeader(bytes: Uint8Array, where: string): object {
   let header: unknown;
   try {
-    header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    header = parseBoundedJson(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (cause) {
     throw new AppError('policy_invalid', `${where}: the header is not JSON`, { cause });
   }

@@ -3,6 +3,7 @@
  * table. Knows where a tensor lies (safetensors.ts has found and checked that), not what it is for.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { assert } from '../assert.ts';
 import { AppError } from '../errors.ts';
 import { fromHalf } from '../half.ts';
 import type { HeldTensor, StoredTensor } from './types.ts';
@@ -94,6 +95,7 @@ export class TableRows {
 
   private row(id: number, rows: number, width: number): Float32Array {
     const { table, source } = this;
+    assert(id >= 0 && id < rows, `row ${id} of ${rows}`);
     if (isHeld(table)) return table.data.subarray(id * width, (id + 1) * width);
     const byteLength = table.byteLength / rows;
     const offset = table.offset + id * byteLength;

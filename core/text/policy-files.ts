@@ -2,9 +2,11 @@
  * Reading the small text files of a policy directory. Every failure is `policy_invalid` and names
  * the file, because the operator who pointed the server at the directory must find the fault.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { parseBoundedJson } from '../bounded-json.ts';
 import { AppError } from '../errors.ts';
+import { LIMITS } from '../limits.ts';
 
 export type JsonObject = Record<string, unknown>;
 
@@ -31,6 +33,9 @@ export function readOptionalText(directory: string, name: string): string | null
   const path = join(directory, name);
   if (!existsSync(path)) return null;
   try {
+    const { size } = statSync(path);
+    const most = LIMITS.policyTextBytesMax;
+    if (size > most) throw new Error(`${size} bytes are more than ${most}`);
     return readFileSync(path, 'utf8');
   } catch (error) {
     throw invalidFile(path, `cannot be read: ${String(error)}`, error);
@@ -44,7 +49,7 @@ export function readOptionalJson(directory: string, name: string): JsonObject | 
   const path = join(directory, name);
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseBoundedJson(text);
   } catch (error) {
     throw invalidFile(path, `is not valid JSON: ${String(error)}`, error);
   }

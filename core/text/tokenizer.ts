@@ -9,6 +9,7 @@
  */
 import { join } from 'node:path';
 import { toAppError } from '../errors.ts';
+import { LIMITS } from '../limits.ts';
 import { libraryTokenizer } from './library-tokenizer.ts';
 import type { LibraryTokenizer } from './library-tokenizer.ts';
 import { isSingleCharacter, literalPattern } from './pattern.ts';
@@ -61,7 +62,7 @@ export class BpeTokenizer implements Tokenizer {
     const model = file.model as JsonObject;
     const vocabulary = model.vocab as Record<string, number>;
     for (const [entry, id] of Object.entries(vocabulary)) {
-      if (!Number.isInteger(id) || id < 0) throw new Error(`the id of ${entry} is ${String(id)}`);
+      if (!isTokenId(id)) throw new Error(`the id of ${entry} is ${String(id)}`);
       this.bytes[id] = kind.entryBytes(entry);
     }
     for (const token of this.addedTokens) {
@@ -174,6 +175,11 @@ function preTokenizerInside(pre: unknown): JsonObject | null {
   return { ...pre, prepend_scheme: 'never' };
 }
 
+/** Small enough to number the entries of a list. */
+function isTokenId(id: unknown): id is number {
+  return typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < LIMITS.vocabularyMax;
+}
+
 function readAddedTokens(list: unknown): AddedToken[] {
   if (list === undefined || list === null) return [];
   if (!Array.isArray(list)) throw new Error('added_tokens is not a list');
@@ -181,8 +187,8 @@ function readAddedTokens(list: unknown): AddedToken[] {
     if (!isObject(item) || typeof item.content !== 'string' || item.content === '') {
       throw new Error(`added_tokens holds ${JSON.stringify(item)}, which has no content`);
     }
-    if (typeof item.id !== 'number' || !Number.isInteger(item.id) || item.id < 0) {
-      throw new Error(`the added token ${item.content} has no id`);
+    if (!isTokenId(item.id)) {
+      throw new Error(`the added token ${item.content} has no id, but ${String(item.id)}`);
     }
     return {
       id: item.id,
