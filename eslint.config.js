@@ -34,7 +34,7 @@ const FOLDER_IMPORTS = {
   'core/text': ['core'],
   'core/tools': ['core'],
   'core/model': ['core', 'core/graph'],
-  'core/engine': ['core', 'core/model'],
+  'core/engine': ['core', 'core/model', 'core/text'],
   'core/agent': ['core', 'core/text', 'core/arpo'],
   'core/arpo': ['core', 'core/agent', 'core/model'],
   'core/trainer': ['core', 'core/model', 'core/agent', 'core/arpo'],

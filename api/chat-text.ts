@@ -4,9 +4,9 @@
  * show the same.
  *
  * Thoughts stream as they come. Where a protocol says how calls begin, the text outside calls
- * streams too; with the tag protocol the answer is known only when its tag is closed, so it comes in
- * one piece at the end. Text that was meant as a call but is none (malformed, or of a tool not offered) is shown as
- * it is.
+ * streams too; with the tag protocol the answer is known only when its tag is closed, so it comes
+ * in one piece at the end. Text that was meant as a call but is none (malformed, or of a tool not
+ * offered) is shown as it is.
  */
 import { StopScanner } from '../core/text/stop-scanner.ts';
 import type { ParsedStep, Protocol, Tokenizer } from '../core/text/types.ts';

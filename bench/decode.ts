@@ -1,8 +1,9 @@
 /**
- * npm run bench:decode: sampled tokens a second of the engine (many tokens a run of the decode graph)
- * against one run a token, in the same process, by batch and cached tokens. Both begin with that
- * many tokens cached, sample 16 untimed and then 64 timed ones; repeats of both ways alternate. The
- * engine's side is the whole engine, with its scheduler, cache copies and random draws.
+ * npm run bench:decode: sampled tokens a second of the engine (many tokens a run of the decode
+ * graph) against one run a token, in the same process, by batch and cached tokens. Both begin with
+ * that many tokens cached, sample 16 untimed and then 64 timed ones; repeats of both ways
+ * alternate. The engine's side is the whole engine, with its scheduler, cache copies and random
+ * draws.
  */
 import { LocalEngine } from '../core/engine/local-engine.ts';
 import { Prng } from '../core/prng.ts';

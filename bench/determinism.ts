@@ -1,9 +1,9 @@
 /**
  * npm run bench:determinism: whether a request's tokens depend on its company. Random requests are
- * sampled alone and then again among 1 to 15 others of other lengths. Once nothing is shared between
- * requests (`batch`); once the repeat takes whole blocks of its prompt from the prefix cache, which
- * were computed in other pieces (`cache`). Counted are requests whose tokens part, log-probabilities
- * before that which differ in any bit, and their largest difference.
+ * sampled alone and then again among 1 to 15 others of other lengths. Once nothing is shared
+ * between requests (`batch`); once the repeat takes whole blocks of its prompt from the prefix
+ * cache, which were computed in other pieces (`cache`). Counted are requests whose tokens part,
+ * log-probabilities before that which differ in any bit, and their largest difference.
  */
 import { LocalEngine } from '../core/engine/local-engine.ts';
 import { Prng } from '../core/prng.ts';

@@ -93,7 +93,9 @@ export interface OpenOptions {
   priority?: Priority;
 }
 
-/** The engine as its users see it: in this process (trainer) or behind a worker process (server). */
+/**
+ * The engine as its users see it: in this process (trainer) or behind a worker process (server).
+ */
 export interface Sampler {
   readonly contextTokens: number;
   /** Throws model_not_found when the version is not loaded, queue_full when no slot is left. */

@@ -1,7 +1,7 @@
 /**
- * A request's tokens do not depend on its company: the same requests alone and in batches of 2 to 16
- * with others of random lengths, live and rollout, on one thread and on several. Nothing is shared
- * between requests here; shared-prefixes.test.ts is about that.
+ * A request's tokens do not depend on its company: the same requests alone and in batches of 2 to
+ * 16 with others of random lengths, live and rollout, on one thread and on several. Nothing is
+ * shared between requests here; shared-prefixes.test.ts is about that.
  */
 import { expect, it } from 'vitest';
 import { initialWeights } from '../model/parameters.ts';

@@ -1,8 +1,8 @@
 /**
- * Which rows decode in one run. The runs of a row are as long whoever shares them: the first ones of
- * a live answer are short, so that its first piece comes early, and rows with shaped logits sample
- * few tokens a run; each of these kinds runs apart from the rest, which sample whole chunks. Where a
- * chunk ends decides how sums are rounded, so a row's tokens do not depend on its company.
+ * Which rows decode in one run. The runs of a row are as long whoever shares them: the first ones
+ * of a live answer are short, so that its first piece comes early, and rows with shaped logits
+ * sample few tokens a run; each of these kinds runs apart from the rest, which sample whole chunks.
+ * Where a chunk ends decides how sums are rounded, so a row's tokens do not depend on its company.
  */
 import { LIMITS } from '../limits.ts';
 import type { SampledTokens } from '../ports.ts';

@@ -1,6 +1,6 @@
 /**
- * The policy worker: a process around a LocalEngine. `session.run` holds its thread until a chunk is
- * done, and a fault in native code or a lack of memory ends its process: neither may be the
+ * The policy worker: a process around a LocalEngine. `session.run` holds its thread until a chunk
+ * is done, and a fault in native code or a lack of memory ends its process: neither may be the
  * server's. It only translates messages; worker-protocol.ts has the rules. It never outlives the
  * server: when the channel closes, it exits.
  */

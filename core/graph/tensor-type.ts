@@ -5,7 +5,9 @@
  */
 import { AppError } from '../errors.ts';
 
-/** bfloat16 is only what a weight file may hold: it is gathered from and cast, never computed in. */
+/**
+ * bfloat16 is only what a weight file may hold: it is gathered from and cast, never computed in.
+ */
 export type DType = 'float32' | 'float16' | 'bfloat16' | 'int64' | 'bool';
 export type CastType = Exclude<DType, 'bfloat16'>;
 export type Dim = number | string;

@@ -30,11 +30,11 @@ export const EMBEDDING = 'model.embed_tokens.weight';
 const HEAD_PART_BYTES = 128 * 1024 * 1024;
 
 /**
- * Inputs: EMBEDDING, the rows of the table that ids number, ids int64 (B, T), cosines and sines (B, T, 1, d) of their positions, cacheMask (B, 1, 1,
- * S), localMask (1, 1, T*G, C+T), the cache, chunkKeys.l and chunkValues.l (B, K, C, d), and those
- * of `samplingInputs` with one row of uniforms.
- * Outputs: newKeys.l and newValues.l (B, K, C+T, d), and of the last token's successor tokens int64,
- * logprobs, behaviourLogprobs, entropies (B, 1).
+ * Inputs: EMBEDDING, the rows of the table that ids number, ids int64 (B, T), cosines and sines (B,
+ * T, 1, d) of their positions, cacheMask (B, 1, 1, S), localMask (1, 1, T*G, C+T), the cache,
+ * chunkKeys.l and chunkValues.l (B, K, C, d), and those of `samplingInputs` with one row of
+ * uniforms. Outputs: newKeys.l and newValues.l (B, K, C+T, d), and of the last token's successor
+ * tokens int64, logprobs, behaviourLogprobs, entropies (B, 1).
  */
 export function stepGraph(config: ModelConfig, weights: ModelWeights, adapters: boolean): Graph {
   const { kvHeads, headDim } = config;

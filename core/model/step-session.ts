@@ -41,8 +41,8 @@ export async function createStepSessions(
 }
 
 /**
- * The table stays in its file, and a run gets the rows of its own tokens: onnxruntime would keep all
- * pages that it has ever touched.
+ * The table stays in its file, and a run gets the rows of its own tokens: onnxruntime would keep
+ * all pages that it has ever touched.
  */
 function embedding(session: ModelSession, table: TableRows): ModelSession {
   return {

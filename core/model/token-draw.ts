@@ -43,7 +43,9 @@ export function drawTokens(masses: Value, draws: Value): { drawn: Value; mass: V
   return { drawn: ops.add(first, countBelow(within, rest)), mass };
 }
 
-/** How many elements of a row lie below its bound: int64 (B, 1). Counted in floats, which is fast. */
+/**
+ * How many elements of a row lie below its bound: int64 (B, 1). Counted in floats, which is fast.
+ */
 function countBelow(rows: Value, bounds: Value): Value {
   const below = ops.cast(ops.less(rows, bounds), 'float32');
   return ops.cast(ops.reduceSum(below, [1], true), 'int64');

@@ -1,8 +1,8 @@
 /**
  * Policies that work in turns: a step ends with an end-of-turn token, it is either calls (in the
- * syntax of the model's family, call-syntax.ts) or the answer, and the results come back in the next
- * turn as the directory's chat template writes them (Qwen2.5: `<tool_response>` in a user turn,
- * Llama 3.1: an `ipython` turn).
+ * syntax of the model's family, call-syntax.ts) or the answer, and the results come back in the
+ * next turn as the directory's chat template writes them (Qwen2.5: `<tool_response>` in a user
+ * turn, Llama 3.1: an `ipython` turn).
  */
 import { AppError } from '../errors.ts';
 import type { ToolSpec } from '../ports.ts';

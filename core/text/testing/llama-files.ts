@@ -1,7 +1,7 @@
 /**
- * A policy directory for tests in the manner of Llama 3.1: header tokens around the role, JSON calls
- * with `parameters`, results in an ipython turn, one call a turn. The vocabulary is trained on a few
- * lines; there are no weights.
+ * A policy directory for tests in the manner of Llama 3.1: header tokens around the role, JSON
+ * calls with `parameters`, results in an ipython turn, one call a turn. The vocabulary is trained
+ * on a few lines; there are no weights.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
