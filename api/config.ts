@@ -23,6 +23,8 @@ export interface Config {
   device: (typeof DEVICES)[number];
   /** Of serving; training is always f32. */
   dtype: (typeof COMPUTE_TYPES)[number];
+  /** Memory of serving for keys and values; null: a quarter of what is free at the start. */
+  kvBytesMax: number | null;
   engineThreads: number;
   trainerThreads: number;
   schedule: ScheduleSettings;
@@ -44,6 +46,7 @@ const SETTINGS = {
   RAMIFY_POLICY: { form: 'a policy directory', fallback: join(packageRoot, 'policies/embedded') },
   RAMIFY_DEVICE: { form: `one of ${DEVICES.join(', ')}`, fallback: 'auto' },
   RAMIFY_DTYPE: { form: `one of ${COMPUTE_TYPES.join(', ')}`, fallback: 'f32' },
+  RAMIFY_KV_MEMORY: { form: 'auto, or megabytes from 1 to 9999999', fallback: 'auto' },
   RAMIFY_ENGINE_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
   RAMIFY_TRAINER_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
   RAMIFY_MIN_NEW_SCORED: { form: 'off, or an integer of at least 1', fallback: 'off' },
@@ -80,6 +83,10 @@ export function parseConfig(
     policyFolder: folder('RAMIFY_POLICY', text('RAMIFY_POLICY')),
     device: choice('RAMIFY_DEVICE', DEVICES),
     dtype: choice('RAMIFY_DTYPE', COMPUTE_TYPES),
+    kvBytesMax:
+      text('RAMIFY_KV_MEMORY') === 'auto'
+        ? null
+        : integer('RAMIFY_KV_MEMORY', 1, 9_999_999) * 1024 * 1024,
     engineThreads: integer('RAMIFY_ENGINE_THREADS', 1, 256),
     trainerThreads: integer('RAMIFY_TRAINER_THREADS', 1, 256),
     schedule: {

@@ -205,8 +205,8 @@ async function startEngine(
   logger: Logger,
   cleanups: Cleanup[],
 ): Promise<PolicyEngine> {
-  const { engineThreads: threads, dtype } = config;
-  const engine = await startPolicyEngine({ threads, device, dtype, logger });
+  const { engineThreads: threads, dtype, kvBytesMax } = config;
+  const engine = await startPolicyEngine({ threads, device, dtype, kvBytesMax, logger });
   cleanups.push(() => engine.stop());
   return engine;
 }

@@ -68,9 +68,9 @@ export class KvMemory {
   private readonly mirrors = new Set<Mirror>();
   private readonly spare = new Map<string, (readonly LayerKv[])[]>();
 
-  /** @param bytesMax the budget; by default a quarter of the memory that is free now. */
-  constructor(bytesMax = defaultKvBytes()) {
-    this.bytesMax = bytesMax;
+  /** @param bytesMax the budget; null: a quarter of the memory that is free now. */
+  constructor(bytesMax: number | null) {
+    this.bytesMax = bytesMax ?? defaultKvBytes();
   }
 
   get bytesUsed(): number {

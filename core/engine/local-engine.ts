@@ -10,55 +10,35 @@
  * when they go on; after that only the oldest request may take from the others, so that there is
  * always one that gets done.
  *
- * Guarantee: the random draws of a sample depend on its seed and token positions alone. Two runs of
- * the same request can still differ in the last bits of a logit when the batch around them differs
- * (matrix kernels round by shape), and so, rarely, in a token.
+ * Guarantee: the draws of a sample depend on its seed and token positions alone, and the runs that
+ * a row takes part in are as long whoever else does, so on the CPU the same request gives the same
+ * bits in any company (bench/determinism.ts). Exceptions, in which the last bits of a logit may
+ * differ and so, rarely, a token: prefixes from the cache, which were computed in other pieces;
+ * work so large that chunks are cut shorter (chunk-length.ts); rows with shaped logits; memory
+ * shortage.
  */
 import { assert, must } from '../assert.ts';
-import { systemClock, type Clock } from '../clock.ts';
 import { AppError, toAppError } from '../errors.ts';
-import { LIMITS } from '../limits.ts';
-import type { AdapterPolicy } from '../model/lora-directory.ts';
-import type { ServedModel } from '../model/policy-directory.ts';
 import type { ModelWeights } from '../model/types.ts';
 import type { OpenOptions, Priority, SampleRequest, SampleResult } from '../ports.ts';
 import type { Sampler, Sequence } from '../ports.ts';
-import type { TokenBytes } from '../text/token-mask.ts';
 import { Admission } from './admission.ts';
 import { BatchModel, type DecodedRow } from './batch-model.ts';
 import { chunkLength } from './chunk-length.ts';
 import { KvMemory } from './kv-memory.ts';
+import { withDefaults } from './engine-options.ts';
+import type { EngineOptions, EnginePolicy, LocalEngineOptions } from './engine-options.ts';
 import { LocalSequence, type SequenceHost } from './local-sequence.ts';
 import { createPolicySessions, SharedSessions } from './policy-sessions.ts';
-import type { PolicySessionOptions } from './policy-sessions.ts';
 import { PrefixCache, type PrefixTree } from './prefix-cache.ts';
 import { isReady, Prefiller, type PrefillJob } from './prefiller.ts';
 import { RowOptions, VersionText } from './row-options.ts';
-import { notLoaded, requireBlock, requireQueueSlot, requireSequenceSlot } from './refusals.ts';
+import { notLoaded, requireQueueSlot, requireSequenceSlot, windowWithin } from './refusals.ts';
 import { chunkOf, kindOf, roomOf, TURN_RUNS, type RunKind } from './run-kinds.ts';
 import { joinTokens } from './sampled-tokens.ts';
 import { planTurn, type Turn } from './scheduler.ts';
 import { SequenceKv } from './sequence-kv.ts';
 import type { EngineStats, KvStats } from './types.ts';
-
-export interface LocalEngineOptions extends PolicySessionOptions {
-  batchRowsMax?: number;
-  sequencesMax?: number;
-  queueMax?: number;
-  chunkTokens?: number;
-  /** Turns after which a request that was left out goes first once. */
-  agingTurns?: number;
-  /** Memory for keys and values; by default a quarter of what is free when the engine is made. */
-  kvBytesMax?: number;
-  /** Whether prefixes are shared between sequences; without, only forks share. */
-  prefixCache?: boolean;
-  clock?: Clock;
-}
-
-/** `vocabulary` is asked for by the first constraint or stop text. */
-export type EnginePolicy = (ServedModel | AdapterPolicy) & { vocabulary?: () => TokenBytes };
-
-type EngineOptions = Required<Omit<LocalEngineOptions, 'kvBytesMax'>>;
 
 interface LoadedVersion {
   model: BatchModel;
@@ -98,25 +78,13 @@ export class LocalEngine implements Sampler, SequenceHost {
   private pump: Promise<void> | null = null;
   private closed = false;
 
-  constructor({ kvBytesMax, ...options }: LocalEngineOptions) {
-    this.options = {
-      dtype: 'f32',
-      largeBytes: LIMITS.largeModelBytes,
-      profile: null,
-      memoryPattern: true,
-      batchRowsMax: LIMITS.batchRowsMax,
-      sequencesMax: LIMITS.sequencesMax,
-      queueMax: LIMITS.sampleQueueMax,
-      chunkTokens: LIMITS.chunkTokens,
-      agingTurns: LIMITS.agingTurns,
-      ...{ prefixCache: true, clock: systemClock },
-      ...options,
-    };
-    this.memory = new KvMemory(kvBytesMax);
+  constructor(options: LocalEngineOptions) {
+    this.options = withDefaults(options);
+    this.memory = new KvMemory(this.options.kvBytesMax);
     this.prefixes = new PrefixCache(this.memory);
     const { memory, prefixes, jobs, sequences } = this;
-    this.admission = new Admission({ memory, prefixes, jobs, sequences });
-    const { admission } = this;
+    const admission = new Admission({ memory, prefixes, jobs, sequences });
+    this.admission = admission;
     this.prefiller = new Prefiller({ prefixes, admission, share: this.options.prefixCache });
   }
 
@@ -124,6 +92,11 @@ export class LocalEngine implements Sampler, SequenceHost {
   get contextTokens(): number {
     const windows = [...this.versions.values()].map((version) => version.contextTokens);
     return windows.length > 0 ? Math.min(...windows) : 0;
+  }
+
+  /** Tokens that a sequence of the version can hold. */
+  windowOf(version: number): number {
+    return must(this.versions.get(version), 'loaded version').contextTokens;
   }
 
   /**
@@ -140,8 +113,7 @@ export class LocalEngine implements Sampler, SequenceHost {
       return;
     }
     const { config, vocabulary } = policy;
-    const contextTokens = Math.min(config.contextTokens, this.memory.tokensMax(config));
-    requireBlock(contextTokens, config.contextTokens, this.memory);
+    const contextTokens = windowWithin(this.memory, config);
     const model = await this.build(policy);
     const before = this.versions.get(version);
     assert(

@@ -70,8 +70,8 @@ class WorkerEngine implements PolicyEngine {
     this.state = 'starting';
     this.epoch++;
     this.openSequences = 0;
-    const { device, threads, dtype } = this.options;
-    const settings: WorkerSettings = { device, threads, dtype };
+    const { device, threads, dtype, kvBytesMax } = this.options;
+    const settings: WorkerSettings = { device, threads, dtype, kvBytesMax };
     const worker = fork(builtModule(import.meta.url, './worker.ts'), [JSON.stringify(settings)], {
       serialization: 'advanced',
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],

@@ -1,7 +1,7 @@
 /** What both sides of the policy worker refuse with the same words: bounds of the engine. */
 import { AppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
-import { BLOCK_TOKENS, type KvMemory } from './kv-memory.ts';
+import { BLOCK_TOKENS, type KvMemory, type KvShape } from './kv-memory.ts';
 
 /** @throws AppError context_length_exceeded when `length` tokens leave no room in the window. */
 export function requireRoom(length: number, window: number): void {
@@ -32,9 +32,18 @@ export function notLoaded(policyVersion: number): AppError {
   return new AppError('model_not_found', `policy version ${policyVersion} is not loaded`);
 }
 
-/** @throws AppError config_invalid when memory cannot hold a block, or the whole window if less. */
-export function requireBlock(tokens: number, window: number, { bytesMax }: KvMemory): void {
-  if (tokens >= Math.min(window, BLOCK_TOKENS)) return;
+/**
+ * The window of a policy in tokens: its model's, or what memory can hold of it.
+ *
+ * @throws AppError config_invalid when that is less than a block and than the model's.
+ */
+export function windowWithin(
+  memory: KvMemory,
+  config: KvShape & { contextTokens: number },
+): number {
+  const { bytesMax } = memory;
+  const tokens = Math.min(config.contextTokens, memory.tokensMax(config));
+  if (tokens >= Math.min(config.contextTokens, BLOCK_TOKENS)) return tokens;
   throw new AppError(
     'config_invalid',
     `${bytesMax} bytes for keys and values hold ${tokens} tokens of this policy, too few to serve`,

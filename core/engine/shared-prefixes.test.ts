@@ -1,7 +1,8 @@
 /**
  * Sharing of keys and values changes what is computed, never what comes out: random schedules of
  * opens, appends, samples, forks, truncations and closes run on three engines at once, one with the
- * prefix cache, one with it and hardly any memory, one with neither. Besides, what exactly is saved.
+ * prefix cache, one with it and hardly any memory, one with neither. Besides, what exactly is
+ * saved.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ManualClock } from '../clock.ts';
@@ -10,7 +11,8 @@ import type { ModelConfig } from '../model/types.ts';
 import { Prng } from '../prng.ts';
 import type { Priority, SampleRequest, SampleResult, Sequence } from '../ports.ts';
 import { BLOCK_TOKENS, bytesPerBlock, bytesPerToken } from './kv-memory.ts';
-import { LocalEngine, type LocalEngineOptions } from './local-engine.ts';
+import type { LocalEngineOptions } from './engine-options.ts';
+import { LocalEngine } from './local-engine.ts';
 import { PRIORITIES } from './scheduler.ts';
 
 const CONFIG: ModelConfig = {

@@ -18,6 +18,8 @@ export interface WorkerSettings {
   device: 'cpu' | 'cuda' | 'webgpu';
   threads: number;
   dtype?: ComputeType;
+  /** Null or left out: a quarter of the memory that is free at the start. */
+  kvBytesMax?: number | null;
 }
 
 export type ToWorker =

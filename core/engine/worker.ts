@@ -45,7 +45,7 @@ function handle(message: ToWorker): void {
         const model = loadPolicy(message.directory);
         const vocabulary = () => tokenBytesOf(loadTokenizer(textDirectory(message.directory)));
         await engine.load(message.version, { ...model, vocabulary });
-        return model.config.contextTokens;
+        return engine.windowOf(message.version);
       });
     case 'unload':
       return answer(message.call, () => engine.unload(message.version));
