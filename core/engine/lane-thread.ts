@@ -1,8 +1,10 @@
 /**
  * The engine's side of a lane thread (lane-protocol.ts): starts it, runs one part of a batch at a
  * time in it, and stops it. A thread that fails to answer is gone for good: its run rejects with
- * `engine_unavailable`, and `alive` is false from then on.
+ * `engine_unavailable`, and `alive` is false from then on. It is never terminated: that aborts the
+ * whole process when it happens inside `session.run`; a thread that hangs ends with the process.
  */
+import { setTimeout as setTimeoutAsync } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { assert } from '../assert.ts';
 import { AppError } from '../errors.ts';
@@ -70,15 +72,8 @@ export class LaneThread {
     const exited = new Promise<void>((resolve) => this.worker.once('exit', () => resolve()));
     this.worker.ref();
     this.worker.postMessage({ type: 'stop' } satisfies ToLane);
-    const timer = setTimeout(() => void this.worker.terminate(), LIMITS.workerStopTimeoutMs);
-    await exited;
-    clearTimeout(timer);
-  }
-
-  /** Ends the thread in the middle of whatever it does. */
-  async kill(reason = 'it was stopped'): Promise<void> {
-    this.end(reason);
-    await this.worker.terminate();
+    await Promise.race([exited, setTimeoutAsync(LIMITS.workerStopTimeoutMs, null, { ref: false })]);
+    this.worker.unref();
   }
 
   private answer(limitMs: number): Promise<FromLane> {
@@ -87,7 +82,7 @@ export class LaneThread {
     this.worker.ref();
     return new Promise((resolve, reject) => {
       const late = `no answer within ${limitMs} ms`;
-      const timer = setTimeout(() => void this.kill(late), limitMs);
+      const timer = setTimeout(() => this.end(late), limitMs);
       this.waiting = { resolve, reject, timer };
     });
   }
