@@ -69,6 +69,8 @@ export const LIMITS = {
   deviceProbeTimeoutMs: 20_000,
   /** Loading a version: a checkpoint of some gigabytes is read and packed. */
   workerCallTimeoutMs: 600_000,
+  /** A policy worker that does not end a cancelled sample for so long hangs, and is replaced. */
+  workerSilenceMs: 60_000,
   /** A dead policy worker is replaced at once, and later each time that its successor dies too. */
   workerRestartDelaysMs: [0, 500, 2_000, 8_000, 30_000],
   /** Writes gather this long before one durable commit (ARCHITECTURE.md, "Data"). */

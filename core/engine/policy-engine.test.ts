@@ -110,6 +110,18 @@ it('cancels in mid-sample', async () => {
   sequence.close();
 });
 
+it('ends a sample at its deadline', async () => {
+  const sequence = engine.open({ policyVersion: 1 });
+  sequence.append([1]);
+  const request = { maxTokens: 2_000, sampling: SAMPLING, stopTokens: [] };
+  const late = sequence.sample({ ...request, deadlineMs: 30 });
+  await expect(late).rejects.toMatchObject({
+    code: 'request_timeout',
+    message: 'no answer within 30 ms',
+  });
+  sequence.close();
+});
+
 it('refuses unknown versions, prompts that do not fit and broken directories', async () => {
   expect(() => engine.open({ policyVersion: 9 })).toThrowError(/version 9 is not loaded/);
   const sequence = engine.open({ policyVersion: 1 });

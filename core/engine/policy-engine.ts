@@ -7,14 +7,13 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as setTimeoutAsync } from 'node:timers/promises';
-import { assert } from '../assert.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import type { Logger } from '../log.ts';
 import { builtModule } from '../paths.ts';
 import type { OpenOptions, SampleRequest, SampleResult, Sequence } from '../ports.ts';
-import { notLoaded, requireQueueSlot, requireRoom, requireSequenceSlot } from './refusals.ts';
-import { emptyTokens } from './sampled-tokens.ts';
+import { notLoaded, requireQueueSlot, requireSequenceSlot } from './refusals.ts';
+import { RemoteSequence, type RemoteEngine } from './remote-sequence.ts';
 import type { EngineStats, PolicyEngine } from './types.ts';
 import type { FromWorker, ToWorker, WireError, WorkerSettings } from './worker-protocol.ts';
 
@@ -45,7 +44,7 @@ export async function startPolicyEngine(options: PolicyEngineOptions): Promise<P
   return engine;
 }
 
-class WorkerEngine implements PolicyEngine {
+class WorkerEngine implements PolicyEngine, RemoteEngine {
   private readonly options: PolicyEngineOptions;
   private readonly versions = new Map<number, LoadedVersion>();
   private readonly calls = new Map<number, PendingCall>();
@@ -177,6 +176,7 @@ class WorkerEngine implements PolicyEngine {
     requireQueueSlot(this.samples.size - LIMITS.batchRowsMax, LIMITS.sampleQueueMax);
     const id = this.nextId++;
     const { maxTokens, sampling, stopTokens, stopTexts = [], signal } = request;
+    const limitMs = Math.min(request.deadlineMs ?? Infinity, LIMITS.sampleTimeoutMs);
     this.sendFor(epoch, {
       type: 'sample',
       sequence,
@@ -191,19 +191,21 @@ class WorkerEngine implements PolicyEngine {
       const cancel = () => {
         if (epoch === this.epoch) this.send({ type: 'cancel', sample: id });
       };
-      const timer = setTimeout(() => {
+      let late: AppError | null = null;
+      let timer = setTimeout(() => {
+        late = new AppError('request_timeout', `no answer within ${limitMs} ms`);
         cancel();
-        const limit = `${LIMITS.sampleTimeoutMs} ms`;
-        this.settle(id)?.reject(new AppError('request_timeout', `no answer within ${limit}`));
-      }, LIMITS.sampleTimeoutMs);
+        // Its sequence is not free before the worker says so; one that says nothing hangs.
+        timer = setTimeout(() => this.worker?.kill('SIGKILL'), LIMITS.workerSilenceMs);
+      }, limitMs);
       const done = () => {
         clearTimeout(timer);
         signal?.removeEventListener('abort', cancel);
       };
       this.samples.set(id, {
         request,
-        resolve: (result) => (done(), resolve(result)),
-        reject: (error) => (done(), reject(error)),
+        resolve: (result) => (done(), late === null ? resolve(result) : reject(late)),
+        reject: (error) => (done(), reject(late ?? error)),
       });
       signal?.addEventListener('abort', cancel);
     });
@@ -284,87 +286,6 @@ class WorkerEngine implements PolicyEngine {
   private rejectSamples(reason: string): void {
     for (const sample of [...this.samples.values()]) sample.reject(gone(reason));
     this.samples.clear();
-  }
-}
-
-class RemoteSequence implements Sequence {
-  readonly policyVersion: number;
-  private readonly engine: WorkerEngine;
-  private readonly epoch: number;
-  private readonly id: number;
-  private readonly window: number;
-  private held: number;
-  private state: 'idle' | 'sampling' | 'closed' = 'idle';
-
-  constructor(
-    engine: WorkerEngine,
-    epoch: number,
-    id: number,
-    policyVersion: number,
-    window: number,
-    held: number,
-  ) {
-    this.engine = engine;
-    this.epoch = epoch;
-    this.id = id;
-    this.policyVersion = policyVersion;
-    this.window = window;
-    this.held = held;
-  }
-
-  get length(): number {
-    return this.held;
-  }
-
-  append(tokens: Uint32Array | readonly number[]): void {
-    this.requireIdle('append');
-    const length = this.held + tokens.length;
-    requireRoom(length, this.window);
-    const message = {
-      type: 'append',
-      sequence: this.id,
-      tokens: Uint32Array.from(tokens),
-    } as const;
-    this.engine.sendFor(this.epoch, message);
-    this.held = length;
-  }
-
-  async sample(request: SampleRequest): Promise<SampleResult> {
-    this.requireIdle('sample');
-    if (request.signal?.aborted) return { ...emptyTokens(), finish: 'cancelled' };
-    this.state = 'sampling';
-    try {
-      const result = await this.engine.sample(this.epoch, this.id, request);
-      this.held += result.tokens.length;
-      return result;
-    } finally {
-      if (this.state === 'sampling') this.state = 'idle';
-    }
-  }
-
-  truncate(length: number): void {
-    this.requireIdle('truncate');
-    this.engine.sendFor(this.epoch, { type: 'truncate', sequence: this.id, length });
-    this.held = length;
-  }
-
-  fork(length: number): Sequence {
-    this.requireIdle('fork');
-    const id = this.engine.claimSequence();
-    this.engine.sendFor(this.epoch, { type: 'fork', sequence: id, from: this.id, length });
-    const { policyVersion, window } = this;
-    return new RemoteSequence(this.engine, this.epoch, id, policyVersion, window, length);
-  }
-
-  close(): void {
-    if (this.state === 'closed') return;
-    assert(this.state === 'idle', 'close: the sequence is sampling');
-    this.state = 'closed';
-    this.engine.releaseSequence(this.epoch, this.id);
-  }
-
-  private requireIdle(what: string): void {
-    assert(this.state === 'idle', `${what}: the sequence is ${this.state}`);
   }
 }
 
