@@ -1,4 +1,6 @@
-/** What JSON.parse gives, for every text that does not nest too deep; brackets in strings are text. */
+/**
+ * What JSON.parse gives, for every text that does not nest too deep; brackets in strings are text.
+ */
 import { describe, expect, it } from 'vitest';
 import { parseBoundedJson } from './bounded-json.ts';
 import { LIMITS } from './limits.ts';

@@ -1,6 +1,6 @@
 /**
- * JSON that somebody else wrote, parsed within a bound on nesting: what walks over a value, or prints
- * it in an error, does so by recursion and would run out of stack.
+ * JSON that somebody else wrote, parsed within a bound on nesting: what walks over a value, or
+ * prints it in an error, does so by recursion and would run out of stack.
  */
 import { LIMITS } from './limits.ts';
 

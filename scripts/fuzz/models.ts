@@ -1,7 +1,7 @@
 /**
  * npm run fuzz:models -- --count 200000 --seed 1: damaged checkpoints, each of which must load
- * correctly or be refused with policy_invalid: no other error, no crash, no hang, no memory beyond a
- * bound. Cases run in child processes, so that a crash, a hang or too much memory is counted with
+ * correctly or be refused with policy_invalid: no other error, no crash, no hang, no memory beyond
+ * a bound. Cases run in child processes, so that a crash, a hang or too much memory is counted with
  * the case that caused it, and the run goes on behind it. Exit code 1 when a case failed.
  */
 import { fork } from 'node:child_process';
