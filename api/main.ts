@@ -5,10 +5,14 @@
  */
 import { pino } from 'pino';
 import { toAppError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
 import { parseConfig } from './config.ts';
 import { startServer } from './server.ts';
 
 async function main(): Promise<void> {
+  // For the processes that hold models, which are started with this environment.
+  process.env.MALLOC_MMAP_THRESHOLD_ ??= String(LIMITS.mallocMapBytes);
+  process.env.MALLOC_TRIM_THRESHOLD_ ??= String(LIMITS.mallocTrimBytes);
   const config = parseConfig(process.env, process.argv.slice(2));
   const logger = pino({ level: config.logLevel }, pino.destination(2));
   const server = await startServer(config, logger);

@@ -113,6 +113,13 @@ export const LIMITS = {
    * twice it would hurt, and a run a token costs nothing that shows (docs/performance.md).
    */
   largeModelBytes: 256 * 1024 * 1024,
+  /**
+   * Blocks of memory from here on are mapped by themselves, so that freed ones go back to the system
+   * at once: glibc's own bound rises to 32 MB, and a model's load would keep what it has freed.
+   */
+  mallocMapBytes: 4 * 1024 * 1024,
+  /** Free memory that glibc may keep; with a bound above set, its own would be 128 kB, and slow. */
+  mallocTrimBytes: 64 * 1024 * 1024,
   /** Rank of a LoRA adapter; above some hundreds it is no small change of the weights any more. */
   loraRankMax: 1_024,
   /** All rollouts of one training step, or one held-out evaluation, on the slowest machine. */

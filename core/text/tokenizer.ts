@@ -28,6 +28,8 @@ export interface AddedToken {
 }
 
 const NO_BYTES = new Uint8Array(0);
+/** Something of every kind that pre-tokenizers tell apart. */
+const TRIAL_TEXT = "It's 7 + 8.5?\n\n <a>\tÄß 日本 🙂";
 
 /**
  * Reads tokenizer.json (and tokenizer_config.json if there is one). Throws policy_invalid that
@@ -38,7 +40,10 @@ export function loadTokenizer(directory: string): BpeTokenizer {
   const config = readOptionalJson(directory, 'tokenizer_config.json') ?? {};
   const path = join(directory, 'tokenizer.json');
   try {
-    return new BpeTokenizer(file, config);
+    const tokenizer = new BpeTokenizer(file, config);
+    // The library looks at some settings only when they are needed.
+    tokenizer.encodeTemplate(TRIAL_TEXT);
+    return tokenizer;
   } catch (error) {
     throw invalidFile(path, toAppError(error).message, error);
   }
