@@ -36,7 +36,8 @@ export function openCheckpoint(directory: string): StoredWeights {
       weights.set(name, tensor);
     }
     if (found.size !== names.length) {
-      const extra = [...found.keys()].find((name) => !names.includes(name));
+      const listed = new Set(names);
+      const extra = [...found.keys()].find((name) => !listed.has(name));
       throw invalid(path, `${extra} is not listed in ${INDEX_FILE}`);
     }
   }
