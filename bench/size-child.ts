@@ -1,7 +1,7 @@
 /**
  * A fresh process of bench/size.ts: loads the checkpoint in a folder as the server does (`serve`),
- * or trains an adapter over it (`train`), and prints what it took as one line of JSON. Memory is that
- * of the whole process at its highest, as Linux counts it.
+ * or trains an adapter over it (`train`), and prints what it took as one line of JSON. Memory is
+ * that of the whole process at its highest, as Linux counts it.
  */
 import { readFileSync } from 'node:fs';
 import { LocalEngine } from '../core/engine/local-engine.ts';

@@ -115,7 +115,7 @@ export const LIMITS = {
   largeModelBytes: 256 * 1024 * 1024,
   /**
    * Blocks of memory from here on are mapped by themselves, so that freed ones go back to the
-   * system at once: glibc's own bound rises to 32 MB, and a model's load would keep what it has freed.
+   * system at once: glibc's own bound rises to 32 MB, and a load would keep what it has freed.
    */
   mallocMapBytes: 4 * 1024 * 1024,
   /** Free memory that glibc may keep; with a bound above set, its own would be 128 kB, and slow. */
