@@ -1,9 +1,9 @@
 /**
  * npm run bench:size: what a model of Qwen2.5-0.5B's shape takes. Random checkpoints in float32 and
- * bfloat16 are written under a temporary folder (2 GB each, removed afterwards); for each a
- * fresh process loads it, prefills and decodes 1 and 8 rows, and another one trains an adapter of rank
- * 16 on a row of 1,024 tokens. Memory is the highest resident size of the process, files that it maps
- * included, against the bytes of the weights in float32. Linux only.
+ * bfloat16 are written under a temporary folder (2 GB each, removed afterwards); for each a fresh
+ * process loads it, prefills and decodes 1 and 8 rows, and another one trains an adapter of
+ * rank 16 on a row of 1,024 tokens. Memory is the highest resident size of the process, files that
+ * it maps included, against the bytes of the weights in float32. Linux only.
  */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
