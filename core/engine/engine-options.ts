@@ -29,6 +29,7 @@ export function withDefaults(options: LocalEngineOptions): EngineOptions {
   return {
     dtype: 'f32',
     largeBytes: LIMITS.largeModelBytes,
+    spinning: false,
     profile: null,
     memoryPattern: true,
     batchRowsMax: LIMITS.batchRowsMax,

@@ -23,6 +23,11 @@ export interface SessionOptions {
    * the next, besides what the first has left; on when left out.
    */
   memoryPattern?: boolean;
+  /**
+   * Threads spin while they wait for each other inside a run, and sleep between runs. Off when left
+   * out: the trainer and the server share the cores.
+   */
+  spinning?: boolean;
 }
 
 export type TensorData = Float32Array | BigInt64Array | Uint8Array;
@@ -54,10 +59,10 @@ export async function createSession(graph: Graph, options: SessionOptions): Prom
       interOpNumThreads: 1,
       graphOptimizationLevel: 'all',
       enableMemPattern: options.memoryPattern ?? true,
-      // Threads that wait do not spin: the trainer and the server share the cores.
       extra: {
         session: {
-          intra_op: { allow_spinning: '0' },
+          intra_op: { allow_spinning: options.spinning ? '1' : '0' },
+          force_spinning_stop: '1',
           ...(folder !== null && { model_external_initializers_file_folder_path: folder }),
         },
       },

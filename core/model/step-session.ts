@@ -27,7 +27,9 @@ export async function createStepSessions(
 ): Promise<StepSessions> {
   const table = new TableRows(must(weights.get(EMBEDDING), EMBEDDING));
   const graph = stepGraph(config, weights, options.adapters);
-  const made = await createSession(graph, options).catch((error: unknown) => {
+  // A step takes a tenth of a second and waits some hundred times: sleeping costs it a tenth.
+  const spinning = options.threads > 1;
+  const made = await createSession(graph, { ...options, spinning }).catch((error: unknown) => {
     table.close();
     throw error;
   });
