@@ -95,6 +95,7 @@ const COMMON_CASES: Case[] = contract.operations.flatMap(({ id, bodyType, respon
     call(h, { headers: { 'content-type': `${bodyType}; charset=latin1` } }),
   );
   add('bad JSON', 400, 'invalid_json', (h) => call(h, { body: '{"model": ' }));
+  add('JSON that nests too deep', 400, 'invalid_json', (h) => call(h, { body: '['.repeat(1e5) }));
   add('a body over the limit', 413, 'payload_too_large', (h) =>
     call(h, { body: ' '.repeat(LIMITS.bodyBytesMax + 1) }),
   );

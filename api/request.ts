@@ -6,6 +6,7 @@
 import type { Contract, Operation, OperationId, RequestPart } from './contract/contract.ts';
 import type { Input } from './handlers.ts';
 import type { Activity } from './lifecycle.ts';
+import { parseBoundedJson } from '../core/bounded-json.ts';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 
@@ -70,7 +71,7 @@ async function readBody(request: Request, mediaType: string): Promise<unknown> {
   const text = decodeUtf8(await readBytes(request));
   if (mediaType !== 'application/json') return text;
   try {
-    return JSON.parse(text) as unknown;
+    return parseBoundedJson(text);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new AppError('invalid_json', `the body is not valid JSON: ${why}`, { cause });

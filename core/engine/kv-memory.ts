@@ -149,7 +149,7 @@ export class KvMemory {
 }
 
 /** A quarter of the free memory, within what a container allows. */
-function defaultKvBytes(): number {
+export function defaultKvBytes(): number {
   const allowed = process.constrainedMemory?.() ?? 0;
   const available = allowed > 0 ? Math.min(allowed, freemem()) : freemem();
   return Math.floor(available / 4);

@@ -114,12 +114,11 @@ export class LocalEngine implements Sampler, SequenceHost {
     }
     const { config, vocabulary } = policy;
     const contextTokens = windowWithin(this.memory, config);
-    const model = await this.build(policy);
     const before = this.versions.get(version);
-    assert(
-      !before || before.openSequences === 0,
-      `version ${version} is in use, cannot replace it`,
-    );
+    const inUse = `version ${version} is in use, cannot replace it`;
+    assert(!before || before.openSequences === 0, inUse);
+    const model = await this.build(policy);
+    assert(!before || before.openSequences === 0, inUse);
     const prefixes = this.prefixes.plant(config);
     const text = vocabulary === undefined ? null : new VersionText(vocabulary);
     const loaded = { model, prefixes, contextTokens, openSequences: 0, retired: false, text };
@@ -313,20 +312,32 @@ export class LocalEngine implements Sampler, SequenceHost {
     const most = chunkLength(model.parameters, jobs.length, this.options.chunkTokens);
     const chunk = chunkOf(kind, most);
     const steps = Math.min(chunk, Math.max(...jobs.map(room)), ...shaped);
-    const rows = jobs.map((job) => ({
+    const rowOf = (job: Job) => ({
       kv: job.sequence.kv,
       lastToken: must(job.sequence.tokens.at(-1), 'last token'),
       sampling: job.request.sampling,
       stopTokens: job.request.stopTokens,
       maxTokens: Math.min(steps, room(job)),
       shape: job.options.shape(job.sequence.tokens),
-    }));
-    const results = await model.decode(rows, steps, kind === 'begin');
-    jobs.forEach((job, i) => {
-      job.waits = 0;
-      this.deliver(job, results[i] as DecodedRow, contextTokens);
-      this.prefiller.publish(loaded, job.sequence);
     });
+    // A constraint that cannot be followed any further is its own request's failure.
+    const rows = jobs.flatMap((job) => {
+      const row = this.forOne(job, () => rowOf(job));
+      return row === undefined ? [] : [{ job, row }];
+    });
+    if (rows.length === 0) return;
+    const decoded = await model.decode(
+      rows.map(({ row }) => row),
+      steps,
+      kind === 'begin',
+    );
+    rows.forEach(({ job }, i) =>
+      this.forOne(job, () => {
+        job.waits = 0;
+        this.deliver(job, decoded[i] as DecodedRow, contextTokens);
+        this.prefiller.publish(loaded, job.sequence);
+      }),
+    );
   }
 
   private deliver(job: Job, decoded: DecodedRow, contextTokens: number): void {
@@ -357,9 +368,22 @@ export class LocalEngine implements Sampler, SequenceHost {
     job.resolve({ ...joinTokens(job.parts), finish });
   }
 
+  /** Work of one job, whose failure is that job's alone. */
+  private forOne<T>(job: Job, work: () => T): T | undefined {
+    try {
+      return work();
+    } catch (thrown) {
+      this.fail([job], toAppError(thrown));
+      return undefined;
+    }
+  }
+
   private fail(jobs: readonly Job[], error: AppError): void {
     for (const job of jobs) {
-      if (this.jobs.delete(job)) job.reject(error);
+      if (!this.jobs.delete(job)) continue;
+      // A run may have cached what was sampled and never delivered.
+      job.sequence.kv.truncate(Math.max(0, job.sequence.length - 1));
+      job.reject(error);
     }
   }
 }

@@ -171,6 +171,25 @@ it('tries again when a version cannot be loaded by the new process, and refuses 
   rmSync(gone, { recursive: true });
 });
 
+it('serves the other versions when one cannot be loaded again', async () => {
+  const broken = mkdtempSync(join(tmpdir(), 'ramify-engine-broken-'));
+  savePolicyModel(broken, { config: CONFIG, weights });
+  const other = await startPolicyEngine({ device: 'cpu', threads: 1, logger: quiet });
+  await other.load(1, broken);
+  await other.load(2, directory);
+  rmSync(broken, { recursive: true });
+  const { pid } = other.stats();
+  process.kill(pid as number, 'SIGKILL');
+  const restarted = () => other.stats().state === 'ready' && other.stats().pid !== pid;
+  await expect.poll(restarted, { timeout: 5_000 }).toBe(true);
+  expect(() => other.open({ policyVersion: 1 })).toThrowError(/could not be loaded again/);
+  const sequence = other.open({ policyVersion: 2 });
+  sequence.append([1]);
+  const { tokens } = await sequence.sample({ maxTokens: 3, sampling: SAMPLING, stopTokens: [] });
+  expect(tokens.length).toBe(3);
+  await other.stop();
+});
+
 it('rejects what waits when it is stopped', async () => {
   const other = await startPolicyEngine({ device: 'cpu', threads: 1, logger: quiet });
   await other.load(1, directory);

@@ -12,6 +12,7 @@ import { LIMITS } from '../limits.ts';
 import type { Logger } from '../log.ts';
 import { builtModule } from '../paths.ts';
 import type { OpenOptions, SampleRequest, SampleResult, Sequence } from '../ports.ts';
+import { defaultKvBytes } from './kv-memory.ts';
 import { notLoaded, requireQueueSlot, requireSequenceSlot } from './refusals.ts';
 import { RemoteSequence, type RemoteEngine } from './remote-sequence.ts';
 import type { EngineStats, PolicyEngine } from './types.ts';
@@ -35,6 +36,8 @@ interface PendingSample {
 interface LoadedVersion {
   directory: string;
   contextTokens: number;
+  /** False when the present worker could not load it. */
+  available: boolean;
 }
 
 /** Starts the worker. Throws engine_unavailable when it does not come up in time. */
@@ -57,7 +60,8 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
   private openSequences = 0;
 
   constructor(options: PolicyEngineOptions) {
-    this.options = options;
+    // Once for all workers: a restart must not shrink the windows that requests are checked against.
+    this.options = { ...options, kvBytesMax: options.kvBytesMax ?? defaultKvBytes() };
   }
 
   get contextTokens(): number {
@@ -66,7 +70,6 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
   }
 
   async start(): Promise<void> {
-    this.state = 'starting';
     this.epoch++;
     this.openSequences = 0;
     const { device, threads, dtype, kvBytesMax } = this.options;
@@ -79,6 +82,7 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
     this.worker = worker;
     await started(worker);
     try {
+      if (this.isStopped()) throw gone('the server is stopping');
       await this.adopt(worker);
     } catch (error) {
       await killed(worker);
@@ -93,16 +97,30 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
       this.options.logger.error({ err: error }, 'the policy worker failed'),
     );
     worker.on('exit', (code, signal) => this.exited(worker, signal ?? `exit code ${code}`));
+    let failure: AppError | null = null;
     for (const [version, loaded] of this.versions) {
-      await this.call({ type: 'load', call: this.nextId++, version, directory: loaded.directory });
+      try {
+        const { directory } = loaded;
+        const call = this.nextId++;
+        loaded.contextTokens = await this.call({ type: 'load', call, version, directory });
+        loaded.available = true;
+      } catch (thrown) {
+        failure = toAppError(thrown);
+        loaded.available = false;
+        this.options.logger.error({ err: failure, version }, 'a version could not be loaded again');
+      }
     }
+    // One broken version must not take the others with it.
+    const served = [...this.versions.values()].some(({ available }) => available);
+    if (failure !== null && (!served || !worker.connected)) throw failure;
+    if (this.isStopped()) throw gone('the server is stopping');
     this.state = 'ready';
   }
 
   async load(version: number, directory: string): Promise<void> {
     const call = this.nextId++;
     const contextTokens = await this.call({ type: 'load', call, version, directory });
-    this.versions.set(version, { directory, contextTokens });
+    this.versions.set(version, { directory, contextTokens, available: true });
   }
 
   async unload(version: number): Promise<void> {
@@ -113,6 +131,7 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
   open({ policyVersion, priority = 'live' }: OpenOptions): Sequence {
     const version = this.versions.get(policyVersion);
     if (version === undefined) throw notLoaded(policyVersion);
+    if (!version.available) throw gone(`policy version ${policyVersion} could not be loaded again`);
     const id = this.claimSequence();
     this.send({ type: 'open', sequence: id, version: policyVersion, priority });
     return new RemoteSequence(this, this.epoch, id, policyVersion, version.contextTokens, 0);
@@ -142,6 +161,7 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
     // Its sessions are closed, or it hangs: a process can always be killed, in the middle of a
     // native call too. (A thread cannot: its end during `session.run` takes the process with it.)
     await killed(worker);
+    this.rejectCalls('the server is stopping');
     this.state = 'stopped';
     this.worker = null;
   }
@@ -257,16 +277,17 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
     this.options.logger.error({ how }, 'the policy worker stopped');
     this.worker = null;
     this.rejectSamples('the policy worker stopped');
-    for (const call of this.calls.values()) call.reject(gone('the policy worker stopped'));
-    this.calls.clear();
+    this.rejectCalls('the policy worker stopped');
     // One that dies at its start is the matter of whoever starts it.
     if (this.state === 'ready') void this.restart();
   }
 
-  /** Tries a few times, ever later: a policy that kills its worker must not keep a core busy. */
+  /** Tries again, ever later: a policy that kills its worker must not keep a core busy. */
   private async restart(): Promise<void> {
-    for (const delayMs of LIMITS.workerRestartDelaysMs) {
-      this.state = 'starting';
+    const delays = LIMITS.workerRestartDelaysMs;
+    this.state = 'starting';
+    for (let attempt = 0; !this.isStopped(); attempt++) {
+      const delayMs = delays[Math.min(attempt, delays.length - 1)];
       await setTimeoutAsync(delayMs, undefined, { ref: false });
       if (this.isStopped()) return;
       try {
@@ -275,12 +296,16 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
         this.options.logger.error({ err: toAppError(thrown) }, 'the policy worker did not restart');
       }
     }
-    if (!this.isStopped()) this.state = 'stopped';
   }
 
   /** Asked through a function: the state changes while others wait. */
   private isStopped(): boolean {
     return this.state === 'stopping' || this.state === 'stopped';
+  }
+
+  private rejectCalls(reason: string): void {
+    for (const call of this.calls.values()) call.reject(gone(reason));
+    this.calls.clear();
   }
 
   private rejectSamples(reason: string): void {

@@ -42,25 +42,28 @@ export async function createPolicySessions(
   const weights = bytes >= largeBytes ? given : heldWeights(given);
   const count = laneCount(bytes, options);
   const perLane = Math.floor(threads / count);
-  const prefill = await createSession(prefillGraph(config, weights, dtype, adapters), options);
-  const decode = await createSession(decodeGraph(config, weights, dtype, adapters), {
-    ...options,
-    threads: perLane,
-  });
-  const settings = { config, weights, threads: perLane, dtype, adapters };
-  const lanes = await Promise.all(
-    Array.from({ length: count - 1 }, () => LaneThread.start(settings)),
-  );
-  return {
-    prefill,
-    decode,
-    lanes,
-    async dispose() {
-      await Promise.all(lanes.map((lane) => lane.dispose()));
-      await prefill.dispose();
-      await decode.dispose();
-    },
+  const made: { dispose(): Promise<void> }[] = [];
+  const dispose = async () => {
+    for (const part of made.splice(0)) await part.dispose();
   };
+  const keep = <T extends { dispose(): Promise<void> }>(part: T): T => {
+    made.push(part);
+    return part;
+  };
+  try {
+    const prefill = keep(
+      await createSession(prefillGraph(config, weights, dtype, adapters), options),
+    );
+    const decoder = decodeGraph(config, weights, dtype, adapters);
+    const decode = keep(await createSession(decoder, { ...options, threads: perLane }));
+    const settings = { config, weights, threads: perLane, dtype, adapters };
+    const lanes: LaneThread[] = [];
+    while (lanes.length < count - 1) lanes.push(keep(await LaneThread.start(settings)));
+    return { prefill, decode, lanes, dispose };
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
 }
 
 /**

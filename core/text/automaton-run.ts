@@ -105,6 +105,11 @@ export class AutomatonRun {
       if (depth + (this.depths[state] as number) > LIMITS.constraintDepthMax) continue;
       if (seen.has(key)) continue;
       seen.add(key);
+      if (seen.size > LIMITS.constraintWaysMax) {
+        throw new AppError('invalid_request', 'the schema can be read in too many ways at once', {
+          param: 'response_format',
+        });
+      }
       const { bytes, tokens, empty, calls, end } = this.stateAt(state);
       if (bytes.length + tokens.length > 0) ways.push(way);
       for (const to of empty) open.push({ state: to, frame });

@@ -7,6 +7,7 @@
 import { join } from 'node:path';
 import type { Template } from '@huggingface/jinja';
 import { systemClock, type Clock } from '../clock.ts';
+import { parseBoundedJson } from '../bounded-json.ts';
 import { AppError, toAppError } from '../errors.ts';
 import type { ToolSpec } from '../ports.ts';
 import { invalidFile, isObject, readOptionalJson, readOptionalText } from './policy-files.ts';
@@ -161,10 +162,10 @@ function templateMessage(message: ChatMessage): JsonObject {
   };
 }
 
-/** Templates write arguments with `tojson`; text that is no JSON stays a string. */
+/** Templates write arguments with `tojson`; text that is no JSON, or nests too deep, stays a string. */
 function argumentsValue(json: string): unknown {
   try {
-    return JSON.parse(json) as unknown;
+    return parseBoundedJson(json);
   } catch {
     return json;
   }

@@ -148,6 +148,19 @@ describe('JSON', () => {
   });
 });
 
+it('is refused where a schema doubles the ways to read a text at each byte', () => {
+  const list = (level: number) => ({
+    type: 'array',
+    minItems: 1,
+    maxItems: 1,
+    items: { $ref: `#/$defs/l${level + 1}` },
+  });
+  const levels = Array.from({ length: 30 }, (_, i) => [`l${i}`, { anyOf: [list(i), list(i)] }]);
+  const $defs = { ...Object.fromEntries(levels), l30: { type: 'null' } } as JsonSchema;
+  const constraint = json({ $ref: '#/$defs/l0', $defs } as JsonSchema);
+  expect(() => walk(constraint, new Prng(1))).toThrowError(/too many ways/);
+});
+
 describe('free text', () => {
   const free: Constraint = [
     { kind: 'free', without: ['<a>', '</a>', '<ab>'] },
