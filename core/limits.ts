@@ -146,7 +146,9 @@ export const LIMITS = {
   constraintDepthMax: 64,
   /** Positions of one output form that are remembered, and of them those with a token mask. */
   constraintPositionsMax: 2_000,
-  /** Ways of reading one text that a constraint keeps open; a schema may double them at each byte. */
+  /**
+   * Ways of reading one text that a constraint keeps open; a schema may double them at each byte.
+   */
   constraintWaysMax: 4_096,
   constraintMasksMax: 128,
   /** Compiled output forms kept by a policy version for the next request that has the same. */

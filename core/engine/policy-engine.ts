@@ -60,7 +60,8 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
   private openSequences = 0;
 
   constructor(options: PolicyEngineOptions) {
-    // Once for all workers: a restart must not shrink the windows that requests are checked against.
+    // Once for all workers: a restart must not shrink the windows that requests are checked
+    // against.
     this.options = { ...options, kvBytesMax: options.kvBytesMax ?? defaultKvBytes() };
   }
 

@@ -162,7 +162,9 @@ function templateMessage(message: ChatMessage): JsonObject {
   };
 }
 
-/** Templates write arguments with `tojson`; text that is no JSON, or nests too deep, stays a string. */
+/**
+ * Templates write arguments with `tojson`; text that is no JSON, or nests too deep, stays a string.
+ */
 function argumentsValue(json: string): unknown {
   try {
     return parseBoundedJson(json);
