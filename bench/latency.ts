@@ -16,7 +16,8 @@ import type { components } from '../api/contract/openapi.gen.ts';
 import { AppError } from '../core/errors.ts';
 import { Client, keepAsking, type Answer } from '../test/support/clients.ts';
 import { TestServer } from '../test/support/server-process.ts';
-import { printTable, recordResults, type Row } from './report.ts';
+import { callServer } from './server-call.ts';
+import { printTable, quantile, recordResults, type Row } from './report.ts';
 
 type TrainingRun = components['schemas']['TrainingRun'];
 
@@ -80,13 +81,13 @@ async function measureServer({ url, child }: TestServer): Promise<Row> {
       }
     }
   }
-  const { status, progress } = await call<TrainingRun>(
+  const { status, progress } = await callServer<TrainingRun>(
     url,
     'GET',
     `/v1/admin/training-runs/${run}`,
   );
   if (status !== 'running') throw new AppError('internal', `the training run is ${status}`);
-  await call(url, 'POST', `/v1/admin/training-runs/${run}/cancel`, {});
+  await callServer(url, 'POST', `/v1/admin/training-runs/${run}/cancel`, {});
   end.abort();
   const [failure] = (await asked).failures;
   if (failure !== undefined) throw failure;
@@ -115,10 +116,10 @@ function waits(pieces: readonly number[]): number[] {
 /** Starts a run and waits until its base is evaluated and the first step done. */
 async function startTraining(url: string): Promise<string> {
   const body = { steps: 1_000, seed: 1, settings: { gateTasks: 10 } };
-  const { id } = await call<TrainingRun>(url, 'POST', '/v1/admin/retrain', body);
+  const { id } = await callServer<TrainingRun>(url, 'POST', '/v1/admin/retrain', body);
   const begunAt = performance.now();
   const path = `/v1/admin/training-runs/${id}`;
-  while ((await call<TrainingRun>(url, 'GET', path)).progress.step < 1) {
+  while ((await callServer<TrainingRun>(url, 'GET', path)).progress.step < 1) {
     if (performance.now() - begunAt > FIRST_STEP_MS) {
       throw new AppError('internal', `no training step within ${FIRST_STEP_MS} ms`);
     }
@@ -137,22 +138,4 @@ function trainerOf(server: number): number {
   if (found === undefined)
     throw new AppError('internal', 'the trainer process is not listed by ps');
   return Number(found?.[1]);
-}
-
-async function call<T>(url: string, method: string, path: string, body?: unknown): Promise<T> {
-  const response = await fetch(url + path, {
-    method,
-    signal: AbortSignal.timeout(30_000),
-    ...(body !== undefined && {
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-    }),
-  });
-  if (response.ok) return (await response.json()) as T;
-  throw new AppError('internal', `${method} ${path}: ${response.status} ${await response.text()}`);
-}
-
-function quantile(found: readonly number[], share: number): number {
-  const sorted = [...found].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? NaN;
 }

@@ -17,7 +17,8 @@ import { Client, keepAsking } from '../test/support/clients.ts';
 import type { Answer } from '../test/support/clients.ts';
 import { TestServer } from '../test/support/server-process.ts';
 import type { LagReport } from './lag-probe.ts';
-import { printTable, recordResults } from './report.ts';
+import { callServer } from './server-call.ts';
+import { printTable, quantile, recordResults } from './report.ts';
 import type { Row } from './report.ts';
 
 type TrainingRun = components['schemas']['TrainingRun'];
@@ -55,7 +56,7 @@ async function measureServer(): Promise<Row[]> {
   const asked = keepAsking(asking, end.signal, (answer) => void answers.push(answer));
   await sleep(WARM_MS);
   const rows = [await phase('serving', answers)];
-  const run = await call<TrainingRun>('POST', '/v1/admin/retrain', {
+  const run = await callServer<TrainingRun>(server.url, 'POST', '/v1/admin/retrain', {
     steps: 100,
     seed: 1,
     settings: SETTINGS,
@@ -71,7 +72,7 @@ async function measureServer(): Promise<Row[]> {
   rows.push(await phase('and training', answers));
   const { status, progress } = await trainingRun(run.id);
   console.log(`the training run is ${status} after ${progress.step} steps`);
-  await call('POST', `/v1/admin/training-runs/${run.id}/cancel`, {});
+  await callServer(server.url, 'POST', `/v1/admin/training-runs/${run.id}/cancel`, {});
   end.abort();
   const { failures } = await asked;
   const [failure] = failures;
@@ -111,23 +112,5 @@ async function lag(): Promise<LagReport> {
 }
 
 function trainingRun(id: string): Promise<TrainingRun> {
-  return call('GET', `/v1/admin/training-runs/${id}`);
-}
-
-async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
-  const response = await fetch(server.url + path, {
-    method,
-    signal: AbortSignal.timeout(30_000),
-    ...(body !== undefined && {
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-    }),
-  });
-  if (response.ok) return (await response.json()) as T;
-  throw new AppError('internal', `${method} ${path}: ${response.status} ${await response.text()}`);
-}
-
-function quantile(values: readonly number[], share: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? NaN;
+  return callServer(server.url, 'GET', `/v1/admin/training-runs/${id}`);
 }
