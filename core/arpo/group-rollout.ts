@@ -57,6 +57,11 @@ export interface RolloutGroup {
   /** Every result on which a branch was decided, in the order of decision. */
   decisions: BranchDecision[];
   counts: GroupCounts;
+  /**
+   * By step id: ln p of its tokens under the weights at the start of the update, for policy steps
+   * that other weights sampled. A step that is not here was sampled by those weights.
+   */
+  rescored?: ReadonlyMap<string, Float32Array>;
 }
 
 export interface GroupCounts {

@@ -3,8 +3,13 @@
  */
 import { describe, expect, it } from 'vitest';
 import { AppError } from '../errors.ts';
-import { SPECS } from './setting-specs.ts';
-import { entropySettings, episodeLimits, parseSettings, type Algorithm } from './settings.ts';
+import {
+  entropySettings,
+  episodeLimits,
+  parseSettings,
+  SPECS,
+  type Algorithm,
+} from './settings.ts';
 
 function refusal(algorithm: Algorithm, overrides: Record<string, unknown>): AppError {
   try {
@@ -132,18 +137,6 @@ describe('refusals', () => {
     expect(error.code).toBe('invalid_request');
     expect(error.param).toBe(`settings.${name}`);
     expect(error.message).toContain(name);
-  });
-
-  it.each([
-    ['branch', { branch: 'deferred' }],
-    ['entropy', { entropy: 'released-code' }],
-    ['attribution', { attribution: 'tree' }],
-    ['dynamicSampling', { dynamicSampling: true }],
-    ['tau', { tau: 1 }],
-  ])('known to the method but not offered: %s', (name, overrides) => {
-    const error = refusal('arpo', overrides);
-    expect(error.code).toBe('unsupported_parameter');
-    expect(error.param).toBe(`settings.${name}`);
   });
 
   it.each([
