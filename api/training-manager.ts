@@ -282,6 +282,9 @@ export class TrainingManager {
       case 'failed':
         this.ending = { status: 'failed', error: event.message };
         return;
+      case 'resumed':
+      case 'stopped':
+        return;
       case 'cancelled':
         // Whether a client or a shutdown cancelled it is decided at the end.
         return;

@@ -11,6 +11,11 @@ export class TaskDeck {
   private readonly families: { tasks: Task[]; dealt: number; seed: number }[];
   private turn = 0;
 
+  /** Tasks dealt so far: all that a later deck of the same tasks and seed has to `skip`. */
+  get dealt(): number {
+    return this.turn;
+  }
+
   /** Throws invalid_request when there is no task. */
   constructor(tasks: readonly Task[], seed: number) {
     if (tasks.length === 0)
@@ -35,6 +40,11 @@ export class TaskDeck {
       }
       return family.tasks[position] as Task;
     });
+  }
+
+  /** Deals `count` tasks to nobody. */
+  skip(count: number): void {
+    for (let i = 0; i < count; i++) this.deal(1);
   }
 }
 

@@ -17,8 +17,6 @@
  */
 import { evaluateTasks } from '../arpo/evaluate.ts';
 import type { EvaluatedTask } from '../arpo/evaluate.ts';
-import type { RolloutGroup } from '../arpo/rollout.ts';
-import { forestSteps, rolloutGroups } from '../arpo/rollout.ts';
 import type { ArpoSettings } from '../arpo/settings.ts';
 import { episodeLimits, parseSettings } from '../arpo/settings.ts';
 import type { EpisodeContext } from '../agent/types.ts';
@@ -34,8 +32,10 @@ import { writeCandidate } from './candidate.ts';
 import type { Figures } from './figures.ts';
 import { addCounts, countGroups, rolloutFigures } from './figures.ts';
 import { judgeCandidate } from './gate.ts';
+import { groupSource, logOf, type GroupSource } from './group-source.ts';
 import type { Emit } from './job-loop.ts';
-import { drawGateTasks, TaskDeck } from './task-deck.ts';
+import { SEEDS } from './run-seeds.ts';
+import { drawGateTasks } from './task-deck.ts';
 import type { TrainingJob } from './types.ts';
 import { updatePolicy } from './update.ts';
 
@@ -50,9 +50,6 @@ export interface TrainParts {
   /** Writes the trained weights into a directory. */
   writeWeights: (directory: string) => Promise<void>;
 }
-
-/** Keys that keep the draws of the parts of a run apart. */
-const SEEDS = { tasks: 1, rollouts: 2, gateTasks: 3, gate: 4, bootstrap: 5 } as const;
 
 /**
  * Runs a job to its last event, `candidate`, whether the gate passed it or not. Throws what any
@@ -75,13 +72,12 @@ export async function train(
 
   // The base is measured before its weights change: the same sampler serves both sides of the gate.
   const base = await evaluate();
-  const deck = new TaskDeck(job.trainTasks, mix(job.seed, SEEDS.tasks));
+  const source = groupSource({ ...parts, job, settings });
   const optimiser = initAdamW(parts.session.weights);
   let counts = countGroups([]);
   for (let step = 1; step <= job.steps; step++) {
     signal.throwIfAborted();
-    const tasks = deck.deal(settings.promptsPerStep);
-    const done = await trainStep(job, parts, { settings, step, tasks, optimiser, emit, signal });
+    const done = await trainStep(job, parts, { settings, step, source, optimiser, emit, signal });
     counts = addCounts(counts, done.counts);
     await emit({ type: 'step', runId: job.runId, step, values: done.values, counts });
   }
@@ -104,7 +100,7 @@ export async function train(
 interface StepOptions {
   settings: ArpoSettings;
   step: number;
-  tasks: readonly Task[];
+  source: GroupSource;
   optimiser: AdamWState;
   emit: Emit;
   signal: AbortSignal;
@@ -113,24 +109,14 @@ interface StepOptions {
 async function trainStep(
   job: TrainingJob,
   parts: TrainParts,
-  { settings, step, tasks, optimiser, emit, signal }: StepOptions,
+  { settings, step, source, optimiser, emit, signal }: StepOptions,
 ): Promise<{ values: Figures; counts: TrainingCounts }> {
-  const { session, sampler, context, clock } = parts;
+  const { session, sampler, clock } = parts;
   const { runId } = job;
   const startedAt = clock.now();
 
-  // 1. Rollout and reward: one group a task, scored by its verifier.
-  const groups = await rolloutGroups({
-    sampler,
-    context,
-    tasks,
-    settings,
-    seed: mix(job.seed, SEEDS.rollouts, step),
-    runId,
-    version: job.baseVersion,
-    source: 'rollout',
-    signal,
-  });
+  // 1. Rollout and reward.
+  const { groups, figures } = await source.groups(step, signal);
   const sampledAt = clock.now();
   for (const group of groups) await emit({ type: 'rollouts', runId, step, ...logOf(group) });
 
@@ -145,6 +131,7 @@ async function trainStep(
   const rate = (tokens: number, ms: number): number => (tokens * 1_000) / Math.max(1, ms);
   const values = {
     ...rolloutFigures(groups),
+    ...figures,
     ...update,
     rollout_tokens_per_s: rate(counts.tokensSampled, sampledAt - startedAt),
     train_tokens_per_s: rate(update['tokens_forwarded'] ?? 0, updatedAt - updateAt),
@@ -154,11 +141,6 @@ async function trainStep(
   };
   return { values, counts };
 }
-
-const logOf = (group: RolloutGroup) => ({
-  steps: forestSteps(group),
-  trajectories: group.trajectories.map((trajectory) => trajectory.record),
-});
 
 function evaluateGateTasks(
   job: TrainingJob,

@@ -12,6 +12,7 @@ import { heldWeights } from '../model/stored-weights.ts';
 import { createTrainingSession } from '../model/training-session.ts';
 import type { TrainingSession } from '../model/types.ts';
 import { mix, Prng } from '../prng.ts';
+import { SEEDS } from './run-seeds.ts';
 import type { TrainingJob } from './types.ts';
 
 export interface TrainedPolicy {
@@ -21,9 +22,6 @@ export interface TrainedPolicy {
   /** Writes what was trained into a directory, which the candidate becomes. */
   writeWeights: (directory: string) => Promise<void>;
 }
-
-/** Keeps the draw of an adapter's first weights apart from the run's other draws. */
-const ADAPTER_SEED = 6;
 
 /** Throws policy_invalid when the base cannot be read. */
 export function openTrainedPolicy(
@@ -38,7 +36,7 @@ export function openTrainedPolicy(
   }
   const { config, weights } = loadPolicyModel(job.baseDirectory);
   if (settings.training === 'lora' && settings.loraRank !== undefined) {
-    const prng = new Prng(mix(job.seed, ADAPTER_SEED));
+    const prng = new Prng(mix(job.seed, SEEDS.adapter));
     const adapter = initialAdapter(config, adapterConfig(settings), prng);
     const policy = { config, adapter, baseKey: job.baseDirectory, baseWeights: () => weights };
     return adapterRun(policy, job.baseDirectory, job, runtime);

@@ -22,6 +22,14 @@ export interface TrainingJob {
   baseKind?: PolicyRecord['kind'];
   /** Where the candidate is written: whole under a temporary name, then renamed to this. */
   candidateDirectory: string;
+  /**
+   * A folder of this run alone. The trainer keeps its checkpoints there and goes on from the newest
+   * whole one that this same job left; without it an interrupted run starts over. The caller
+   * removes it, and what an interrupted run left in `candidateDirectory`.
+   */
+  checkpointDirectory?: string;
+  /** What the trainer may take of memory; 80 % of the machine's when left out. */
+  memoryBytes?: number;
   trainTasks: Task[];
   gateTasks: Task[];
   /** onnxruntime threads of the trainer. */
@@ -33,9 +41,25 @@ export interface TrainingJob {
 /**
  * From the trainer process to the server: `started`, then for each step (from 1) one `rollouts` a
  * group and one `step`, then exactly one of the last three.
+ *
+ * A run that found checkpoints says `resumed` after `started`, and goes on with the step after the
+ * one named. Steps that an earlier process did beyond it are done again: their `rollouts` and
+ * `step` come a second time, with the same contents but for ids and times, and take the place of
+ * the first. `step` is written before the checkpoint of that step is made, so the log is never
+ * behind a checkpoint.
  */
 export type TrainerEvent =
   | { type: 'started'; runId: string; settings: Record<string, unknown> }
+  | {
+      type: 'resumed';
+      runId: string;
+      /** Done and kept; 0: no checkpoint was of use and the run starts over. */
+      step: number;
+      /** When that step was kept (milliseconds since the epoch): rollouts made later come again. */
+      savedAt: number;
+      /** Why newer checkpoints were not used, one sentence each. */
+      refused: string[];
+    }
   | {
       type: 'rollouts';
       runId: string;
@@ -51,6 +75,13 @@ export type TrainerEvent =
       values: Record<string, number>;
       /** Since the start of the run. */
       counts: TrainingCounts;
+    }
+  | {
+      /** The rest of the steps is left out (setting `earlyStop`); the gate comes next. */
+      type: 'stopped';
+      runId: string;
+      step: number;
+      reason: string;
     }
   | { type: 'candidate'; runId: string; directory: string; sha256: string; gate: GateReport }
   | { type: 'failed'; runId: string; code: string; message: string }
