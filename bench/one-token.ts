@@ -35,11 +35,11 @@ function oneTokenGraph({ config, weights }: PolicyModel): Graph {
   const weight = (name: string) => must(stored.get(name), name);
   const { kvHeads, headDim, vocabulary } = config;
   const ids = graph.input('ids', 'int64', ['B', 1]);
-  const rotary = rotaryInputs(graph, config, [1, 1, 1]);
+  const rotary = rotaryInputs(graph, config, [1, 1]);
   const uniforms = graph.input('uniforms', 'float32', [1, 'B']);
   const states = decoderStates(
     config,
-    { ids, ...rotary },
+    { ids, rotary },
     {
       weight,
       attend(layer, keys, values) {
@@ -120,7 +120,7 @@ export class OneTokenDecoder {
     const rows = ids.length;
     const out = await this.session.run({
       ids: { dims: [rows, 1], data: ids },
-      ...this.rotary.feeds([this.length], [1, 1, 1]),
+      ...this.rotary.feeds([this.length], [1, 1]),
       uniforms: { dims: [1, rows], data: uniforms },
       ...this.cache,
     });

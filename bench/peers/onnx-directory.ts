@@ -37,7 +37,7 @@ function exportedGraph({ config, weights }: PolicyModel): Graph {
   const { kvHeads, headDim } = config;
   const states = decoderStates(
     config,
-    { ids, ...storedRotary(config, graph, positions) },
+    { ids, rotary: storedRotary(config, graph, positions) },
     {
       weight,
       attend(layer, keys, values) {
@@ -57,18 +57,15 @@ function exportedGraph({ config, weights }: PolicyModel): Graph {
   return graph;
 }
 
-/**
- * Cosines and sines (B, T, 1, d), looked up in tables of the window: the caller feeds positions
- * only.
- */
-function storedRotary(config: ModelConfig, graph: Graph, positions: Value) {
+/** The tables of the whole window: the caller feeds positions only. */
+function storedRotary(config: ModelConfig, graph: Graph, places: Value) {
   const all = Array.from({ length: config.contextTokens }, (_, position) => position);
-  const { cosines, sines } = new RotaryTable(config).feeds(all, [all.length]);
-  const look = (name: string, table: typeof cosines) => {
-    const stored = graph.initializer(name, must(table, name).dims, table!.data);
-    return ops.unsqueeze(ops.gather(stored, positions), [2]);
+  const feeds = new RotaryTable(config).feeds(all, [all.length]);
+  const stored = (name: 'cosines' | 'sines') => {
+    const { dims, data } = must(feeds[name], name);
+    return graph.initializer(name, dims, data);
   };
-  return { cosines: look('cosines', cosines), sines: look('sines', sines) };
+  return { places, cosines: stored('cosines'), sines: stored('sines') };
 }
 
 /**

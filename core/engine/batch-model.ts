@@ -104,7 +104,7 @@ export class BatchModel {
     const { mask, cache } = this.cacheFeeds(this.prefillKv, rows);
     const feeds: Feeds = {
       ids: { dims, data: ids },
-      ...this.rotary.feeds(positions, [...dims, 1]),
+      ...this.rotary.feeds(positions, dims),
       localMask: { dims: [1, 1, width * group, width], data: causalMask(width, group) },
       ...mask,
       ...cache,
@@ -155,7 +155,7 @@ export class BatchModel {
         dims: [rows.length, 1],
         data: BigInt64Array.from(rows, (row) => BigInt(row.lastToken)),
       },
-      ...this.rotary.feeds(positions.flat(), [steps, rows.length, 1, 1]),
+      ...this.rotary.feeds(positions.flat(), [steps, rows.length, 1]),
       ...this.samplingFeeds(rows, steps),
       ...mask,
       ...this.adapterFeeds,

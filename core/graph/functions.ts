@@ -28,13 +28,15 @@ export const where = (condition: Value, a: Value, b: Value) =>
   one(apply('where', [condition, a, b], {}));
 export const clip = (x: Value, low: Value, high: Value) => one(apply('clip', [x, low, high], {}));
 export const cast = (x: Value, to: CastType) => one(apply('cast', [x], { to }));
-export const rotateHalf = (x: Value) => one(apply('rotateHalf', [x], {}));
 
 export const matmul = (a: Value, b: Value) => one(apply('matmul', [a, b], {}));
 /** a (.., n, k) times b (.., m, k) transposed. */
 export const matmulTransposed = (a: Value, b: Value) => one(apply('matmulTransposed', [a, b], {}));
 /** x (.., in) times w (out, in) transposed. */
 export const linear = (x: Value, w: Value) => one(apply('linear', [x, w], {}));
+/** Heads of x (B, T, n*d) turned by rows `places` (B, T) of tables (P, d/2). */
+export const rotary = (x: Value, places: Value, cosines: Value, sines: Value) =>
+  one(apply('rotary', [x, places, cosines, sines], {}));
 export const leftTransposed = (a: Value, b: Value) => one(apply('leftTransposed', [a, b], {}));
 
 export const softmax = (x: Value, axis: number) => one(apply('softmax', [x], { axis }));

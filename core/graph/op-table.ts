@@ -14,6 +14,7 @@ import { layoutOps } from './ops/layout.ts';
 import { linearOps } from './ops/linear.ts';
 import { normalizeOps } from './ops/normalize.ts';
 import { reduceOps } from './ops/reduce.ts';
+import { rotaryOps } from './ops/rotary.ts';
 import { checkInputs, type CastType, type InputKind, type TensorType } from './tensor-type.ts';
 
 type None = Record<never, never>;
@@ -49,8 +50,6 @@ export interface OpParams {
   /** clip(x, low, high) with scalar bounds. */
   clip: None;
   cast: { to: CastType };
-  /** Rotary embedding's (x1, x2) -> (-x2, x1) over the halves of the last axis. */
-  rotateHalf: None;
   // Products.
   matmul: None;
   /** matmulTransposed(a, b) = a b^T over the last two axes: scores of queries and keys. */
@@ -59,6 +58,11 @@ export interface OpParams {
   linear: None;
   /** leftTransposed(a, b) = a^T b for matrices; the weight gradient of `linear`. */
   leftTransposed: None;
+  /**
+   * rotary(x, places, cosines, sines): the heads of x (B, T, n*d) turned by the angles in the row of
+   * the tables (P, d/2) that places (B, T) names; the halves of a head are its pairs.
+   */
+  rotary: None;
   // Normalisers.
   softmax: Axis;
   logSoftmax: Axis;
@@ -135,6 +139,7 @@ export const OPS: OpGroup<OpName> = {
   ...layoutOps,
   ...indexOps,
   ...controlOps,
+  ...rotaryOps,
 };
 
 /** Adds a node to the deepest graph among its inputs. Throws on types that do not fit. */

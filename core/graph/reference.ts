@@ -15,6 +15,7 @@ import { layout } from './reference/layout.ts';
 import { linear } from './reference/linear.ts';
 import { normalize } from './reference/normalize.ts';
 import { reduce } from './reference/reduce.ts';
+import { rotary } from './reference/rotary.ts';
 import type { ReferenceGroup, Tensor } from './reference/tensor.ts';
 
 export type { Tensor } from './reference/tensor.ts';
@@ -27,6 +28,7 @@ const REFERENCE: ReferenceGroup<OpName> = {
   ...layout,
   ...indexing,
   ...control,
+  ...rotary,
 };
 
 /**

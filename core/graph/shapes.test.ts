@@ -73,7 +73,13 @@ const REFUSED: Readonly<Partial<Record<OpName, readonly Call[]>>> = {
     () => ops.where(b(3), f(3), i(3)),
   ],
   clip: [() => ops.clip(f(2), f(2), f()), () => ops.clip(f(2), f(), f(1))],
-  rotateHalf: [() => ops.rotateHalf(f(2, 3)), () => ops.rotateHalf(f(2, 'T'))],
+  rotary: [
+    () => ops.rotary(f('B', 'T', 6), i('B', 'T'), f('P', 2), f('P', 2)),
+    () => ops.rotary(f('B', 'T', 8), i('B', 'S'), f('P', 2), f('P', 2)),
+    () => ops.rotary(f('B', 'T', 8), i('B', 'T'), f('P', 2), f('P', 4)),
+    () => ops.rotary(f('B', 'T', 2, 4), i('B', 'T', 2), f('P', 2), f('P', 2)),
+    () => ops.rotary(f('B', 'T', 'S'), i('B', 'T'), f('P', 2), f('P', 2)),
+  ],
   matmul: [
     () => ops.matmul(f(2, 3), f(2, 3)),
     () => ops.matmul(f(2, 3), value('float16', 3, 2)),

@@ -31,7 +31,7 @@ export const newKeys = (layer: number) => `newKeys.${layer}`;
 export const newValues = (layer: number) => `newValues.${layer}`;
 
 /**
- * Inputs: ids int64 (B, T), cosines and sines (B, T, 1, d) of their positions, cacheMask (B, 1, 1,
+ * Inputs: ids int64 (B, T), those of `rotaryInputs` for their positions (B, T), cacheMask (B, 1, 1,
  * S), localMask (1, 1, T*G, T), the cache.
  * Outputs: newKeys.l and newValues.l (B, K, T, d).
  */
@@ -44,13 +44,13 @@ export function prefillGraph(
   const graph = new Graph();
   const weight = storedWeights(graph, weights, dtype);
   const ids = graph.input('ids', 'int64', ['B', 'T']);
-  const rotary = rotaryInputs(graph, config, ['B', 'T', 1]);
+  const rotary = rotaryInputs(graph, config, ['B', 'T']);
   const rows = mulDims('T', config.heads / config.kvHeads);
   const localMask = graph.input('localMask', 'float32', [1, 1, rows, 'T']);
   const cache = cacheInputs(graph, config, dtype);
   decoderStates(
     config,
-    { ids, ...rotary },
+    { ids, rotary },
     {
       weight,
       ...(adapters && { adapt: anyAdapterInputs(graph, config).adapt }),
@@ -70,8 +70,8 @@ export function prefillGraph(
 }
 
 /**
- * Samples a chunk. Inputs: ids int64 (B, 1) the last known token, cosines and sines (steps, B, 1,
- * 1, d) of its position and those that follow, cacheMask, the cache, and those of `samplingInputs`,
+ * Samples a chunk. Inputs: ids int64 (B, 1) the last known token, those of `rotaryInputs` for its
+ * position and those that follow (steps, B, 1), cacheMask, the cache, and those of `samplingInputs`,
  * of which uniforms (steps, B) sets the number of tokens. The loop ends early when every row has
  * met a stop token. Outputs: tokens int64, logprobs, behaviourLogprobs, entropies (n, B, 1) for the
  * n tokens sampled, newKeys.l and newValues.l (B, K, n, d): of the input token and all but the last
@@ -86,7 +86,7 @@ export function decodeGraph(
   const graph = new Graph();
   const weight = storedWeights(graph, weights, dtype);
   const ids = graph.input('ids', 'int64', ['B', 1]);
-  const rotary = rotaryInputs(graph, config, ['steps', 'B', 1, 1]);
+  const rotary = rotaryInputs(graph, config, ['steps', 'B', 1]);
   const sampling = samplingInputs(graph);
   const stops = graph.input('stopTokens', 'int64', ['B', 'stops']);
   const cache = cacheInputs(graph, config, dtype);
@@ -117,7 +117,7 @@ export function decodeGraph(
 interface ChunkInputs {
   weight: (name: string) => Value;
   adapt: DecoderHooks['adapt'] | undefined;
-  /** Of every step: (steps, B, 1, 1, d). */
+  /** Places of every step: (steps, B, 1). */
   rotary: RotaryValues;
   cache: readonly KvSegment[];
   sampling: SamplingInputs;
@@ -142,12 +142,11 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
   const chunkKeys = chunkOf('chunkKeys');
   const chunkValues = chunkOf('chunkValues');
 
-  const now = (steps: Value) => ops.gather(steps, iteration); // (B, 1, 1, d)
-  const { cosines, sines } = inputs.rotary;
+  const places = ops.gather(inputs.rotary.places, iteration); // (B, 1)
   const grown: { keys: Value; values: Value }[] = [];
   const states = decoderStates(
     config,
-    { ids: lastIds, cosines: now(cosines), sines: now(sines) },
+    { ids: lastIds, rotary: { ...inputs.rotary, places } },
     {
       weight: inputs.weight,
       ...(inputs.adapt && { adapt: inputs.adapt }),

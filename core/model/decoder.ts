@@ -14,6 +14,7 @@ import * as ops from '../graph/functions.ts';
 import type { Value } from '../graph/graph.ts';
 import { mulDims, type Dim } from '../graph/tensor-type.ts';
 import { hasBias, hasHeadNorms } from './parameters.ts';
+import type { RotaryValues } from './rotary.ts';
 import type { ModelConfig } from './types.ts';
 
 /** Keys and values that tokens attend to. */
@@ -26,9 +27,7 @@ export interface KvSegment {
 
 export interface DecoderInputs {
   ids: Value; // int64 (B, T)
-  /** Rotary tables at the tokens' positions. */
-  cosines: Value; // (B | 1, T, 1, d)
-  sines: Value; // (B | 1, T, 1, d)
+  rotary: RotaryValues;
 }
 
 export interface DecoderHooks {
@@ -46,7 +45,7 @@ export interface DecoderHooks {
 /** Final hidden states (B, T, D), normalised: the input of `decoderLogits`. */
 export function decoderStates(
   config: ModelConfig,
-  { ids, cosines, sines }: DecoderInputs,
+  { ids, rotary }: DecoderInputs,
   hooks: DecoderHooks,
 ): Value {
   const { rmsNormEpsilon: epsilon } = config;
@@ -60,24 +59,24 @@ export function decoderStates(
       const adapted = added === null ? out : ops.add(out, added);
       return hasBias(config, name) ? ops.add(adapted, weight(`${name}.bias`)) : adapted;
     };
-    const rotate = (states: Value) =>
-      ops.add(ops.mul(states, cosines), ops.mul(ops.rotateHalf(states), sines));
-
     const h = ops.rmsNorm(x, weight('input_layernorm.weight'), epsilon);
-    const heads = (name: string, count: number) =>
-      ops.reshape(project(h, `self_attn.${name}`), [0, 0, count, config.headDim]); // (B, T, n, d)
-    const normed = (states: Value, name: string) =>
-      hasHeadNorms(config)
-        ? ops.rmsNorm(states, weight(`self_attn.${name}.weight`), epsilon)
-        : states;
+    const heads = (states: Value, count: number) =>
+      ops.reshape(states, [0, 0, count, config.headDim]); // (B, T, n, d)
+    const rotated = (name: string, count: number) => {
+      const states = project(h, `self_attn.${name}_proj`); // (B, T, n*d)
+      if (!hasHeadNorms(config)) return heads(rotate(states, rotary), count);
+      const gain = weight(`self_attn.${name}_norm.weight`);
+      const normed = ops.rmsNorm(heads(states, count), gain, epsilon);
+      return heads(rotate(ops.reshape(normed, [0, 0, count * config.headDim]), rotary), count);
+    };
     // Scaled here and not beside the product: onnxruntime would fuse the factor into the product
     // and leave its fast path for single rows, which makes decoding over a long cache 3 times
     // slower.
     const scale = graph.constant(1 / Math.sqrt(config.headDim));
-    const scaled = ops.mul(rotate(normed(heads('q_proj', config.heads), 'q_norm')), scale);
+    const scaled = ops.mul(rotated('q', config.heads), scale);
     const queries = groupQueries(config, scaled); // (B, K, T*G, d)
-    const keys = perHead(rotate(normed(heads('k_proj', config.kvHeads), 'k_norm'))); // (B, K, T, d)
-    const values = perHead(heads('v_proj', config.kvHeads)); // (B, K, T, d)
+    const keys = perHead(rotated('k', config.kvHeads)); // (B, K, T, d)
+    const values = perHead(heads(project(h, 'self_attn.v_proj'), config.kvHeads)); // (B, K, T, d)
     const mixed = attention(queries, hooks.attend(layer, keys, values));
     const merged = ungroupQueries(config, mixed, ids.shape[1] as Dim); // (B, T, H*d)
     x = ops.add(x, project(merged, 'self_attn.o_proj'));
@@ -90,6 +89,9 @@ export function decoderStates(
   }
   return ops.rmsNorm(x, hooks.weight('model.norm.weight'), epsilon);
 }
+
+const rotate = (states: Value, { places, cosines, sines }: RotaryValues) =>
+  ops.rotary(states, places, cosines, sines);
 
 /** Logits (.., V) of final states (.., D). */
 export function decoderLogits(

@@ -59,9 +59,12 @@ function tinyModel(config: ModelConfig, prng: Prng): Weights {
   return weights;
 }
 
-/** Cosines and sines of a row's positions. */
+/** The rotary inputs of the rows. */
 function rotaryTensors(config: ModelConfig): Record<string, Tensor> {
-  const feeds = new RotaryTable(config).feeds([...Array(WIDTH).keys()], [1, WIDTH, 1]);
+  const feeds = new RotaryTable(config).feeds(
+    Array.from({ length: ROWS * WIDTH }, (_, i) => i % WIDTH),
+    [ROWS, WIDTH],
+  );
   return Object.fromEntries(
     Object.entries(feeds).map(([name, { dims, data }]) => [name, tensor(dims, data)]),
   );

@@ -14,20 +14,22 @@ import type { ModelConfig } from './types.ts';
 const ROWS_MIN = 64;
 
 export interface RotaryValues {
-  cosines: Value; // (..leading, d)
-  sines: Value; // (..leading, d)
+  /** The row of the tables for each token. */
+  places: Value; // int64 (B, T)
+  cosines: Value; // (P, d/2)
+  sines: Value; // (P, d/2)
 }
 
-/** Declares what `RotaryTable.feeds` feeds. */
+/** Declares what `RotaryTable.feeds` feeds. `shape` is that of the places. */
 export function rotaryInputs(
   graph: Graph,
   { headDim }: ModelConfig,
-  leading: readonly Dim[],
+  shape: readonly Dim[],
 ): RotaryValues {
-  const shape = [...leading, headDim];
   return {
-    cosines: graph.input('cosines', 'float32', shape),
-    sines: graph.input('sines', 'float32', shape),
+    places: graph.input('places', 'int64', shape),
+    cosines: graph.input('cosines', 'float32', ['P', headDim / 2]),
+    sines: graph.input('sines', 'float32', ['P', headDim / 2]),
   };
 }
 
@@ -37,8 +39,8 @@ export class RotaryTable {
   private readonly frequencies: Float32Array;
   private readonly gain: number;
   private rows = 0;
-  private cosines = new Float32Array(0); // (rows, d)
-  private sines = new Float32Array(0); // (rows, d)
+  private cosines = new Float32Array(0); // (rows, d/2)
+  private sines = new Float32Array(0); // (rows, d/2)
 
   constructor(config: ModelConfig) {
     this.config = config;
@@ -47,42 +49,54 @@ export class RotaryTable {
   }
 
   /**
-   * Inputs of `rotaryInputs` for tokens at these positions, in order; `leading` multiplies to their
-   * number. A position past the window can only be padding and gets the last row.
+   * Inputs of `rotaryInputs` for tokens at these positions, in order; `dims` multiply to their
+   * number. Equal positions share a row. One past the window can only be padding and gets the last.
    */
-  feeds(positions: ArrayLike<number>, leading: readonly number[]): Feeds {
-    const { headDim: d, contextTokens } = this.config;
-    const cosines = new Float32Array(positions.length * d);
-    const sines = new Float32Array(positions.length * d);
+  feeds(positions: ArrayLike<number>, dims: readonly number[]): Feeds {
+    const last = this.config.contextTokens - 1;
+    const rows = new Map<number, number>();
+    const places = new BigInt64Array(positions.length);
     for (let i = 0; i < positions.length; i++) {
-      const position = Math.min(positions[i] as number, contextTokens - 1);
-      this.reach(position);
-      const [from, to] = [position * d, (position + 1) * d];
-      cosines.set(this.cosines.subarray(from, to), i * d);
-      sines.set(this.sines.subarray(from, to), i * d);
+      const position = Math.min(positions[i] as number, last);
+      const row = rows.get(position) ?? rows.size;
+      if (row === rows.size) rows.set(position, row);
+      places[i] = BigInt(row);
     }
-    const dims = [...leading, d];
-    return { cosines: { dims, data: cosines }, sines: { dims, data: sines } };
+    const half = this.config.headDim / 2;
+    const cosines = new Float32Array(rows.size * half);
+    const sines = new Float32Array(rows.size * half);
+    for (const [position, row] of rows) {
+      this.reach(position);
+      const [from, to] = [position * half, (position + 1) * half];
+      cosines.set(this.cosines.subarray(from, to), row * half);
+      sines.set(this.sines.subarray(from, to), row * half);
+    }
+    const tableDims = [rows.size, half];
+    return {
+      places: { dims, data: places },
+      cosines: { dims: tableDims, data: cosines },
+      sines: { dims: tableDims, data: sines },
+    };
   }
 
   /** Doubles the table until it has the position, up to the window. */
   private reach(position: number): void {
     if (position < this.rows) return;
-    const { headDim: d, contextTokens } = this.config;
+    const { headDim, contextTokens } = this.config;
+    const half = headDim / 2;
     let rows = Math.max(this.rows, ROWS_MIN);
     while (rows <= position) rows *= 2;
     rows = Math.min(rows, contextTokens);
-    const cosines = new Float32Array(rows * d);
-    const sines = new Float32Array(rows * d);
+    const cosines = new Float32Array(rows * half);
+    const sines = new Float32Array(rows * half);
     cosines.set(this.cosines);
     sines.set(this.sines);
-    const half = d / 2;
     for (let row = this.rows; row < rows; row++) {
-      for (let i = 0; i < d; i++) {
-        // Both halves repeat the same angles. In float32, as in transformers.
-        const angle = Math.fround(row * (this.frequencies[i % half] as number));
-        cosines[row * d + i] = Math.cos(angle) * this.gain;
-        sines[row * d + i] = Math.sin(angle) * this.gain;
+      for (let i = 0; i < half; i++) {
+        // In float32, as in transformers.
+        const angle = Math.fround(row * (this.frequencies[i] as number));
+        cosines[row * half + i] = Math.cos(angle) * this.gain;
+        sines[row * half + i] = Math.sin(angle) * this.gain;
       }
     }
     this.rows = rows;

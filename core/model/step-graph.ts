@@ -30,8 +30,8 @@ export const EMBEDDING = 'model.embed_tokens.weight';
 const HEAD_PART_BYTES = 128 * 1024 * 1024;
 
 /**
- * Inputs: EMBEDDING, the rows of the table that ids number, ids int64 (B, T), cosines and sines (B,
- * T, 1, d) of their positions, cacheMask (B, 1, 1, S), localMask (1, 1, T*G, C+T), the cache,
+ * Inputs: EMBEDDING, the rows of the table that ids number, ids int64 (B, T), those of
+ * `rotaryInputs` for their positions (B, T), cacheMask (B, 1, 1, S), localMask (1, 1, T*G, C+T), the cache,
  * chunkKeys.l and chunkValues.l (B, K, C, d), and those of `samplingInputs` with one row of
  * uniforms. Outputs: newKeys.l and newValues.l (B, K, C+T, d), and of the last token's successor
  * tokens int64, logprobs, behaviourLogprobs, entropies (B, 1).
@@ -42,14 +42,14 @@ export function stepGraph(config: ModelConfig, weights: ModelWeights, adapters: 
   const constant = storedWeights(graph, weights, 'f32');
   const table = graph.input(EMBEDDING, 'float32', ['tableRows', config.hidden]);
   const ids = graph.input('ids', 'int64', ['B', 'T']);
-  const rotary = rotaryInputs(graph, config, ['B', 'T', 1]);
+  const rotary = rotaryInputs(graph, config, ['B', 'T']);
   const rows = mulDims('T', config.heads / kvHeads);
   const localMask = graph.input('localMask', 'float32', [1, 1, rows, addDims('C', 'T')]);
   const cache = cacheInputs(graph, config, 'f32');
   const chunk = (name: string) => graph.input(name, 'float32', ['B', kvHeads, 'C', headDim]);
   const states = decoderStates(
     config,
-    { ids, ...rotary },
+    { ids, rotary },
     {
       weight: (name) => (name === EMBEDDING ? table : constant(name)),
       ...(adapters && { adapt: anyAdapterInputs(graph, config).adapt }),

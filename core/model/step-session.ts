@@ -86,8 +86,7 @@ async function decode(session: ModelSession, config: ModelConfig, feeds: Feeds):
       ...chunk,
       ids,
       uniforms: stepOf(feeds, 'uniforms', step),
-      cosines: stepOf(feeds, 'cosines', step),
-      sines: stepOf(feeds, 'sines', step),
+      places: stepOf(feeds, 'places', step),
       localMask: openMask(config, step + 1),
     });
     chunk = grownChunk(config, out);

@@ -26,7 +26,7 @@ export const gradientName = (parameter: string) => `gradient:${parameter}`;
 type Adapted = readonly LoraModule[];
 
 /**
- * Inputs: weights, ids, targets (B, T), cosines and sines (1, T, 1, d), mask. Outputs: logprobs,
+ * Inputs: weights, ids, targets (B, T), those of `rotaryInputs` (B, T), mask. Outputs: logprobs,
  * entropies (B, T).
  */
 export function scoringGraph(config: ModelConfig, adapted: Adapted = []): Graph {
@@ -88,12 +88,12 @@ function scored(graph: Graph, config: ModelConfig, adapted: Adapted) {
   const adapter = adapterInputs(graph, adapted);
   const ids = graph.input('ids', 'int64', ['B', 'T']);
   const targets = graph.input('targets', 'int64', ['B', 'T']);
-  const rotary = rotaryInputs(graph, config, [1, 'T', 1]);
+  const rotary = rotaryInputs(graph, config, ['B', 'T']);
   const rows = mulDims('T', config.heads / config.kvHeads);
   const mask = graph.input('mask', 'float32', [1, 1, rows, 'T']);
   const states = decoderStates(
     config,
-    { ids, ...rotary },
+    { ids, rotary },
     {
       weight,
       attend: (_layer, keys, values) => [{ keys, values, mask }],

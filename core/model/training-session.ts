@@ -119,7 +119,10 @@ function padRows(
     feeds: {
       ids: { dims, data: ids },
       targets: { dims, data: targets },
-      ...rotary.feeds([...Array(width).keys()], [1, width, 1]),
+      ...rotary.feeds(
+        Array.from(ids, (_, i) => i % width),
+        dims,
+      ),
       mask: { dims: [1, 1, width * group, width], data: causalMask(width, group) },
     },
     unpad: (data) =>

@@ -26,12 +26,12 @@ export async function wholeRowLogits(
   const weight = storedWeights(graph, weights, dtype);
   const group = config.heads / config.kvHeads;
   const input = graph.input('ids', 'int64', ['B', 'T']);
-  const rotary = rotaryInputs(graph, config, [1, 'T', 1]);
+  const rotary = rotaryInputs(graph, config, ['B', 'T']);
   const mask = graph.input('mask', 'float32', [1, 1, mulDims('T', group), 'T']);
   const { adapt } = adapterInputs(graph, adapter?.modules ?? []);
   const states = decoderStates(
     config,
-    { ids: input, ...rotary },
+    { ids: input, rotary },
     {
       weight,
       attend: (_layer, keys, values) => [
@@ -48,7 +48,7 @@ export async function wholeRowLogits(
     factors[name] = { dims: shape, data };
   const out = await session.run({
     ids: { dims: [1, width], data: BigInt64Array.from(ids, BigInt) },
-    ...new RotaryTable(config).feeds([...ids.keys()], [1, width, 1]),
+    ...new RotaryTable(config).feeds([...ids.keys()], [1, width]),
     mask: { dims: [1, 1, width * group, width], data: causalMask(width, group) },
     ...factors,
   });

@@ -1,6 +1,6 @@
 /** Elementwise ops with NumPy broadcasting. A gradient is summed back to the shape of its input. */
 import type { Value } from '../graph.ts';
-import { onnxNode, intVector, scratchName } from '../lowering.ts';
+import { onnxNode } from '../lowering.ts';
 import type { OpGroup, OpDefinition, OpName, Ops } from '../op-table.ts';
 import {
   broadcast,
@@ -92,7 +92,6 @@ export const elementwiseOps: OpGroup<
   | 'where'
   | 'clip'
   | 'cast'
-  | 'rotateHalf'
 > = {
   add: binary('add', 'Add', (_ops, _a, _b, _out, grad) => [grad, grad]),
   sub: binary('sub', 'Sub', (ops, _a, _b, _out, grad) => [grad, ops.neg(grad)]),
@@ -172,40 +171,6 @@ export const elementwiseOps: OpGroup<
     infer: ([x], { to }) => [{ dtype: to, shape: (x as Value).shape }],
     gradient: { none: 'casts go to integers, truth values and halves, which do not train' },
     lower: (node) => [onnxNode('Cast', node, { to: CAST_TYPE[node.params.to] })],
-  },
-  rotateHalf: {
-    takes: ['float32'],
-    infer: (inputs) => {
-      const x = inputs[0] as Value;
-      const width = x.shape.at(-1);
-      if (typeof width !== 'number' || width % 2 !== 0) {
-        throw shapeError('rotateHalf', 'a fixed, even width', x);
-      }
-      return [x];
-    },
-    // The map is orthogonal and its transpose is its negative.
-    gradient: (ops, _node, [grad]) => [ops.neg(ops.rotateHalf(grad as Value))],
-    lower: (node) => {
-      const x = node.inputs[0] as Value;
-      const half = (x.shape.at(-1) as number) / 2;
-      const [first, second, negated] = ['half', 'half', 'half'].map((h) => scratchName(node, h));
-      const part = (from: number, to: number, output: string) => ({
-        opType: 'Slice',
-        inputs: [x.name, ...[from, to, -1].map((bound) => intVector(node, [bound]).name)],
-        outputs: [output],
-      });
-      return [
-        part(0, half, first as string),
-        part(half, 2 * half, second as string),
-        { opType: 'Neg', inputs: [second as string], outputs: [negated as string] },
-        {
-          opType: 'Concat',
-          inputs: [negated as string, first as string],
-          outputs: [(node.outputs[0] as Value).name],
-          attributes: { axis: -1 },
-        },
-      ];
-    },
   },
 };
 

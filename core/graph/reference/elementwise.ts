@@ -2,7 +2,7 @@
 import { fromHalf, toHalf } from '../../half.ts';
 import type { OpName } from '../op-table.ts';
 import type { elementwiseOps } from '../ops/elementwise.ts';
-import { at, expandAll, generate, mapLines, type ReferenceGroup, type Tensor } from './tensor.ts';
+import { at, expandAll, generate, type ReferenceGroup, type Tensor } from './tensor.ts';
 
 function binary(f: (a: number, b: number) => number) {
   return (inputs: readonly Tensor[]): Tensor[] => {
@@ -50,10 +50,4 @@ export const elementwise: ReferenceGroup<keyof typeof elementwiseOps & OpName> =
     return [generate(x.shape, (i) => Math.min(Math.max(at(x, i), at(low, 0)), at(high, 0)))];
   },
   cast: (inputs, { to }) => unary(CAST[to])(inputs),
-  rotateHalf: ([x]) => [
-    mapLines(x as Tensor, -1, (line) => {
-      const half = line.length / 2;
-      return [...line.subarray(half).map((value) => -value), ...line.subarray(0, half)];
-    }),
-  ],
 };

@@ -181,7 +181,16 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
     ...unary((x) => ops.cast(x, 'int64'), bool('B', 2), float('B', 2)),
     ...unary((x) => ops.cast(x, 'bool'), int(2, 'B', 2)),
   ],
-  rotateHalf: unary(ops.rotateHalf, float('B', 4), float(6), float('B', 'T', 2, 2)),
+  rotary: [
+    {
+      inputs: [float('B', 'T', 12), int(5, 'B', 'T'), fixed('S', 2), fixed('S', 2)],
+      build: ([x, places, cosines, sines]) => [ops.rotary(x!, places!, cosines!, sines!)],
+    },
+    {
+      inputs: [float('B', 1, 8), int(5, 'B', 1), fixed('S', 4), fixed('S', 4)],
+      build: ([x, places, cosines, sines]) => [ops.rotary(x!, places!, cosines!, sines!)],
+    },
+  ],
   matmul: [
     two(ops.matmul, float('B', 4), float(4, 2)),
     two(ops.matmul, float('B', 2, 'T', 3), float('B', 2, 3, 5)),
