@@ -13,7 +13,7 @@ import { must } from '../core/assert.ts';
 import { savePolicyModel } from '../core/model/policy-directory.ts';
 import { createTrainingSession } from '../core/model/training-session.ts';
 import type { TrainResult } from '../core/model/types.ts';
-import { ADAMW_DEFAULTS, clipGradients, initAdamW, updateAdamW } from '../core/trainer/adamw.ts';
+import { ADAMW_DEFAULTS, clipScale, initAdamW, updateAdamW } from '../core/trainer/adamw.ts';
 import { benchModels, type BenchModel } from './models.ts';
 import { secondsOf } from './report.ts';
 import { BATCH_LOSS, trainBatch } from './train-batch.ts';
@@ -55,8 +55,9 @@ function stepper({ name, config, weights }: BenchModel) {
     });
     const { loss, gradients } = must<TrainResult>(result, 'result');
     const optimiser = await secondsOf(async () => {
-      clipGradients(gradients, 1);
-      updateAdamW(weights, gradients, state, { ...ADAMW_DEFAULTS, learningRate: 1e-5 });
+      const { gradientScale } = clipScale(gradients, 1);
+      const settings = { ...ADAMW_DEFAULTS, gradientScale, learningRate: 1e-5 };
+      updateAdamW(weights, gradients, state, settings);
     });
     return { loss, gradient, optimiser };
   };

@@ -5,7 +5,7 @@
 import { must } from '../core/assert.ts';
 import { parameterCount } from '../core/model/parameters.ts';
 import { createTrainingSession } from '../core/model/training-session.ts';
-import { ADAMW_DEFAULTS, clipGradients, initAdamW, updateAdamW } from '../core/trainer/adamw.ts';
+import { ADAMW_DEFAULTS, clipScale, initAdamW, updateAdamW } from '../core/trainer/adamw.ts';
 import { benchModels, type BenchModel } from './models.ts';
 import { benchOptions, median, printTable, recordResults, secondsOf, type Row } from './report.ts';
 import { BATCH_LOSS, BATCH_TOKENS, trainBatch } from './train-batch.ts';
@@ -33,8 +33,9 @@ async function benchModel({ name, config, weights }: BenchModel): Promise<Row> {
     });
     const optimiser = await secondsOf(async () => {
       const found = must<Map<string, Float32Array>>(gradients, 'gradients');
-      clipGradients(found, 1);
-      updateAdamW(weights, found, state, { ...ADAMW_DEFAULTS, learningRate: 1e-5 });
+      const { gradientScale } = clipScale(found, 1);
+      const settings = { ...ADAMW_DEFAULTS, gradientScale, learningRate: 1e-5 };
+      updateAdamW(weights, found, state, settings);
     });
     if (repeat === 0) continue;
     times.score.push(score);

@@ -4,7 +4,7 @@ import type { Weights } from '../model/types.ts';
 import { Prng } from '../prng.ts';
 import {
   ADAMW_DEFAULTS,
-  clipGradients,
+  clipScale,
   gradientNorm,
   initAdamW,
   updateAdamW,
@@ -95,22 +95,36 @@ describe('gradient clipping', () => {
       ['b', new Float32Array([4])],
     ]);
 
-  it('scales to the bound over all weights together and returns the norm before', () => {
-    const g = gradients();
-    expect(clipGradients(g, 1)).toBe(5);
-    expect(gradientNorm(g)).toBeCloseTo(1, 6);
-    expect(g.get('a')?.[0]).toBeCloseTo(0.6, 6);
+  it('gives the factor to the bound over all weights together, and the norm before', () => {
+    expect(gradientNorm(gradients())).toBe(5);
+    expect(clipScale(gradients(), 1)).toEqual({ norm: 5, gradientScale: 0.2 });
+    // The update takes the gradient times the factor: same as with a gradient of 0.6, 0, 0.8.
+    const settings = { ...ADAMW_DEFAULTS, learningRate: 0.1, epsilon: 0.1 };
+    const updated = (values: number[], gradientScale: number) => {
+      const weights: Weights = new Map([['w', matrix([1, 1, 1])]]);
+      const gradient = new Map([['w', new Float32Array(values)]]);
+      updateAdamW(weights, gradient, initAdamW(weights), { ...settings, gradientScale });
+      return [...(weights.get('w')?.data as Float32Array)];
+    };
+    const clipped = updated([3, 0, 4], 0.2);
+    updated([0.6, 0, 0.8], 1).forEach((value, i) => expect(clipped[i]).toBeCloseTo(value, 6));
   });
 
   it('leaves a smaller gradient as it is', () => {
-    const g = gradients();
-    expect(clipGradients(g, 5)).toBe(5);
-    expect(g.get('b')?.[0]).toBe(4);
+    expect(clipScale(gradients(), 5)).toEqual({ norm: 5, gradientScale: 1 });
+  });
+
+  it('counts every value of every length', () => {
+    for (let length = 0; length < 10; length++) {
+      const values = Float32Array.from({ length }, (_, i) => i + 1);
+      const squares = values.reduce((sum, value) => sum + value * value, 0);
+      expect(gradientNorm(new Map([['w', values]]))).toBeCloseTo(Math.sqrt(squares), 9);
+    }
   });
 
   it('refuses a gradient that is not finite', () => {
     const g = new Map([['a', new Float32Array([Number.NaN])]]);
-    expect(() => clipGradients(g, 1)).toThrow('gradient norm is NaN');
+    expect(() => clipScale(g, 1)).toThrow('gradient norm is NaN');
   });
 });
 

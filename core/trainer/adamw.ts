@@ -18,6 +18,8 @@ export interface AdamWSettings {
   epsilon: number;
   /** Decoupled: w -= learningRate * weightDecay * w, for matrices only. */
   weightDecay: number;
+  /** Gradients count times this: see `clipScale`; 1 when left out. */
+  gradientScale?: number;
 }
 
 /** The values of arpo.md section 8; the learning rate is a setting of the run. */
@@ -53,7 +55,7 @@ export function updateAdamW(
   settings: AdamWSettings,
 ): void {
   state.step++;
-  const { learningRate, beta1, beta2, epsilon } = settings;
+  const { learningRate, beta1, beta2, epsilon, gradientScale = 1 } = settings;
   // One division and one root a number: the loop is bound by them.
   const rate = learningRate / (1 - beta1 ** state.step);
   const inverse2 = 1 / (1 - beta2 ** state.step);
@@ -64,7 +66,7 @@ export function updateAdamW(
     assert(gradient.length === data.length, `gradient of ${name} has ${gradient.length} values`);
     const decay = shape.length > 1 ? learningRate * settings.weightDecay : 0;
     for (let i = 0; i < data.length; i++) {
-      const g = gradient[i] as number;
+      const g = gradientScale * (gradient[i] as number);
       const w = data[i] as number;
       const m = beta1 * (first[i] as number) + (1 - beta1) * g;
       const v = beta2 * (second[i] as number) + (1 - beta2) * g * g;
@@ -78,32 +80,39 @@ export function updateAdamW(
 /** Euclidean norm of all gradients taken as one vector. */
 export function gradientNorm(gradients: ReadonlyMap<string, Float32Array>): number {
   let sum = 0;
-  for (const gradient of gradients.values()) {
-    // By index: an iterator over millions of numbers takes several times as long.
-    for (let i = 0; i < gradient.length; i++) {
-      const g = gradient[i] as number;
-      sum += g * g;
-    }
-  }
+  for (const gradient of gradients.values()) sum += sumOfSquares(gradient);
   return Math.sqrt(sum);
 }
 
+function sumOfSquares(values: Float32Array): number {
+  // Four sums, because each addition waits for the one before it in the same sum. By index: an
+  // iterator over millions of numbers takes several times as long.
+  let [a, b, c, d] = [0, 0, 0, 0];
+  const whole = values.length - (values.length % 4);
+  for (let i = 0; i < whole; i += 4) {
+    a += (values[i] as number) ** 2;
+    b += (values[i + 1] as number) ** 2;
+    c += (values[i + 2] as number) ** 2;
+    d += (values[i + 3] as number) ** 2;
+  }
+  for (let i = whole; i < values.length; i++) a += (values[i] as number) ** 2;
+  return a + b + c + d;
+}
+
 /**
- * Scales all gradients in place so that their joint norm is at most `maxNorm`; returns the norm
- * before. A norm that is not finite is an error: one such update would destroy every weight.
+ * The joint norm of all gradients, and the factor that brings it down to `maxNorm` (1 when it is
+ * not above): `gradientScale` of the update, which so reads the gradients once. A norm that is not
+ * finite is an error: one such update would destroy every weight.
  */
-export function clipGradients(gradients: Map<string, Float32Array>, maxNorm: number): number {
+export function clipScale(
+  gradients: ReadonlyMap<string, Float32Array>,
+  maxNorm: number,
+): { norm: number; gradientScale: number } {
   const norm = gradientNorm(gradients);
   if (!Number.isFinite(norm)) {
     throw new AppError('internal', `internal: the gradient norm is ${norm}; the update is refused`);
   }
-  if (norm > maxNorm) {
-    const scale = maxNorm / norm;
-    for (const gradient of gradients.values()) {
-      for (let i = 0; i < gradient.length; i++) gradient[i] = (gradient[i] as number) * scale;
-    }
-  }
-  return norm;
+  return { norm, gradientScale: norm > maxNorm ? maxNorm / norm : 1 };
 }
 
 /**

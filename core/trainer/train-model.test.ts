@@ -19,7 +19,7 @@ import { heldWeights } from '../model/stored-weights.ts';
 import { createTrainingSession } from '../model/training-session.ts';
 import type { ModelConfig, TrainRow, Weights } from '../model/types.ts';
 import { Prng } from '../prng.ts';
-import { ADAMW_DEFAULTS, clipGradients, initAdamW, updateAdamW } from './adamw.ts';
+import { ADAMW_DEFAULTS, clipScale, initAdamW, updateAdamW } from './adamw.ts';
 import { accumulateGradients } from './micro-batch.ts';
 import { createBigramSampler } from './testing/bigram-policy.ts';
 import type { ColourSetting } from './testing/colour-task.ts';
@@ -80,8 +80,9 @@ async function coldStart(config: ModelConfig, weights: Weights): Promise<void> {
   for (let step = 0; step < 60; step++) {
     const batch = rows.filter((_, i) => i % 4 === step % 4);
     const { gradients } = await accumulateGradients(session, batch, LOSS, { tokenBudget: 4_096 });
-    clipGradients(gradients, 1);
-    updateAdamW(weights, gradients, optimiser, { ...ADAMW_DEFAULTS, learningRate: 1e-2 });
+    const { gradientScale } = clipScale(gradients, 1);
+    const settings = { ...ADAMW_DEFAULTS, gradientScale, learningRate: 1e-2 };
+    updateAdamW(weights, gradients, optimiser, settings);
   }
   await session.dispose();
 }

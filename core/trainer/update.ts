@@ -15,7 +15,7 @@ import { trainRows } from '../arpo/train-rows.ts';
 import { must } from '../assert.ts';
 import type { TrainRow, TrainingSession } from '../model/types.ts';
 import type { AdamWState } from './adamw.ts';
-import { ADAMW_DEFAULTS, clipGradients, updateAdamW, warmedUpRate } from './adamw.ts';
+import { ADAMW_DEFAULTS, clipScale, updateAdamW, warmedUpRate } from './adamw.ts';
 import type { Figures } from './figures.ts';
 import type { MiniBatchResult } from './micro-batch.ts';
 import { accumulateGradients } from './micro-batch.ts';
@@ -52,7 +52,7 @@ export async function updatePolicy(
       tokenBudget: options.tokenBudget,
       ...(options.signal && { signal: options.signal }),
     });
-    const gradientNorm = clipGradients(result.gradients, settings.gradientClip);
+    const { norm, gradientScale } = clipScale(result.gradients, settings.gradientClip);
     const learningRate = warmedUpRate(
       settings.learningRate,
       optimiser.step,
@@ -62,12 +62,13 @@ export async function updatePolicy(
     const { weightDecay } = settings;
     updateAdamW(session.weights, result.gradients, optimiser, {
       ...ADAMW_DEFAULTS,
+      gradientScale,
       beta1,
       beta2,
       weightDecay,
       learningRate,
     });
-    tally.add(rows, result, { gradientNorm, learningRate, settings });
+    tally.add(rows, result, { gradientNorm: norm, learningRate, settings });
   }
   const zero = groups.filter((group) => isZeroVariance(rewardsOf(group))).length;
   return { zero_variance_share: zero / Math.max(1, groups.length), ...tally.figures() };

@@ -5,7 +5,7 @@
  * and what the policy does in the end is what they say.
  */
 import type { AdamWSettings } from '../../core/trainer/adamw.ts';
-import { clipGradients, initAdamW, updateAdamW } from '../../core/trainer/adamw.ts';
+import { clipScale, initAdamW, updateAdamW } from '../../core/trainer/adamw.ts';
 import { accumulateGradients } from '../../core/trainer/micro-batch.ts';
 import type { TrainingSession, TrainRow } from '../../core/model/types.ts';
 
@@ -30,9 +30,10 @@ export async function coldStart(options: ColdStartOptions): Promise<void> {
     const result = await accumulateGradients(session, rows, UNUSED_CLIPS, {
       tokenBudget: options.microBatchTokens,
     });
-    clipGradients(result.gradients, 1);
+    const { gradientScale } = clipScale(result.gradients, 1);
     updateAdamW(session.weights, result.gradients, state, {
       ...ADAMW,
+      gradientScale,
       learningRate: rateAt(step, options),
     });
     await options.onStep(step, result.loss);

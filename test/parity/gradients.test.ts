@@ -10,7 +10,7 @@ import { parameterShapes } from '../../core/model/parameters.ts';
 import { loadPolicyModel } from '../../core/model/policy-directory.ts';
 import { createTrainingSession } from '../../core/model/training-session.ts';
 import type { Weights } from '../../core/model/types.ts';
-import { clipGradients, initAdamW, updateAdamW, warmedUpRate } from '../../core/trainer/adamw.ts';
+import { clipScale, initAdamW, updateAdamW, warmedUpRate } from '../../core/trainer/adamw.ts';
 import { weightSumOf } from '../../core/trainer/micro-batch.ts';
 import {
   fixtureNames,
@@ -125,9 +125,9 @@ function update(
   state: ReturnType<typeof initAdamW>,
   { settings, learningRate }: AdamWFixture,
 ): number {
-  const norm = clipGradients(gradients, settings.maxNorm);
+  const { norm, gradientScale } = clipScale(gradients, settings.maxNorm);
   const rate = warmedUpRate(learningRate, state.step, settings.warmupSteps);
-  updateAdamW(weights, gradients, state, { ...settings, learningRate: rate });
+  updateAdamW(weights, gradients, state, { ...settings, gradientScale, learningRate: rate });
   return norm;
 }
 
