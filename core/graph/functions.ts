@@ -68,6 +68,9 @@ export const unsqueeze = (x: Value, axes: readonly number[]) =>
   one(apply('unsqueeze', [x], { axes }));
 export const concat = (parts: readonly Value[], axis: number) =>
   one(apply('concat', parts, { axis }));
+/** Undoes `concat`: x cut into parts that are as long on the axis as each of `likes`. */
+export const split = (x: Value, likes: readonly Value[], axis: number) =>
+  apply('split', [x, ...likes], { axis });
 /** The first elements of the last axis, as many as `like` has on its last axis. */
 export const head = (x: Value, like: Value) => one(apply('head', [x, like], {}));
 /** What `head` leaves. `size` names what is left. */
@@ -75,8 +78,11 @@ export const tail = (x: Value, like: Value, size: number | string) =>
   one(apply('tail', [x, like], { size }));
 
 export const gather = (table: Value, ids: Value) => one(apply('gather', [table, ids], {}));
-export const scatterAddRows = (ids: Value, rows: Value, count: number) =>
-  one(apply('scatterAddRows', [ids, rows], { count }));
+export const scatterAddRows = (ids: Value, rows: Value, table: Value) =>
+  one(apply('scatterAddRows', [ids, rows, table], {}));
+/** Row index[i] of x at place i, zeros where index[i] < 0; see ops/index-ops.ts for `inverse`. */
+export const moveRows = (x: Value, index: Value, inverse: Value) =>
+  one(apply('moveRows', [x, index, inverse], {}));
 export const gatherElements = (x: Value, index: Value) =>
   one(apply('gatherElements', [x, index], {}));
 export const scatterAddElements = (x: Value, index: Value, updates: Value) =>

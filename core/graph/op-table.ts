@@ -85,14 +85,18 @@ export interface OpParams {
   reshapeLike: None;
   unsqueeze: { axes: readonly number[] };
   concat: Axis;
+  /** split(x, ...likes): the gradient of `concat`. */
+  split: Axis;
   /** head(x, like) / tail(x, like): x split on the last axis after size(like, -1) elements. */
   head: None;
   tail: { size: number | string };
   // Indexing.
   /** gather(table, ids): rows of the first axis. */
   gather: None;
-  /** scatterAddRows(ids, rows) -> (count, D): the gradient of `gather`. */
-  scatterAddRows: { count: number };
+  /** scatterAddRows(ids, rows, table): zeros like `table` plus the rows: the gradient of `gather`. */
+  scatterAddRows: None;
+  /** moveRows(x, index, inverse): a gather in which no row is read twice, so its gradient is one. */
+  moveRows: None;
   /** gatherElements(x, index) on the last axis. */
   gatherElements: None;
   /** scatterAddElements(x, index, updates) on the last axis. */

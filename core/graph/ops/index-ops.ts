@@ -8,6 +8,7 @@ import { axisOf, sameShape, shapeError } from '../tensor-type.ts';
 export const indexOps: OpGroup<
   | 'gather'
   | 'scatterAddRows'
+  | 'moveRows'
   | 'gatherElements'
   | 'scatterAddElements'
   | 'topK'
@@ -23,30 +24,32 @@ export const indexOps: OpGroup<
     },
     gradient: (ops, { inputs }, [grad]) => {
       const [table, ids] = inputs as [Value, Value];
-      if (table.shape.length !== 2) throw shapeError('gather', 'a matrix to differentiate', table);
-      const [count, width] = table.shape as [number, number];
-      const rows = ops.reshape(grad as Value, [-1, width], 'rows');
-      return [ops.scatterAddRows(ops.reshape(ids, [-1, 1], 'rows'), rows, count), null];
+      const width = table.shape.slice(1);
+      if (width.some((dim) => typeof dim === 'string')) {
+        throw shapeError('gather', 'rows of a fixed shape to differentiate', table);
+      }
+      const rows = ops.reshape(grad as Value, [-1, ...(width as number[])], 'rows');
+      return [ops.scatterAddRows(ops.reshape(ids, [-1, 1], 'rows'), rows, table), null];
     },
     lower: (node) => [onnxNode('Gather', node, { axis: 0 })],
   },
   scatterAddRows: {
-    takes: ['int64', 'float32'],
-    infer: (inputs, { count }) => {
-      const [ids, rows] = inputs as [Value, Value];
+    takes: ['int64', 'float32', 'float32'],
+    infer: (inputs) => {
+      const [ids, rows, table] = inputs as [Value, Value, Value];
       const fits = ids.shape.length === 2 && ids.shape[1] === 1 && ids.shape[0] === rows.shape[0];
-      if (!fits || rows.shape.length !== 2 || typeof rows.shape[1] !== 'number') {
-        throw shapeError('scatterAddRows', 'ids (n, 1) and rows (n, D)', ids, rows);
+      if (!fits || !sameShape(rows.shape.slice(1), table.shape.slice(1))) {
+        throw shapeError('scatterAddRows', 'ids (n, 1), rows (n, ..), table', ids, rows, table);
       }
-      return [{ dtype: rows.dtype, shape: [count, rows.shape[1]] }];
+      return [{ dtype: rows.dtype, shape: table.shape }];
     },
     gradient: { none: 'it is itself a gradient, and no second derivative is taken' },
     lower: (node) => {
-      const [ids, rows] = node.inputs as [Value, Value];
-      const zeros = scratchName(node, 'zeros');
-      const size = intVector(node, (node.outputs[0] as Value).shape as number[]);
+      const [ids, rows, table] = node.inputs as [Value, Value, Value];
+      const [shape, zeros] = [scratchName(node, 'shape'), scratchName(node, 'zeros')];
       return [
-        { opType: 'ConstantOfShape', inputs: [size.name], outputs: [zeros] },
+        { opType: 'Shape', inputs: [table.name], outputs: [shape] },
+        { opType: 'ConstantOfShape', inputs: [shape], outputs: [zeros] },
         {
           opType: 'ScatterND',
           inputs: [zeros, ids.name, rows.name],
@@ -54,6 +57,47 @@ export const indexOps: OpGroup<
           attributes: { reduction: 'add' },
         },
       ];
+    },
+  },
+  /**
+   * x (n, ..), index (m) into x, inverse (n) into the result: inverse[index[i]] = i. A negative
+   * index leaves a row of zeros, a negative inverse says that a row of x is not read.
+   */
+  moveRows: {
+    takes: ['float32', 'int64', 'int64'],
+    infer: (inputs) => {
+      const [x, index, inverse] = inputs as [Value, Value, Value];
+      const fits = index.shape.length === 1 && sameShape(inverse.shape, x.shape.slice(0, 1));
+      if (x.shape.length < 2 || !fits) {
+        throw shapeError('moveRows', '(n, ..), (m) and (n)', x, index, inverse);
+      }
+      return [{ dtype: x.dtype, shape: [...index.shape, ...x.shape.slice(1)] }];
+    },
+    gradient: (ops, { inputs }, [grad]) => {
+      const [, index, inverse] = inputs as [Value, Value, Value];
+      return [ops.moveRows(grad as Value, inverse, index), null, null];
+    },
+    lower: (node) => {
+      const [x, index] = node.inputs as [Value, Value];
+      const zero = node.outputs[0]!.graph.constant(0, 'int64').name;
+      const scratch = (hint: string) => scratchName(node, hint);
+      const [taken, kept] = [scratch('taken'), scratch('kept')];
+      const [factor, wide] = [scratch('factor'), scratch('wide')];
+      const axes = intVector(node, [...x.shape.keys()].slice(1)).name;
+      // A negative index counts from the end: some row is read, and then counts 0 times.
+      const made: [string, string[], string, OnnxNode['attributes']?][] = [
+        ['Gather', [x.name, index.name], taken, { axis: 0 }],
+        ['GreaterOrEqual', [index.name, zero], kept],
+        ['Cast', [kept], factor, { to: 1 }],
+        ['Unsqueeze', [factor, axes], wide],
+        ['Mul', [taken, wide], node.outputs[0]!.name],
+      ];
+      return made.map(([opType, inputs, output, attributes]) => ({
+        opType,
+        inputs,
+        outputs: [output],
+        ...(attributes && { attributes }),
+      }));
     },
   },
   gatherElements: {

@@ -22,14 +22,25 @@ export const indexing: ReferenceGroup<keyof typeof indexOps> = {
       ),
     ];
   },
-  scatterAddRows: (inputs, { count }) => {
-    const [ids, rows] = inputs as [Tensor, Tensor];
-    const width = rows.shape[1] as number;
-    const data = new Float64Array(count * width);
+  scatterAddRows: (inputs) => {
+    const [ids, rows, { shape }] = inputs as [Tensor, Tensor, Tensor];
+    const width = sizeOf(shape.slice(1));
+    const data = new Float64Array(sizeOf(shape));
     rows.data.forEach((value, i) => {
       (data[at(ids, Math.floor(i / width)) * width + (i % width)] as number) += value;
     });
-    return [{ shape: [count, width], data }];
+    return [{ shape, data }];
+  },
+  moveRows: (inputs) => {
+    const [x, index] = inputs as [Tensor, Tensor];
+    const row = x.shape.slice(1);
+    const width = sizeOf(row);
+    return [
+      generate([...index.shape, ...row], (i) => {
+        const from = at(index, Math.floor(i / width));
+        return from < 0 ? 0 : at(x, from * width + (i % width));
+      }),
+    ];
   },
   gatherElements: (inputs) => {
     const [x, index] = inputs as [Tensor, Tensor];

@@ -48,6 +48,12 @@ const int = (bound: number, ...shape: Dim[]): SampleInput => ({
   draw: (prng) => prng.below(bound),
 });
 
+/** These integers, again for every draw of the whole tensor. */
+function listed(...values: number[]): SampleInput {
+  let next = 0;
+  return { ...int(1, values.length), draw: () => values[next++ % values.length] as number };
+}
+
 const prng = new Prng(20);
 
 /** Pairs of shapes that broadcast: random ranks and sizes, axes of 1, symbols, a scalar. */
@@ -246,6 +252,16 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
     two((a, b) => ops.concat([a, b, a], 1), float('B', 2), float('B', 3)),
     two((a, b) => ops.concat([a, b], 0), int(9, 'B'), int(9, 2)),
   ],
+  split: [
+    {
+      inputs: [float('B', 2, 5), fixed(1, 1, 2), fixed(1, 1, 3)],
+      build: ([x, ...likes]) => ops.split(x as Value, likes, -1),
+    },
+    {
+      inputs: [float(6, 'T'), fixed(1, 'T'), fixed(3, 'T'), fixed(2, 'T')],
+      build: ([x, ...likes]) => ops.split(x as Value, likes, 0),
+    },
+  ],
   head: [two(ops.head, float('B', 2, 'n'), float(2, 'T')), two(ops.head, float(5), float(2))],
   tail: [
     two((x, like) => ops.tail(x, like, 2), float('B', 2, 'n'), float(2, 'T')),
@@ -255,11 +271,28 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
     two(ops.gather, float(5, 3), int(5, 'B', 'T')),
     two(ops.gather, float(5, 3), int(5)),
     two(ops.gather, float(4, 2), int(2, 'n')),
+    two(ops.gather, float('S'), int(5, 'B', 'T')),
+    two(ops.gather, float('S', 2, 3), int(5, 'B')),
   ],
   scatterAddRows: [
-    two((ids, rows) => ops.scatterAddRows(ids, rows, 4), int(4, 'n', 1), float('n', 3)),
-    two((ids, rows) => ops.scatterAddRows(ids, rows, 3), int(1, 5, 1), float(5, 2)),
-  ],
+    [int(4, 'n', 1), float('n', 3), float(4, 3)],
+    [int(1, 5, 1), float(5, 2), float('T', 2)],
+    [int(3, 'n', 1), float('n'), float('B')],
+  ].map((inputs) => ({
+    inputs,
+    build: ([ids, rows, table]: readonly Value[]) => [
+      ops.scatterAddRows(ids as Value, rows as Value, table as Value),
+    ],
+  })),
+  moveRows: [
+    [float(4, 3), listed(2, 0, -1, 3, -1), listed(1, -1, 0, 3)],
+    [float(3, 2, 2), listed(1, 2, 0), listed(2, 0, 1)],
+  ].map((inputs) => ({
+    inputs,
+    build: ([x, index, inverse]: readonly Value[]) => [
+      ops.moveRows(x as Value, index as Value, inverse as Value),
+    ],
+  })),
   gatherElements: [
     two(ops.gatherElements, float('B', 5), int(5, 'B', 1)),
     two(ops.gatherElements, float('B', 'T', 5), int(5, 'B', 'T', 3)),
