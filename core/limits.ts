@@ -84,6 +84,8 @@ export const LIMITS = {
   trainingQueueMax: 4,
   trainingStepsMax: 10_000,
   trainerStopTimeoutMs: 10_000,
+  /** Steps that rollouts may lag behind the update; each holds the trained weights once more. */
+  rolloutLagMax: 16,
   /** Events of the trainer that the server has not written yet; then the trainer waits. */
   trainerEventsMax: 4,
   /** Characters of the trainer's error output kept for the message of a run that died. */
@@ -138,6 +140,18 @@ export const LIMITS = {
   policiesLoadedMax: 3,
   /** Rows of a training step written in one piece, so that live requests get their turn between. */
   rolloutRowsPerWrite: 24,
+  /** Conversations of either side below which live traffic proves nothing about a version. */
+  liveRatedMin: 10,
+  /** Newest live trajectories of a version that are looked at: a read of some milliseconds. */
+  liveTrajectoriesMax: 2_000,
+  /** Conversations of a new version after which what comes is no longer its own doing. */
+  liveWatchConversations: 1_000,
+  /** How often live traffic is looked at while a version is a canary or new. */
+  livePollMs: 1_000,
+  /** Trainer processes of one run in a row that end without a new step; then it has failed. */
+  trainingAttemptsMax: 5,
+  /** A trainer that died is started again after this, so that one that only dies costs little. */
+  trainerRestartMs: 1_000,
   /** How often the training schedule is looked at. */
   schedulePollMs: 5_000,
   /** States of a compiled output form, about 200 bytes each: a very large JSON schema has some. */

@@ -158,8 +158,13 @@ describe('refusals', () => {
     expect(parseSettings('grpo', { maxToolCalls: 0 })).toMatchObject({ maxToolCalls: 0 });
   });
 
-  it('has a default for every setting that it knows', () => {
-    const settings = parseSettings('arpo', { training: 'lora' });
-    expect(Object.keys(settings).sort()).toEqual(Object.keys(SPECS).sort());
+  it('has every setting that it knows in force in some combination, with its default', () => {
+    const combinations: Record<string, unknown>[] = [
+      { training: 'lora', dynamicSampling: true, curriculum: 'solved-share' },
+      { earlyStop: 'plateau' },
+      { earlyStop: 'target', targetReward: 1 },
+    ];
+    const names = combinations.flatMap((some) => Object.keys(parseSettings('arpo', some)));
+    expect([...new Set(names)].sort()).toEqual(Object.keys(SPECS).sort());
   });
 });

@@ -45,7 +45,7 @@ export function parseSettings(
   for (const [name, value] of Object.entries(overrides)) checkOne(name, value);
   const rollout = rolloutSettings(algorithm, overrides);
   const trainer = trainerSettings(overrides, base);
-  const loss = lossSettings(overrides, { updatesPerStep: trainer.miniBatches });
+  const loss = lossSettings(overrides, { updatesPerStep: trainer.miniBatches * trainer.epochs });
   const open = rollout.groupSize * trainer.promptsPerStep;
   if (open > LIMITS.sequencesMax) {
     refuse(

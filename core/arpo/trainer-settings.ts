@@ -1,4 +1,7 @@
-/** Settings of the update, the gate, and of what is trained (arpo.md section 8). */
+/**
+ * Settings of the update, the gate, of what is trained (arpo.md section 8), and of which tasks a
+ * run draws and for how long.
+ */
 import { LIMITS } from '../limits.ts';
 import { PROJECTIONS } from '../model/lora-targets.ts';
 import { given, refuse, refuseGiven, type Overrides } from './setting-check.ts';
@@ -8,16 +11,48 @@ export interface TrainerCommon {
   promptsPerStep: number;
   learningRate: number;
   warmupSteps: number;
-  /** Updates a step; a mini-batch holds whole groups. */
+  /** Updates in one pass over a step's groups; a mini-batch holds whole groups. */
   miniBatches: number;
+  /** Passes over a step's groups. */
+  epochs: number;
+  /** A step's rollouts come from the weights of so many steps before its own. */
+  rolloutLag: number;
   gradientClip: number;
   weightDecay: number;
   /** AdamW's decay rates of the two moments. */
   betas: [number, number];
   /** Held-out tasks that the gate compares on. */
   gateTasks: number;
+  /** Sampled answers to each of them; from two on pass@k is reported too. */
+  gateSamples: number;
+  /** Whether each is answered greedily as well, for the report: the decision is on the samples. */
+  gateGreedy: boolean;
   /** How far the lower bound of the accuracy difference may lie below 0. */
   tolerance: number;
+  /** Steps between checkpoints. */
+  checkpointEvery: number;
+}
+
+/** Which tasks are drawn, and when a run ends; what another choice would leave idle is absent. */
+export interface Scheduling {
+  /** Whether groups that teach nothing are replaced by groups of other tasks. */
+  dynamicSampling: boolean;
+  /** Replacements drawn in a step at most. */
+  maxResample?: number;
+  /**
+   * `solved-share`: by p (1 - p) + floor, where p is the share lately solved of a family, then of a
+   * task in it. `off`: all alike.
+   */
+  curriculum: 'off' | 'solved-share';
+  curriculumFloor?: number;
+  /**
+   * `target`: once the mean reward of the last `stopWindow` steps is at least `targetReward`.
+   * `plateau`: once that mean has reached no new best for `stopPatience` steps.
+   */
+  earlyStop: 'off' | 'plateau' | 'target';
+  stopWindow?: number;
+  stopPatience?: number;
+  targetReward?: number;
 }
 
 /** All weights are trained. */
@@ -43,13 +78,15 @@ export interface ContinuedLora {
 }
 
 export type TrainedWeights = FullTraining | LoraTraining | ContinuedLora;
-export type TrainerSettings = TrainerCommon & TrainedWeights;
+export type TrainerSettings = TrainerCommon & TrainedWeights & Scheduling;
 
 export const TRAINER_SPECS = {
   promptsPerStep: integer(1, LIMITS.sequencesMax),
   learningRate: number(0, 1, { above: 0 }),
   warmupSteps: integer(0, LIMITS.trainingStepsMax),
   miniBatches: integer(1, LIMITS.sequencesMax),
+  epochs: integer(1, 64),
+  rolloutLag: integer(0, LIMITS.rolloutLagMax),
   gradientClip: number(0, 1_000, { above: 0 }),
   weightDecay: number(0, 1),
   betas: pair(0, 1, { below: 1 }),
@@ -59,7 +96,18 @@ export const TRAINER_SPECS = {
   loraTargets: { kind: 'names', names: PROJECTIONS, words: ['all-linear'] },
   rsLora: onOff,
   gateTasks: integer(1, 10_000),
+  gateSamples: integer(1, 64),
+  gateGreedy: onOff,
   tolerance: number(0, 1),
+  checkpointEvery: integer(1, LIMITS.trainingStepsMax),
+  dynamicSampling: onOff,
+  maxResample: integer(1, LIMITS.sequencesMax),
+  curriculum: choice('off', 'solved-share'),
+  curriculumFloor: number(0, 1, { above: 0 }),
+  earlyStop: choice('off', 'plateau', 'target'),
+  stopWindow: integer(1, LIMITS.trainingStepsMax),
+  stopPatience: integer(1, LIMITS.trainingStepsMax),
+  targetReward: number(-1_000, 1_000),
 } as const satisfies Record<string, SettingSpec>;
 
 const DEFAULTS: TrainerCommon = {
@@ -67,12 +115,29 @@ const DEFAULTS: TrainerCommon = {
   learningRate: 1e-4,
   warmupSteps: 5,
   miniBatches: 1,
+  epochs: 1,
+  rolloutLag: 0,
   gradientClip: 1,
   weightDecay: 0.01,
   betas: [0.9, 0.999],
   gateTasks: 120,
+  gateSamples: 1,
+  gateGreedy: false,
   tolerance: 0.02,
+  checkpointEvery: 10,
 };
+
+const SCHEDULING: Scheduling = { dynamicSampling: false, curriculum: 'off', earlyStop: 'off' };
+const SWITCHES = ['dynamicSampling', 'curriculum', 'earlyStop'] as const;
+
+/** Defaults of what only one choice of a switch reads; `targetReward` has none. */
+const IDLE: Partial<Record<Idle, number>> = {
+  maxResample: 8,
+  curriculumFloor: 0.05,
+  stopWindow: 10,
+  stopPatience: 20,
+};
+type Idle = Exclude<keyof Scheduling, (typeof SWITCHES)[number]>;
 
 const LORA_DEFAULTS: LoraTraining = {
   training: 'lora',
@@ -96,8 +161,35 @@ export function trainerSettings(overrides: Overrides, base: 'full' | 'lora'): Tr
         'a mini-batch holds whole groups',
     );
   }
-  return { ...common, betas: [first, second], ...trainedWeights(overrides, base) };
+  return {
+    ...common,
+    betas: [first, second],
+    ...trainedWeights(overrides, base),
+    ...scheduling(overrides),
+  };
 }
+
+function scheduling(overrides: Overrides): Scheduling {
+  const settings = { ...SCHEDULING, ...given(overrides, SWITCHES) } as Scheduling;
+  const use = (names: readonly Idle[], used: boolean, otherwise: string): void => {
+    if (used) Object.assign(settings, defaultsOf(names), given(overrides, names));
+    else refuseGiven(overrides, names, otherwise);
+  };
+  const { dynamicSampling, curriculum, earlyStop } = settings;
+  use(['maxResample'], dynamicSampling, 'without dynamicSampling');
+  use(['curriculumFloor'], curriculum === 'solved-share', "with curriculum 'off'");
+  const off = `with earlyStop '${earlyStop}'`;
+  use(['stopWindow'], earlyStop !== 'off', off);
+  use(['stopPatience'], earlyStop === 'plateau', off);
+  use(['targetReward'], earlyStop === 'target', off);
+  if (earlyStop === 'target' && settings.targetReward === undefined) {
+    refuse('targetReward', "earlyStop 'target' needs a targetReward");
+  }
+  return settings;
+}
+
+const defaultsOf = (names: readonly Idle[]) =>
+  Object.fromEntries(names.flatMap((name) => (name in IDLE ? [[name, IDLE[name]]] : [])));
 
 /** What is trained: the overrides about it and the defaults of the rest. */
 function trainedWeights(overrides: Overrides, base: 'full' | 'lora'): TrainedWeights {
