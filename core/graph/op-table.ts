@@ -45,6 +45,8 @@ export interface OpParams {
   exp: None;
   log: None;
   sigmoid: None;
+  /** silu(x) = x sigmoid(x). */
+  silu: None;
   /** where(condition, a, b). */
   where: None;
   /** clip(x, low, high) with scalar bounds. */

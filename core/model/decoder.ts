@@ -83,8 +83,7 @@ export function decoderStates(
 
     const h2 = ops.rmsNorm(x, weight('post_attention_layernorm.weight'), epsilon);
     const gate = project(h2, 'mlp.gate_proj'); // (B, T, F)
-    const silu = ops.mul(gate, ops.sigmoid(gate));
-    const inner = ops.mul(silu, project(h2, 'mlp.up_proj'));
+    const inner = ops.mul(ops.silu(gate), project(h2, 'mlp.up_proj'));
     x = ops.add(x, project(inner, 'mlp.down_proj'));
   }
   return ops.rmsNorm(x, hooks.weight('model.norm.weight'), epsilon);

@@ -1,6 +1,6 @@
 /** Elementwise ops with NumPy broadcasting. A gradient is summed back to the shape of its input. */
 import type { Value } from '../graph.ts';
-import { onnxNode } from '../lowering.ts';
+import { onnxNode, scratchName } from '../lowering.ts';
 import type { OpGroup, OpDefinition, OpName, Ops } from '../op-table.ts';
 import {
   broadcast,
@@ -89,6 +89,7 @@ export const elementwiseOps: OpGroup<
   | 'exp'
   | 'log'
   | 'sigmoid'
+  | 'silu'
   | 'where'
   | 'clip'
   | 'cast'
@@ -132,6 +133,25 @@ export const elementwiseOps: OpGroup<
   sigmoid: unary<'sigmoid'>('Sigmoid', (ops, _x, y, grad) =>
     ops.mul(grad, ops.mul(y, ops.sub(ops.scalar(y, 1), y))),
   ),
+  silu: {
+    takes: ['float32'],
+    infer: (inputs) => [inputs[0] as Value],
+    // y' = s + y (1 - s): two passes less than through the product's and the sigmoid's own rules.
+    gradient: (ops, { inputs, outputs }, [grad]) => {
+      const s = ops.sigmoid(inputs[0] as Value);
+      const rest = ops.mul(outputs[0] as Value, ops.sub(ops.scalar(s, 1), s));
+      return [ops.mul(grad as Value, ops.add(s, rest))];
+    },
+    // onnxruntime joins the two where nothing else reads the sigmoid.
+    lower: (node) => {
+      const [x, y] = [node.inputs[0] as Value, node.outputs[0] as Value];
+      const sigmoid = scratchName(node, 'sigmoid');
+      return [
+        { opType: 'Sigmoid', inputs: [x.name], outputs: [sigmoid] },
+        { opType: 'Mul', inputs: [x.name, sigmoid], outputs: [y.name] },
+      ];
+    },
+  },
   where: {
     takes: ['bool', 'number', 'number'],
     infer: (inputs) => {

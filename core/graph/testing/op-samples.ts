@@ -167,6 +167,7 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
   exp: unary(ops.exp, ...floats),
   log: unary(ops.log, positive('B', 2), positive()),
   sigmoid: unary(ops.sigmoid, ...floats),
+  silu: unary(ops.silu, ...floats),
   where: pairs().flatMap(([a, b]) =>
     [
       [bool(...a), float(...a), float(...b)],
