@@ -9,9 +9,10 @@
  * and an adapter's config, which says where its base is seen from there.
  */
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { AppError } from '../errors.ts';
+import { hashFile, syncPath } from './durable-files.ts';
 
 const WRITTEN_ANEW = /\.safetensors(\.index\.json)?$|^adapter_config\.json$/;
 
@@ -33,11 +34,11 @@ export async function writeCandidate(options: {
     // After the weights: a config.json that came with them yields to the base's own, so that fields
     // that we do not read are kept.
     if (base !== null) await copyOthers(base, partial);
-    for (const name of await fileNames(partial)) await sync(join(partial, name));
-    await sync(partial);
+    for (const name of await fileNames(partial)) await syncPath(join(partial, name));
+    await syncPath(partial);
     const sha256 = await directorySha256(partial);
     await rename(partial, directory);
-    await sync(dirname(directory));
+    await syncPath(dirname(directory));
     return { sha256 };
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
@@ -55,8 +56,9 @@ export async function writeCandidate(options: {
 export async function directorySha256(directory: string): Promise<string> {
   const hash = createHash('sha256');
   for (const name of await fileNames(directory)) {
-    const bytes = await readFile(join(directory, name));
-    hash.update(`${name}\0${bytes.length}\0`).update(bytes);
+    const path = join(directory, name);
+    hash.update(`${name}\0${(await stat(path)).size}\0`);
+    await hashFile(hash, path);
   }
   return hash.digest('hex');
 }
@@ -73,14 +75,4 @@ async function fileNames(directory: string): Promise<string[]> {
     .filter((entry) => entry.isFile())
     .map((entry) => entry.name)
     .sort();
-}
-
-/** Forces a file, or the names in a folder, to disk. */
-async function sync(path: string): Promise<void> {
-  const handle = await open(path, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }
