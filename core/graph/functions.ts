@@ -64,7 +64,11 @@ export const transpose = (x: Value, permutation: readonly number[]) =>
 /** Sizes: 0 keeps the input's size at that place; one -1 is inferred and called `inferred`. */
 export const reshape = (x: Value, sizes: readonly number[], inferred: string | null = null) =>
   one(apply('reshape', [x], { sizes, inferred }));
-export const reshapeLike = (x: Value, like: Value) => one(apply('reshapeLike', [x, like], {}));
+export const reshapeLike = (x: Value, like: Value) =>
+  one(apply('reshapeLike', [x, like], { ownLast: false }));
+/** The last size stays that of x, all before it are those of `like`. */
+export const reshapeBefore = (x: Value, like: Value) =>
+  one(apply('reshapeLike', [x, like], { ownLast: true }));
 export const unsqueeze = (x: Value, axes: readonly number[]) =>
   one(apply('unsqueeze', [x], { axes }));
 export const concat = (parts: readonly Value[], axis: number) =>

@@ -83,8 +83,8 @@ export interface OpParams {
   transpose: { permutation: readonly number[] };
   /** Sizes of the result; 0 copies the input's size at that place, one may be inferred. */
   reshape: { sizes: readonly number[]; inferred: string | null };
-  /** reshapeLike(x, like): the elements of x in the shape of `like`. */
-  reshapeLike: None;
+  /** reshapeLike(x, like): x in the shape of `like`; with `ownLast` but for the last size. */
+  reshapeLike: { ownLast: boolean };
   unsqueeze: { axes: readonly number[] };
   concat: Axis;
   /** split(x, ...likes): the gradient of `concat`. */
@@ -95,9 +95,9 @@ export interface OpParams {
   // Indexing.
   /** gather(table, ids): rows of the first axis. */
   gather: None;
-  /** scatterAddRows(ids, rows, table): zeros like `table` plus the rows: the gradient of `gather`. */
+  /** scatterAddRows(ids, rows, table): the sum of rows at each place of a table of its shape. */
   scatterAddRows: None;
-  /** moveRows(x, index, inverse): a gather in which no row is read twice, so its gradient is one. */
+  /** moveRows(x, index, inverse): a gather that reads no row twice; its gradient is one too. */
   moveRows: None;
   /** gatherElements(x, index) on the last axis. */
   gatherElements: None;

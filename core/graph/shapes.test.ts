@@ -132,7 +132,11 @@ const REFUSED: Readonly<Partial<Record<OpName, readonly Call[]>>> = {
     () => ops.reshape(f(2, 3), [-1, 3]),
     () => ops.reshape(f(2), [0, 0]),
   ],
-  reshapeLike: [() => ops.reshapeLike(f(2, 3), f(5))],
+  reshapeLike: [
+    () => ops.reshapeLike(f(2, 3), f(5)),
+    () => ops.reshapeBefore(f(2, 3), f(3, 3)),
+    () => ops.reshapeBefore(f(), f(3)),
+  ],
   unsqueeze: axis((x, at) => ops.unsqueeze(x, [at < 0 ? at - 1 : at + 1])),
   concat: [
     () => ops.concat([f(2, 3), f(3, 3)], 1),
@@ -152,7 +156,7 @@ const REFUSED: Readonly<Partial<Record<OpName, readonly Call[]>>> = {
   ],
   moveRows: [
     () => ops.moveRows(f(4), i(3), i(4)),
-    () => ops.moveRows(f(4, 2), i(3, 1), i(4)),
+    () => ops.moveRows(f(4, 2), i(), i(4)),
     () => ops.moveRows(f(4, 2), i(3), i(3)),
   ],
   gatherElements: [

@@ -34,12 +34,18 @@ export interface DecoderHooks {
   /** The weight of a Hugging Face name. */
   weight(name: string): Value;
   /** What layer `layer` attends to, given the keys and values of this call's tokens. */
-  attend(layer: number, keys: Value, values: Value): KvSegment[];
+  attend: ((layer: number, keys: Value, values: Value) => KvSegment[]) | MixTokens;
   /**
    * What an adapter adds to the projection `module` (`model.layers.N.self_attn.q_proj`) of `input`;
    * null or no hook: nothing.
    */
   adapt?(input: Value, module: string): Value | null;
+}
+
+/** Attention among this call's tokens that is not one batch of rows: see packed-attention.ts. */
+export interface MixTokens {
+  /** Queries (B, T, H, d), scaled, and keys and values (B, T, K, d) to (B, T, H*d). */
+  mix(queries: Value, keys: Value, values: Value): Value;
 }
 
 /** Final hidden states (B, T, D), normalised: the input of `decoderLogits`. */
@@ -74,11 +80,9 @@ export function decoderStates(
     // slower.
     const scale = graph.constant(1 / Math.sqrt(config.headDim));
     const scaled = ops.mul(rotated('q', config.heads), scale);
-    const queries = groupQueries(config, scaled); // (B, K, T*G, d)
-    const keys = perHead(rotated('k', config.kvHeads)); // (B, K, T, d)
-    const values = perHead(heads(project(h, 'self_attn.v_proj'), config.kvHeads)); // (B, K, T, d)
-    const mixed = attention(queries, hooks.attend(layer, keys, values));
-    const merged = ungroupQueries(config, mixed, ids.shape[1] as Dim); // (B, T, H*d)
+    const keys = rotated('k', config.kvHeads); // (B, T, K, d)
+    const values = heads(project(h, 'self_attn.v_proj'), config.kvHeads); // (B, T, K, d)
+    const merged = mixTokens(config, hooks.attend, layer, [scaled, keys, values]); // (B, T, H*d)
     x = ops.add(x, project(merged, 'self_attn.o_proj'));
 
     const h2 = ops.rmsNorm(x, weight('post_attention_layernorm.weight'), epsilon);
@@ -87,6 +91,19 @@ export function decoderStates(
     x = ops.add(x, project(inner, 'mlp.down_proj'));
   }
   return ops.rmsNorm(x, hooks.weight('model.norm.weight'), epsilon);
+}
+
+/** (B, T, H*d) from queries (B, T, H, d) and keys and values (B, T, K, d). */
+function mixTokens(
+  config: ModelConfig,
+  attend: DecoderHooks['attend'],
+  layer: number,
+  [queries, keys, values]: readonly [Value, Value, Value],
+): Value {
+  if (typeof attend !== 'function') return attend.mix(queries, keys, values);
+  const grouped = groupQueries(config, queries); // (B, K, T*G, d)
+  const mixed = attention(grouped, attend(layer, perHead(keys), perHead(values)));
+  return ungroupQueries(config, mixed, queries.shape[1] as Dim);
 }
 
 const rotate = (states: Value, { places, cosines, sines }: RotaryValues) =>

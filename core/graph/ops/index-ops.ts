@@ -60,22 +60,27 @@ export const indexOps: OpGroup<
     },
   },
   /**
-   * x (n, ..), index (m) into x, inverse (n) into the result: inverse[index[i]] = i. A negative
-   * index leaves a row of zeros, a negative inverse says that a row of x is not read.
+   * x (n, ..), index of any shape into x, inverse (n) into the index as one list: inverse[index[i]]
+   * = i. A negative index leaves a row of zeros, a negative inverse names a row that is not read.
    */
   moveRows: {
     takes: ['float32', 'int64', 'int64'],
     infer: (inputs) => {
       const [x, index, inverse] = inputs as [Value, Value, Value];
-      const fits = index.shape.length === 1 && sameShape(inverse.shape, x.shape.slice(0, 1));
+      const fits = index.shape.length > 0 && sameShape(inverse.shape, x.shape.slice(0, 1));
       if (x.shape.length < 2 || !fits) {
-        throw shapeError('moveRows', '(n, ..), (m) and (n)', x, index, inverse);
+        throw shapeError('moveRows', '(n, ..), an index and (n)', x, index, inverse);
       }
       return [{ dtype: x.dtype, shape: [...index.shape, ...x.shape.slice(1)] }];
     },
     gradient: (ops, { inputs }, [grad]) => {
-      const [, index, inverse] = inputs as [Value, Value, Value];
-      return [ops.moveRows(grad as Value, inverse, index), null, null];
+      const [x, index, inverse] = inputs as [Value, Value, Value];
+      const row = x.shape.slice(1);
+      if (row.some((dim) => typeof dim === 'string')) {
+        throw shapeError('moveRows', 'rows of a fixed shape to differentiate', x);
+      }
+      const rows = ops.reshape(grad as Value, [-1, ...(row as number[])], 'rows');
+      return [ops.moveRows(rows, inverse, ops.reshape(index, [-1], 'rows')), null, null];
     },
     lower: (node) => {
       const [x, index] = node.inputs as [Value, Value];
@@ -83,7 +88,10 @@ export const indexOps: OpGroup<
       const scratch = (hint: string) => scratchName(node, hint);
       const [taken, kept] = [scratch('taken'), scratch('kept')];
       const [factor, wide] = [scratch('factor'), scratch('wide')];
-      const axes = intVector(node, [...x.shape.keys()].slice(1)).name;
+      const axes = intVector(
+        node,
+        x.shape.slice(1).map((_, i) => index.shape.length + i),
+      ).name;
       // A negative index counts from the end: some row is read, and then counts 0 times.
       const made: [string, string[], string, OnnxNode['attributes']?][] = [
         ['Gather', [x.name, index.name], taken, { axis: 0 }],

@@ -89,10 +89,13 @@ export const layoutOps: OpGroup<
   },
   reshapeLike: {
     takes: ['any', 'any'],
-    infer: (inputs) => {
+    infer: (inputs, { ownLast }) => {
       const [x, like] = inputs as [Value, Value];
-      refuseOtherCount('reshapeLike', x, like);
-      return [{ dtype: x.dtype, shape: like.shape }];
+      if (ownLast) refuseScalars('reshapeLike', x, like);
+      const own = ownLast ? [x.shape.at(-1) as Dim] : [];
+      const shape = [...like.shape.slice(0, like.shape.length - own.length), ...own];
+      refuseOtherCount('reshapeLike', x, { dtype: x.dtype, shape });
+      return [{ dtype: x.dtype, shape }];
     },
     gradient: (ops, { inputs }, [grad]) => [
       ops.reshapeLike(grad as Value, inputs[0] as Value),
@@ -100,10 +103,22 @@ export const layoutOps: OpGroup<
     ],
     lower: (node) => {
       const [x, like] = node.inputs as [Value, Value];
-      const shape = scratchName(node, 'shape');
+      const [leading, shape] = [scratchName(node, 'leading'), scratchName(node, 'shape')];
+      const output = (node.outputs[0] as Value).name;
+      const last: OnnxNode[] = [
+        { opType: 'Shape', inputs: [like.name], outputs: [leading], attributes: { end: -1 } },
+        {
+          opType: 'Concat',
+          inputs: [leading, intVector(node, [-1]).name],
+          outputs: [shape],
+          attributes: { axis: 0 },
+        },
+      ];
       return [
-        { opType: 'Shape', inputs: [like.name], outputs: [shape] },
-        { opType: 'Reshape', inputs: [x.name, shape], outputs: [(node.outputs[0] as Value).name] },
+        ...(node.params.ownLast
+          ? last
+          : [{ opType: 'Shape', inputs: [like.name], outputs: [shape] }]),
+        { opType: 'Reshape', inputs: [x.name, shape], outputs: [output] },
       ];
     },
   },

@@ -46,7 +46,11 @@ export const layout: ReferenceGroup<keyof typeof layoutOps> = {
     const known = sizeOf(copied.filter((size) => size !== -1));
     return [{ shape: copied.map((size) => (size === -1 ? data.length / known : size)), data }];
   },
-  reshapeLike: ([x, like]) => [{ shape: (like as Tensor).shape, data: (x as Tensor).data }],
+  reshapeLike: (inputs, { ownLast }) => {
+    const [x, like] = inputs as [Tensor, Tensor];
+    const shape = ownLast ? like.shape.with(-1, x.shape.at(-1) as number) : like.shape;
+    return [{ shape, data: x.data }];
+  },
   unsqueeze: ([input], { axes }) => {
     const { shape, data } = input as Tensor;
     const rank = shape.length + axes.length;

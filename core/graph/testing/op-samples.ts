@@ -242,6 +242,8 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
   reshapeLike: [
     two(ops.reshapeLike, float('B', 4), fixed('B', 2, 2)),
     two(ops.reshapeLike, float('n', 'T', 1), { ...fixed('n', 'T') }),
+    two(ops.reshapeBefore, float('B*T', 5), fixed('B', 'T', 2)),
+    two(ops.reshapeBefore, float(2, 6, 3), fixed(2, 2, 3, 1)),
   ],
   unsqueeze: [
     ...unary((x) => ops.unsqueeze(x, [0, -1]), float('B', 2)),
@@ -288,6 +290,7 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
   moveRows: [
     [float(4, 3), listed(2, 0, -1, 3, -1), listed(1, -1, 0, 3)],
     [float(3, 2, 2), listed(1, 2, 0), listed(2, 0, 1)],
+    [float(3, 2), { ...listed(2, -1, 0, -1), shape: [2, 2] }, listed(2, -1, 0)],
   ].map((inputs) => ({
     inputs,
     build: ([x, index, inverse]: readonly Value[]) => [
