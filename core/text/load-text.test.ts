@@ -41,6 +41,17 @@ test('the embedded files say tags; writing twice gives equal bytes', () => {
   expect(read()).toEqual(first);
 });
 
+test('a tokenizer with more ids than the model embeds is refused, with fewer it is not', () => {
+  const { tokenizer } = writeEmbeddedTextFiles(directory, EMBEDDED);
+  const size = tokenizer.vocabularySize;
+  write('config.json', { vocab_size: size - 1 });
+  expect(() => loadText(directory)).toThrow(`ids up to ${size - 1}, but the model embeds`);
+  for (const rows of [size, size + 64]) {
+    write('config.json', { vocab_size: rows });
+    expect(loadText(directory).tokenizer.vocabularySize).toBe(size);
+  }
+});
+
 test('a tool of one’s own names its argument', () => {
   const tools = [{ name: 'lookup', argument: 'key' }];
   const { protocol } = writeEmbeddedTextFiles(directory, { ...EMBEDDED, tools });

@@ -33,6 +33,7 @@ const SHIPPED_ARGUMENTS: Readonly<Record<string, string>> = { search: 'query', j
 /** Throws policy_invalid that names the file at fault. */
 export function loadText(directory: string): TextLayer {
   const tokenizer = loadTokenizer(directory);
+  requireEmbeddings(directory, tokenizer);
   const template = loadChatTemplate(directory, tokenizer);
   const generation = readGenerationConfig(directory);
   const ends = readEndTokens(directory, tokenizer, generation);
@@ -58,6 +59,16 @@ export function loadText(directory: string): TextLayer {
   throw invalidFile(
     path,
     `protocol ${JSON.stringify(named)} is none of: tags, hermes, llama, plain`,
+  );
+}
+
+/** An id without a row in the embedding would fail in the middle of a conversation. */
+function requireEmbeddings(directory: string, { vocabularySize }: BpeTokenizer): void {
+  const rows = readOptionalJson(directory, 'config.json')?.vocab_size;
+  if (typeof rows !== 'number' || vocabularySize <= rows) return;
+  throw invalidFile(
+    join(directory, 'tokenizer.json'),
+    `has token ids up to ${vocabularySize - 1}, but the model embeds ${rows} (vocab_size)`,
   );
 }
 
