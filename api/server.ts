@@ -1,46 +1,21 @@
 /**
- * The server, wired: starts the parts in order and stops them in reverse. The port is bound first,
- * so that a port in use is known before anything is touched; until all parts stand, requests are
- * answered `not_ready`. The only place that knows which implementation is behind which interface.
+ * The server: HTTP before the parts (parts.ts), started in order and stopped in reverse. The port
+ * is bound first, so that a port in use is known before anything is touched; until all parts stand,
+ * requests are answered `not_ready`.
  */
 import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
 import type { Server as HttpServer } from 'node:http';
-import { join } from 'node:path';
 import { createAdaptorServer } from '@hono/node-server';
-import { systemClock } from '../core/clock.ts';
-import { findDevices } from '../core/engine/find-devices.ts';
-import { startPolicyEngine } from '../core/engine/policy-engine.ts';
-import type { PolicyEngine } from '../core/engine/types.ts';
-import { AppError, toAppError } from '../core/errors.ts';
-import { idGenerator } from '../core/ids.ts';
+import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
-import { chooseDevice, DEVICES } from '../core/model/devices.ts';
-import { loadPolicy, textDirectory } from '../core/model/lora-directory.ts';
-import type { Device } from '../core/model/session.ts';
-import { builtModule, packageRoot } from '../core/paths.ts';
-import { loadText } from '../core/text/load-text.ts';
-import { javascriptTool } from '../core/tools/javascript-tool.ts';
-import { createToolRegistry } from '../core/tools/registry.ts';
-import { searchTool } from '../core/tools/search-tool.ts';
-import { trainerStarter } from '../core/trainer/start-trainer.ts';
-import { lockFolder } from '../db/folder-lock.ts';
-import { openDatabase } from '../db/open.ts';
-import { openSearchIndex } from '../db/search-index.ts';
-import { openStores } from '../db/stores.ts';
-import type { Stores } from '../db/stores.ts';
 import { AgentRuns } from './agent-runs.ts';
 import { createApp } from './app.ts';
-import type { AppDeps } from './app.ts';
 import type { Config } from './config.ts';
-import { loadContract } from './contract/contract.ts';
 import { Lifecycle } from './lifecycle.ts';
-import { preparePolicies } from './policy-folder.ts';
-import { PolicyService } from './policy-service.ts';
+import { runCleanups, startParts } from './parts.ts';
+import type { Cleanup, Parts } from './parts.ts';
 import { problemResponse } from './problem.ts';
-import { readTaskLines } from './task-lines.ts';
-import { TrainingManager } from './training-manager.ts';
 
 export interface RunningServer {
   /** `http://127.0.0.1:8787` */
@@ -51,16 +26,13 @@ export interface RunningServer {
 
 type Fetch = (request: Request) => Response | Promise<Response>;
 
-/** What was started, to be stopped in reverse. */
-type Cleanup = () => void | Promise<void>;
-
 /** @throws AppError with one line that says what is wrong; then nothing is left running. */
 export async function startServer(config: Config, logger: Logger): Promise<RunningServer> {
   const cleanups: Cleanup[] = [];
   try {
     const front = await listen(config);
     cleanups.push(() => closeHttp(front.server));
-    const { app, stop } = await startParts(config, logger, cleanups);
+    const { app, stop } = serve(await startParts(config, logger, cleanups), logger);
     front.serve((request) => app.fetch(request));
     return {
       url: front.url,
@@ -76,75 +48,19 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   }
 }
 
-const policyText = (directory: string) => loadText(textDirectory(directory));
-
-/** Throws policy_invalid when a directory cannot serve; an adapter needs its base for that. */
-function checkPolicy(directory: string): void {
-  policyText(directory);
-  const policy = loadPolicy(directory);
-  if ('adapter' in policy) policy.baseWeights();
-}
-
-async function startParts(
-  config: Config,
+function serve(
+  parts: Parts,
   logger: Logger,
-  cleanups: Cleanup[],
-): Promise<{ app: ReturnType<typeof createApp>; stop: () => Promise<void> }> {
-  const clock = systemClock;
-  const newId = idGenerator(clock);
-  const device = await takeDevice(config, logger);
-  const contract = loadContract();
-  cleanups.push(lockFolder(config.dataFolder));
-  const db = openDatabase(join(config.dataFolder, 'ramify.db'));
-  const stores = openStores(db, clock);
-  cleanups.push(() => stores.close());
-  markInterrupted(stores, clock.now(), logger);
-  const policiesFolder = join(config.dataFolder, 'policies');
-  const { policyFolder: firstPolicy } = config;
-  await preparePolicies({
-    store: stores.policies,
-    folder: policiesFolder,
-    firstPolicy,
-    check: checkPolicy,
-    clock,
-    logger,
-  });
-  const tools = startTools(logger, cleanups);
-  if (stores.tasks.count() === 0) importShippedTasks(stores, contract, newId);
-  const engine = await startEngine(config, device, logger, cleanups);
-  const policies = new PolicyService({
-    store: stores.policies,
-    engine,
-    loadText: policyText,
-    logger,
-  });
-  await policies.start();
-  const lifecycle = new Lifecycle();
-  const training = new TrainingManager({
-    stores,
-    policies,
-    startTrainer: trainerStarter({
-      module: builtModule(import.meta.url, './trainer-process.ts'),
-      logger,
-    }),
-    policiesFolder,
-    threads: config.trainerThreads,
-    device,
-    schedule: config.schedule,
-    clock,
-    newId,
-    logger,
-  });
+): { app: ReturnType<typeof createApp>; stop: () => Promise<void> } {
+  const { training } = parts;
   training.start();
-  const shared = { stores, engine, policies, tools, lifecycle, clock, newId, logger };
-  const agentRuns = new AgentRuns(shared);
-  // Fails when another program holds the database or the disk is read-only by now.
-  const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
-  const deps: AppDeps = { ...shared, contract, agentRuns, training, checkStorage };
+  const lifecycle = new Lifecycle();
+  const shared = { ...parts, lifecycle, logger };
+  const app = createApp({ ...shared, agentRuns: new AgentRuns(shared) });
   const stop = async (): Promise<void> => {
     await Promise.all([lifecycle.stop(LIMITS.shutdownTimeoutMs), training.stop()]);
   };
-  return { app: createApp(deps), stop };
+  return { app, stop };
 }
 
 /** Binds the port; requests before `serve` is called are answered not_ready. */
@@ -182,68 +98,4 @@ async function closeHttp(server: HttpServer): Promise<void> {
   });
   server.closeAllConnections();
   await closed;
-}
-
-function markInterrupted(stores: Stores, nowMs: number, logger: Logger): void {
-  const trainingRuns = stores.training.markInterrupted(nowMs);
-  const agentRuns = stores.agentRuns.markInterrupted(nowMs);
-  if (trainingRuns.length + agentRuns.length === 0) return;
-  logger.warn({ trainingRuns, agentRuns }, 'runs of an earlier process were interrupted');
-}
-
-function startTools(logger: Logger, cleanups: Cleanup[]): AppDeps['tools'] {
-  const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
-  cleanups.push(() => index.close());
-  const javascript = javascriptTool();
-  cleanups.push(() => javascript.stop());
-  return createToolRegistry([searchTool(index), javascript], { clock: systemClock, log: logger });
-}
-
-async function startEngine(
-  config: Config,
-  device: Device,
-  logger: Logger,
-  cleanups: Cleanup[],
-): Promise<PolicyEngine> {
-  const { engineThreads: threads, dtype, kvBytesMax } = config;
-  const engine = await startPolicyEngine({ threads, device, dtype, kvBytesMax, logger });
-  cleanups.push(() => engine.stop());
-  return engine;
-}
-
-/** The device that the settings ask for; the log says which, and why not a better one. */
-async function takeDevice(config: Config, logger: Logger): Promise<Device> {
-  const { device: setting, dtype, engineThreads, trainerThreads } = config;
-  const tried = setting === 'auto' ? DEVICES : [setting];
-  const findings = await findDevices(tried, { thorough: setting !== 'auto' });
-  const { device, passedOver } = chooseDevice(setting, dtype, findings);
-  const name = findings.find((finding) => finding.device === device)?.name ?? undefined;
-  const fields = { device, name, dtype, engineThreads, trainerThreads, passedOver };
-  logger.info(fields, `computing on ${device}`);
-  return device;
-}
-
-/** The tasks that ship with the package, once. */
-function importShippedTasks(
-  stores: Stores,
-  contract: AppDeps['contract'],
-  newId: AppDeps['newId'],
-): void {
-  const folder = join(packageRoot, 'corpus', 'tasks');
-  const names = readdirSync(folder).filter((name) => name.endsWith('.jsonl'));
-  const tasks = names.flatMap((name) =>
-    readTaskLines(contract, readFileSync(join(folder, name), 'utf8'), newId),
-  );
-  stores.tasks.import(tasks);
-}
-
-/** Every part is stopped, also when one before it failed to. */
-async function runCleanups(cleanups: Cleanup[], logger: Logger): Promise<void> {
-  for (const cleanup of cleanups.splice(0).reverse()) {
-    try {
-      await cleanup();
-    } catch (thrown) {
-      logger.error({ error: toAppError(thrown).message }, 'a part did not stop in order');
-    }
-  }
 }
