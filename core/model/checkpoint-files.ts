@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { AppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
-import { readJsonFile } from './json-file.ts';
+import { readJsonFile } from '../json-file.ts';
 import { openSafetensors } from './safetensors.ts';
 import type { StoredWeights } from './types.ts';
 

@@ -11,7 +11,7 @@ import { dirname, join, relative, resolve } from 'node:path';
 import { AppError } from '../errors.ts';
 import { parseModelConfig } from './config.ts';
 import { formatLoraConfig, parseLoraConfig } from './lora-config.ts';
-import { readJsonFile } from './json-file.ts';
+import { readJsonFile } from '../json-file.ts';
 import { loraModules, loraShapes, type LoraAdapter, type LoraModule } from './lora.ts';
 import { CONFIG_FILE, openPolicyModel, type ServedModel } from './policy-directory.ts';
 import { openSafetensors, writeSafetensors } from './safetensors.ts';
@@ -47,7 +47,7 @@ export function loadPolicy(directory: string): ServedModel | AdapterPolicy {
  * naming the file at fault.
  */
 export function loadAdapter(directory: string): AdapterPolicy & { baseDirectory: string } {
-  const baseDirectory = findBase(directory, readConfig(directory).base);
+  const baseDirectory = baseDirectoryOf(directory);
   const path = join(baseDirectory, CONFIG_FILE);
   const config = parseModelConfig(readJsonFile(path), path);
   return {
@@ -57,6 +57,11 @@ export function loadAdapter(directory: string): AdapterPolicy & { baseDirectory:
     baseKey: keyOf(baseDirectory),
     baseWeights: () => openPolicyModel(baseDirectory).weights,
   };
+}
+
+/** The base of an adapter, from its config alone. Throws policy_invalid. */
+export function baseDirectoryOf(directory: string): string {
+  return findBase(directory, readConfig(directory).base);
 }
 
 /** The adapter files alone, checked against a model, wherever the base may be. */
@@ -101,7 +106,7 @@ export function textDirectory(directory: string): string {
   if (!isAdapterDirectory(directory) || existsSync(join(directory, 'tokenizer.json'))) {
     return directory;
   }
-  return findBase(directory, readConfig(directory).base);
+  return baseDirectoryOf(directory);
 }
 
 function readConfig(directory: string): ReturnType<typeof parseLoraConfig> {

@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openCheckpoint, WEIGHTS_FILE } from './checkpoint-files.ts';
 import { formatModelConfig, parseModelConfig } from './config.ts';
-import { readJsonFile } from './json-file.ts';
+import { readJsonFile } from '../json-file.ts';
 import { checkWeights } from './parameters.ts';
 import { writeSafetensors } from './safetensors.ts';
 import { heldWeights } from './stored-weights.ts';

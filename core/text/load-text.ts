@@ -7,10 +7,11 @@
 import { join } from 'node:path';
 import { AppError } from '../errors.ts';
 import { JsonFields } from '../json-fields.ts';
+import { invalidFile } from '../json-file.ts';
 import { loadChatTemplate, tokenText, type ChatTemplate } from './chat-template.ts';
 import { HERMES_CALLS, LLAMA_CALLS, NO_CALLS, type CallSyntax } from './call-syntax.ts';
 import { endTokens, readGenerationConfig, type GenerationConfig } from './generation-config.ts';
-import { invalidFile, isObject, readOptionalJson } from './policy-files.ts';
+import { isObject, readOptionalJson } from './policy-files.ts';
 import { FIXED_TAGS, TagProtocol } from './tag-protocol.ts';
 import type { ToolTag } from './tag-protocol.ts';
 import { loadTokenizer } from './tokenizer.ts';

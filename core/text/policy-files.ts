@@ -1,11 +1,7 @@
-/**
- * Reading the small text files of a policy directory. Every failure is `policy_invalid` and names
- * the file, because the operator who pointed the server at the directory must find the fault.
- */
-import { existsSync, readFileSync, statSync } from 'node:fs';
+/** The small text files of a policy directory: which are JSON objects, and which may be missing. */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseBoundedJson } from '../bounded-json.ts';
-import { AppError } from '../errors.ts';
+import { invalidFile, readJsonFile, readTextFile } from '../json-file.ts';
 import { LIMITS } from '../limits.ts';
 
 export type JsonObject = Record<string, unknown>;
@@ -24,42 +20,21 @@ export function parseObject(json: string): JsonObject | null {
   }
 }
 
-export function invalidFile(path: string, why: string, cause?: unknown): AppError {
-  return new AppError('policy_invalid', `${path}: ${why}`, { cause });
-}
-
 /** The text of a file, or null when there is none. */
 export function readOptionalText(directory: string, name: string): string | null {
   const path = join(directory, name);
-  if (!existsSync(path)) return null;
-  try {
-    const { size } = statSync(path);
-    const most = LIMITS.policyTextBytesMax;
-    if (size > most) throw new Error(`${size} bytes are more than ${most}`);
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    throw invalidFile(path, `cannot be read: ${String(error)}`, error);
-  }
+  return existsSync(path) ? readTextFile(path, LIMITS.policyTextBytesMax) : null;
 }
 
 /** The JSON object in a file, or null when there is no file. */
 export function readOptionalJson(directory: string, name: string): JsonObject | null {
-  const text = readOptionalText(directory, name);
-  if (text === null) return null;
-  const path = join(directory, name);
-  let value: unknown;
-  try {
-    value = parseBoundedJson(text);
-  } catch (error) {
-    throw invalidFile(path, `is not valid JSON: ${String(error)}`, error);
-  }
-  if (!isObject(value)) throw invalidFile(path, 'holds no JSON object');
-  return value;
+  return existsSync(join(directory, name)) ? readJson(directory, name) : null;
 }
 
 /** The JSON object in a file that must be there. */
 export function readJson(directory: string, name: string): JsonObject {
-  const value = readOptionalJson(directory, name);
-  if (value === null) throw invalidFile(join(directory, name), 'is missing');
+  const path = join(directory, name);
+  const value = readJsonFile(path, LIMITS.policyTextBytesMax);
+  if (!isObject(value)) throw invalidFile(path, 'holds no JSON object');
   return value;
 }

@@ -9,11 +9,12 @@
  */
 import { join } from 'node:path';
 import { toAppError } from '../errors.ts';
+import { invalidFile } from '../json-file.ts';
 import { LIMITS } from '../limits.ts';
 import { libraryTokenizer } from './library-tokenizer.ts';
 import type { LibraryTokenizer } from './library-tokenizer.ts';
 import { isSingleCharacter, literalPattern } from './pattern.ts';
-import { invalidFile, isObject, readJson, readOptionalJson } from './policy-files.ts';
+import { isObject, readJson, readOptionalJson } from './policy-files.ts';
 import type { JsonObject } from './policy-files.ts';
 import type { Tokenizer } from './types.ts';
 import { vocabularyKind } from './vocabulary-kind.ts';
