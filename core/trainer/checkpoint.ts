@@ -12,7 +12,7 @@ import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
-import { readJsonFile } from '../model/json-file.ts';
+import { readJsonFile } from '../json-file.ts';
 import { openSafetensors, writeSafetensors } from '../model/safetensors.ts';
 import { heldWeights } from '../model/stored-weights.ts';
 import type { Weights } from '../model/types.ts';
