@@ -61,8 +61,8 @@ export interface OpParams {
   /** leftTransposed(a, b) = a^T b for matrices; the weight gradient of `linear`. */
   leftTransposed: None;
   /**
-   * rotary(x, places, cosines, sines): the heads of x (B, T, n*d) turned by the angles in the row of
-   * the tables (P, d/2) that places (B, T) names; the halves of a head are its pairs.
+   * rotary(x, places, cosines, sines): the heads of x (B, T, n*d) turned by the angles in the row
+   * of the tables (P, d/2) that places (B, T) names; the halves of a head are its pairs.
    */
   rotary: None;
   // Normalisers.

@@ -71,11 +71,11 @@ export function prefillGraph(
 
 /**
  * Samples a chunk. Inputs: ids int64 (B, 1) the last known token, those of `rotaryInputs` for its
- * position and those that follow (steps, B, 1), cacheMask, the cache, and those of `samplingInputs`,
- * of which uniforms (steps, B) sets the number of tokens. The loop ends early when every row has
- * met a stop token. Outputs: tokens int64, logprobs, behaviourLogprobs, entropies (n, B, 1) for the
- * n tokens sampled, newKeys.l and newValues.l (B, K, n, d): of the input token and all but the last
- * sampled.
+ * position and those that follow (steps, B, 1), cacheMask, the cache, and those of
+ * `samplingInputs`, of which uniforms (steps, B) sets the number of tokens. The loop ends early
+ * when every row has met a stop token. Outputs: tokens int64, logprobs, behaviourLogprobs,
+ * entropies (n, B, 1) for the n tokens sampled, newKeys.l and newValues.l (B, K, n, d): of the
+ * input token and all but the last sampled.
  */
 export function decodeGraph(
   config: ModelConfig,

@@ -31,9 +31,9 @@ const HEAD_PART_BYTES = 128 * 1024 * 1024;
 
 /**
  * Inputs: EMBEDDING, the rows of the table that ids number, ids int64 (B, T), those of
- * `rotaryInputs` for their positions (B, T), cacheMask (B, 1, 1, S), localMask (1, 1, T*G, C+T), the cache,
- * chunkKeys.l and chunkValues.l (B, K, C, d), and those of `samplingInputs` with one row of
- * uniforms. Outputs: newKeys.l and newValues.l (B, K, C+T, d), and of the last token's successor
+ * `rotaryInputs` for their positions (B, T), cacheMask (B, 1, 1, S), localMask (1, 1, T*G, C+T),
+ * the cache, chunkKeys.l and chunkValues.l (B, K, C, d), and those of `samplingInputs` with one row
+ * of uniforms. Outputs: newKeys.l and newValues.l (B, K, C+T, d), and of the last token's successor
  * tokens int64, logprobs, behaviourLogprobs, entropies (B, 1).
  */
 export function stepGraph(config: ModelConfig, weights: ModelWeights, adapters: boolean): Graph {
