@@ -5,6 +5,7 @@
 import type BetterSqlite3 from 'better-sqlite3';
 import {
   and,
+  asc,
   count,
   desc,
   eq,
@@ -111,12 +112,16 @@ export class TrajectoryStore {
     this.newestByKey = db.sqlite.prepare(NEWEST_BY_CONTINUATION_KEY);
   }
 
-  /** Newest first. @throws AppError invalid_request for a limit out of range. */
-  list(filter: TrajectoryFilter = {}, page: PageRequest = {}): Page<TrajectoryRecord> {
+  /** Newest first, or oldest. @throws AppError invalid_request for a limit out of range. */
+  list(
+    filter: TrajectoryFilter = {},
+    page: PageRequest & { oldestFirst?: boolean } = {},
+  ): Page<TrajectoryRecord> {
     const limit = pageLimit(page);
     const conditions = this.conditions(filter);
     const id = filter.toolName === undefined ? trajectories.id : trajectoryTools.trajectoryId;
-    if (page.cursor !== undefined) conditions.push(lt(id, page.cursor));
+    const [after, order] = page.oldestFirst === true ? [gt, asc] : [lt, desc];
+    if (page.cursor !== undefined) conditions.push(after(id, page.cursor));
     const select = this.orm.select(getTableColumns(trajectories));
     // With a tool, its index leads (CROSS JOIN), so that a page is read from the index's end.
     const source =
@@ -125,7 +130,7 @@ export class TrajectoryStore {
         : select.from(trajectoryTools).crossJoin(trajectories);
     const rows = source
       .where(and(...conditions))
-      .orderBy(desc(id))
+      .orderBy(order(id))
       .limit(limit + 1)
       .all();
     return toPage(rows.map(trajectoryFromRow), limit, ({ id }) => id);
