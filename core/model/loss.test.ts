@@ -13,11 +13,13 @@ import { Graph } from '../graph/graph.ts';
 import { evaluate, type Tensor } from '../graph/reference.ts';
 import { packageRoot } from '../paths.ts';
 import { Prng } from '../prng.ts';
+import { flatRows } from './flat-rows.ts';
 import { initialAdapter, type LoraConfig } from './lora.ts';
 import { initialWeights } from './parameters.ts';
+import { flatLoss, type Objective } from './policy-loss.ts';
 import { RotaryTable } from './rotary.ts';
-import { flatLoss, gradientName, trainingGraph, type Objective } from './training-graph.ts';
-import { causalMask, createTrainingSession } from './training-session.ts';
+import { gradientName, trainingGraph } from './training-graph.ts';
+import { createTrainingSession } from './training-session.ts';
 import type { ModelConfig, TrainRow, Weights } from './types.ts';
 
 const TINY: ModelConfig = {
@@ -59,12 +61,10 @@ function tinyModel(config: ModelConfig, prng: Prng): Weights {
   return weights;
 }
 
-/** The rotary inputs of the rows. */
-function rotaryTensors(config: ModelConfig): Record<string, Tensor> {
-  const feeds = new RotaryTable(config).feeds(
-    Array.from({ length: ROWS * WIDTH }, (_, i) => i % WIDTH),
-    [ROWS, WIDTH],
-  );
+/** The inputs of the forward pass, with every prediction wanted. */
+function rowTensors(config: ModelConfig, tokens: readonly number[][]): Record<string, Tensor> {
+  const rows = tokens.map((row) => Uint32Array.from(row));
+  const { feeds } = flatRows(config, new RotaryTable(config), rows, () => true);
   return Object.fromEntries(
     Object.entries(feeds).map(([name, { dims, data }]) => [name, tensor(dims, data)]),
   );
@@ -73,23 +73,13 @@ function rotaryTensors(config: ModelConfig): Record<string, Tensor> {
 /** Everything that the graph reads but `old`, which depends on what the model says. */
 function feedsOf(config: ModelConfig, weights: Weights, tokens: readonly number[][]) {
   const batch = [ROWS, WIDTH];
-  const group = config.heads / config.kvHeads;
   // The first target of a row is context, as in real rows; the cases fill the rest.
   const cases = Array.from({ length: ROWS * WIDTH }, (_, i) => {
     const [row, t] = [Math.floor(i / WIDTH), i % WIDTH];
     return t === 0 ? undefined : CASES[row * (WIDTH - 1) + t - 1];
   });
   const feeds: Record<string, Tensor> = {
-    ids: tensor(
-      batch,
-      tokens.flatMap((row) => row.slice(0, -1)),
-    ),
-    targets: tensor(
-      batch,
-      tokens.flatMap((row) => row.slice(1)),
-    ),
-    ...rotaryTensors(config),
-    mask: tensor([1, 1, WIDTH * group, WIDTH], causalMask(WIDTH, group)),
+    ...rowTensors(config, tokens),
     tokenWeights: tensor(
       batch,
       cases.map((found) => (found === undefined ? 0 : 1)),
@@ -118,7 +108,10 @@ function setUp(config: ModelConfig, objective: Objective, lora: LoraConfig | nul
   const tokens = Array.from({ length: ROWS }, () =>
     Array.from({ length: WIDTH + 1 }, () => prng.below(config.vocabulary)),
   );
-  const graph = trainingGraph(config, objective, adapter?.modules);
+  const graph = trainingGraph(config, objective, {
+    form: 'flat',
+    adapted: adapter?.modules ?? [],
+  });
   const all = new Map([...weights, ...(adapter?.weights ?? [])]);
   const { feeds, cases } = feedsOf(config, all, tokens);
   const logprobs = evaluate(graph, feeds, ['logprobs']).logprobs!;
