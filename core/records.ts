@@ -194,7 +194,11 @@ export interface GateReport {
   candidate: Record<string, EvalScore>;
   /** Mean paired difference of accuracy and its bootstrap 95 % interval. */
   difference: { mean: number; low: number; high: number };
+  /** The same of format errors: above 0 the candidate makes more. */
+  formatDifference?: { mean: number; low: number; high: number };
   tolerance: number;
+  /** Sampled answers to each task; 1 when left out. */
+  samples?: number;
 }
 
 export interface EvalScore {
@@ -202,6 +206,10 @@ export interface EvalScore {
   accuracy: number;
   formatErrors: number;
   toolCallsPerTask: number;
+  /** Share of tasks that at least one of several samples answered right. */
+  passAtK?: number;
+  /** Accuracy of greedy answers, where those were asked for. */
+  greedyAccuracy?: number;
 }
 
 export type TrainingStatus =

@@ -3,13 +3,17 @@
  */
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../prng.ts';
-import type { GateOutcome } from './gate.ts';
+import type { GateAnswers, GateOutcome } from './gate.ts';
 import { bootstrapMean, judgeCandidate } from './gate.ts';
 import { testTask } from './testing/test-job.ts';
 
 const SETTINGS = { tolerance: 0.02, seed: 1 };
 
-function outcomes(right: readonly boolean[], wrongFormat = 0): GateOutcome[] {
+function outcomes(right: readonly boolean[], wrongFormat = 0): GateAnswers {
+  return { sampled: [answers(right, wrongFormat)], greedy: null };
+}
+
+function answers(right: readonly boolean[], wrongFormat = 0): GateOutcome[] {
   return right.map((correct, i) => ({
     task: testTask({ id: `task_${i}`, family: i % 2 === 0 ? 'math' : 'knowledge' }),
     correct,
@@ -122,7 +126,44 @@ describe('judgeCandidate', () => {
   });
 
   it('refuses to compare different tasks', () => {
-    const base = outcomes([true, false]);
-    expect(() => judgeCandidate(base, [...base].reverse(), SETTINGS)).toThrow('gate pair 0');
+    const base = answers([true, false]);
+    const reversed = { sampled: [[...base].reverse()], greedy: null };
+    expect(() => judgeCandidate({ sampled: [base], greedy: null }, reversed, SETTINGS)).toThrow(
+      'gate pair 0',
+    );
+  });
+
+  it('averages several samples of a task, and reports pass@k and greedy figures beside', () => {
+    const base = {
+      sampled: [answers([true, false, false, false]), answers([false, false, true, false])],
+      greedy: answers([true, true, false, false]),
+    };
+    const candidate = {
+      sampled: [answers([true, true, true, false]), answers([true, false, true, false])],
+      greedy: answers([true, true, true, false]),
+    };
+    const report = judgeCandidate(base, candidate, { tolerance: 1, seed: 1 });
+    // By task: 1/2, 1/2, 1/2, 0.
+    expect(report.difference.mean).toBeCloseTo(1.5 / 4, 12);
+    expect(report).toMatchObject({ tasks: 4, samples: 2 });
+    expect(report.base['all']).toMatchObject({
+      tasks: 4,
+      accuracy: 0.25,
+      passAtK: 0.5,
+      greedyAccuracy: 0.5,
+    });
+    expect(report.candidate['all']).toMatchObject({ accuracy: 0.625, passAtK: 0.75 });
+    expect(report.candidate['math']).toMatchObject({ tasks: 2, accuracy: 1, passAtK: 1 });
+  });
+
+  it('says how format errors changed', () => {
+    const report = judgeCandidate(
+      outcomes(answered(100, 40), 4),
+      outcomes(answered(100, 80), 5),
+      SETTINGS,
+    );
+    expect(report.passed).toBe(true);
+    expect(report.formatDifference?.mean).toBeCloseTo(0.01, 12);
+    expect(report.formatDifference?.high).toBeGreaterThan(0.01);
   });
 });

@@ -17,6 +17,14 @@ import type { EvalScore, GateReport } from '../records.ts';
 /** What the gate looks at in the answer to one held-out task. */
 export type GateOutcome = Pick<EvaluatedTask, 'task' | 'correct' | 'formatOk' | 'toolCalls'>;
 
+/** One policy's answers to the held-out tasks, each list in the same order of tasks. */
+export interface GateAnswers {
+  /** One list a sample: at least one. */
+  sampled: readonly (readonly GateOutcome[])[];
+  /** Only reported: what is decided on are the samples, as traffic is sampled. */
+  greedy: readonly GateOutcome[] | null;
+}
+
 export interface GateSettings {
   /** How far the lower bound of the difference may lie below zero; also for format errors. */
   tolerance: number;
@@ -29,24 +37,54 @@ export interface GateSettings {
 const TAIL = 0.025;
 const RESAMPLES = 2_000;
 
-/** Judges outcomes that are aligned: index i of both is the same task and seed. */
+/**
+ * Judges answers that are aligned: sample k of task i of both sides has the same task and seed.
+ */
 export function judgeCandidate(
-  base: readonly GateOutcome[],
-  candidate: readonly GateOutcome[],
+  base: GateAnswers,
+  candidate: GateAnswers,
   settings: GateSettings,
 ): GateReport {
-  const differences = pairedDifferences(base, candidate);
-  const difference = bootstrapMean(differences, settings);
-  const scores = { base: evalScores(base), candidate: evalScores(candidate) };
+  const accuracy = pairedDifferences(base, candidate, ({ correct }) => Number(correct));
+  const errors = pairedDifferences(base, candidate, ({ formatOk }) => Number(!formatOk));
+  const difference = bootstrapMean(accuracy, settings);
+  const formatDifference = bootstrapMean(errors, settings);
+  const scores = { base: gateScores(base), candidate: gateScores(candidate) };
   const reason = refusal(scores, difference, settings.tolerance);
   return {
     passed: reason === null,
     reason: reason ?? `not worse: difference ${interval(difference)}`,
-    tasks: differences.length,
+    tasks: accuracy.length,
     ...scores,
     difference,
+    formatDifference,
     tolerance: settings.tolerance,
+    samples: base.sampled.length,
   };
+}
+
+/** Figures by family and over `all`. */
+function gateScores({ sampled, greedy }: GateAnswers): Record<string, EvalScore> {
+  const scores = evalScores(sampled.flat());
+  const greedyScores = greedy === null ? {} : evalScores(greedy);
+  for (const [family, score] of Object.entries(scores)) {
+    score.tasks /= sampled.length;
+    if (sampled.length > 1) score.passAtK = passShare(sampled, family);
+    const { accuracy } = greedyScores[family] ?? {};
+    if (accuracy !== undefined) score.greedyAccuracy = accuracy;
+  }
+  return scores;
+}
+
+/** Share of a family's tasks that any sample answered right. */
+function passShare(sampled: GateAnswers['sampled'], family: string): number {
+  const first = must(sampled[0], 'at least one sample');
+  const passed = first.flatMap(({ task }, i) =>
+    family === 'all' || task.family === family
+      ? [Number(sampled.some((outcomes) => outcomes[i]?.correct === true))]
+      : [],
+  );
+  return mean(passed);
 }
 
 /** Why the candidate may not serve; null when it may. */
@@ -70,17 +108,27 @@ function refusal(
 const interval = ({ mean, low, high }: GateReport['difference']): string =>
   `${mean.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`;
 
-/** Candidate minus base, task by task: -1, 0 or 1. */
+/** Candidate minus base, task by task: the mean over the samples, in [-1, 1]. */
 function pairedDifferences(
-  base: readonly GateOutcome[],
-  candidate: readonly GateOutcome[],
+  base: GateAnswers,
+  candidate: GateAnswers,
+  value: (outcome: GateOutcome) => number,
 ): number[] {
-  assert(base.length > 0, 'the gate has no outcome to compare');
-  assert(base.length === candidate.length, 'the gate compares the same tasks and seeds');
-  return base.map((before, i) => {
-    const after = must(candidate[i], 'as many outcomes of the candidate');
-    assert(before.task.id === after.task.id, `gate pair ${i}: ${before.task.id}, ${after.task.id}`);
-    return Number(after.correct) - Number(before.correct);
+  const samples = base.sampled.length;
+  assert(samples > 0 && samples === candidate.sampled.length, 'both sides have as many samples');
+  const tasks = must(base.sampled[0], 'a sample').length;
+  assert(tasks > 0, 'the gate has no outcome to compare');
+  return Array.from({ length: tasks }, (_, i) => {
+    const differences = base.sampled.map((outcomes, k) => {
+      const before = must(outcomes[i], 'an outcome of the base');
+      const after = must(candidate.sampled[k]?.[i], 'as many outcomes of the candidate');
+      assert(
+        before.task.id === after.task.id,
+        `gate pair ${i}: ${before.task.id}, ${after.task.id}`,
+      );
+      return value(after) - value(before);
+    });
+    return mean(differences);
   });
 }
 

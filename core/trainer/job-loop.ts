@@ -44,7 +44,7 @@ export async function runTrainerJob(
   });
   try {
     cancel.signal.throwIfAborted();
-    await run(job, (event) => stream.send(event, cancel.signal), cancel.signal);
+    await run(job, (event) => emit(stream, event, cancel.signal), cancel.signal);
   } catch (thrown) {
     const error = toAppError(thrown);
     if (cancel.signal.aborted) {
@@ -56,4 +56,13 @@ export async function runTrainerJob(
     }
   }
   await stream.drained(AbortSignal.timeout(LIMITS.trainerStopTimeoutMs)).catch(report);
+}
+
+/**
+ * Resolves once the event is on the wire; after a `step`, once the server has written it and all
+ * before it: a checkpoint may follow, and must not know of more than the log.
+ */
+async function emit(stream: EventStream, event: TrainerEvent, signal: AbortSignal): Promise<void> {
+  await stream.send(event, signal);
+  if (event.type === 'step') await stream.drained(signal);
 }

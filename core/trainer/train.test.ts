@@ -12,7 +12,8 @@ import { directorySha256 } from './candidate.ts';
 import { createBigramSampler, createBigramSession, tableOf } from './testing/bigram-policy.ts';
 import type { ColourSetting } from './testing/colour-task.ts';
 import { colourTasks, createColourSetting } from './testing/colour-task.ts';
-import { tokensPerRun, train } from './train.ts';
+import { tokensPerRun } from './memory-budget.ts';
+import { train } from './train.ts';
 import type { TrainerEvent, TrainingJob } from './types.ts';
 
 let setting: ColourSetting;

@@ -3,10 +3,11 @@
  * advantages within each group, groups whose rewards are all equal dropped and counted, rows in the
  * flat form, mini-batches of whole groups, clipped gradient, AdamW with warm-up.
  *
- * The old log-probabilities are those recorded while sampling, for every mini-batch of the step:
- * the rollouts are fresh, so the policy that sampled them is the policy at the start of the update.
- * A test of the model holds the recorded and the recomputed numbers to 1e-4; the difference at the
- * first mini-batch is reported as `logprob_drift_max`, so that a drift would show.
+ * The old log-probabilities are those at the start of the update, for every mini-batch of every
+ * epoch: of fresh rollouts the recorded ones, because the policy that sampled them is that policy,
+ * else those of `group.rescored`. A test of the model holds the recorded and the recomputed numbers
+ * to 1e-4; the difference at the first mini-batch is reported as `logprob_drift_max`, so that a
+ * drift would show.
  */
 import { groupAdvantages, isZeroVariance } from '../arpo/advantage.ts';
 import type { RolloutGroup } from '../arpo/rollout.ts';
@@ -22,7 +23,7 @@ import { accumulateGradients } from './micro-batch.ts';
 
 export interface UpdateOptions {
   session: TrainingSession;
-  /** Kept by the caller over the run; one entry of `step` is one mini-batch. */
+  /** Kept by the caller over the run; one of its steps is one mini-batch. */
   optimiser: AdamWState;
   settings: ArpoSettings;
   /** Tokens of one micro-batch. */
@@ -47,7 +48,8 @@ export async function updatePolicy(
   };
   const batches = miniBatches(groups, settings);
   const tally = new UpdateTally();
-  for (const rows of batches) {
+  const { epochs } = settings;
+  for (const rows of Array.from({ length: epochs }, () => batches).flat()) {
     const result = await accumulateGradients(session, rows, loss, {
       tokenBudget: options.tokenBudget,
       ...(options.signal && { signal: options.signal }),
@@ -56,7 +58,7 @@ export async function updatePolicy(
     const learningRate = warmedUpRate(
       settings.learningRate,
       optimiser.step,
-      settings.warmupSteps * settings.miniBatches,
+      settings.warmupSteps * settings.miniBatches * epochs,
     );
     const [beta1, beta2] = settings.betas;
     const { weightDecay } = settings;
