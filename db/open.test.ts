@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { AppError } from '../core/errors.ts';
-import { openDatabase } from './open.ts';
+import { openDatabase, openForReading } from './open.ts';
 
 const NOBODY = 65_534;
 let folder: string;
@@ -142,5 +142,35 @@ describe('openDatabase', () => {
       `cannot open the database ${file}: it was written by a newer version of ramify ` +
         '(unknown migration f00dfacef00d); update ramify or use another data folder',
     );
+  });
+});
+
+describe('openForReading', () => {
+  test('reads beside the writer, sees what it commits, and cannot write', () => {
+    const file = join(folder, 'read', 'ramify.db');
+    const writer = openDatabase(file);
+    const reader = openForReading(file);
+    const insert = 'INSERT INTO conversations (id, created_at, updated_at) VALUES (?, 1, 1)';
+    writer.sqlite.prepare(insert).run('conv_1');
+    expect(reader.sqlite.prepare('SELECT id FROM conversations').all()).toEqual([{ id: 'conv_1' }]);
+    expect(() => reader.sqlite.prepare(insert).run('conv_2')).toThrow('readonly');
+    writer.close();
+    reader.close();
+    const alone = openForReading(file);
+    expect(alone.sqlite.prepare('SELECT count(*) AS n FROM conversations').get()).toEqual({ n: 1 });
+    alone.close();
+  });
+
+  test('nothing is made, and a database of an older version is said to be one', () => {
+    const missing = join(folder, 'none', 'ramify.db');
+    const { code, message } = failureOf(() => openForReading(missing));
+    expect(code).toBe('storage_failed');
+    expect(message).toBe(`there is no database ${missing}`);
+    expect(existsSync(join(folder, 'none'))).toBe(false);
+    const file = join(folder, 'old', 'ramify.db');
+    const db = openDatabase(file);
+    db.sqlite.exec('DELETE FROM __drizzle_migrations WHERE rowid = 1');
+    db.close();
+    expect(failureOf(() => openForReading(file)).message).toContain('older version of ramify');
   });
 });

@@ -3,6 +3,7 @@
  * applied in order, a file of a newer ramify refused. One process writes; others may read beside it
  * (WAL). Knows the folder of the migrations, not what is in the tables.
  */
+import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import BetterSqlite3 from 'better-sqlite3';
 import type { BetterSQLite3Database } from 'drizzle-orm/better-sqlite3';
@@ -41,7 +42,7 @@ export function openDatabase(path: string): Database {
     if (file !== ':memory:') makeFolder(dirname(file));
     sqlite = new BetterSqlite3(file, { timeout: LIMITS.databaseBusyTimeoutMs });
     configure(sqlite, file);
-    refuseNewer(sqlite, file);
+    migrationsLeft(sqlite, file);
     const orm = drizzle(sqlite, { schema });
     migrate(orm, { migrationsFolder });
     const opened = sqlite;
@@ -50,6 +51,38 @@ export function openDatabase(path: string): Database {
     sqlite?.close();
     if (thrown instanceof AppError) throw thrown;
     throw storageError('open the database', file, thrown);
+  }
+}
+
+/**
+ * Opens an existing database beside whoever writes it; writing to it fails.
+ * @throws AppError storage_failed: there is none, or one of a newer or older version of ramify.
+ */
+export function openForReading(path: string): Database {
+  const file = resolve(path);
+  if (!existsSync(file)) throw new AppError('storage_failed', `there is no database ${file}`);
+  let sqlite: BetterSqlite3.Database | undefined;
+  try {
+    sqlite = new BetterSqlite3(file, {
+      readonly: true,
+      fileMustExist: true,
+      timeout: LIMITS.databaseBusyTimeoutMs,
+    });
+    const missing = migrationsLeft(sqlite, file);
+    if (missing > 0) {
+      const update = 'a server, or a command that writes, brings it up to date when it starts';
+      throw new AppError(
+        'storage_failed',
+        `cannot read the database ${file}: it was written by an older version of ramify; ${update}`,
+      );
+    }
+    const opened = sqlite;
+    const orm = drizzle(sqlite, { schema });
+    return { path: file, sqlite, orm, close: () => closeDatabase(opened) };
+  } catch (thrown) {
+    sqlite?.close();
+    if (thrown instanceof AppError) throw thrown;
+    throw storageError('read the database', file, thrown);
   }
 }
 
@@ -94,19 +127,20 @@ function configure(sqlite: BetterSqlite3.Database, file: string): void {
 }
 
 /**
- * drizzle looks only at the newest applied time, so a migration that we lack would go unnoticed.
+ * How many of our migrations the file has not had yet. drizzle looks only at the newest applied
+ * time, so one that we lack would go unnoticed: a newer file is refused.
  */
-function refuseNewer(sqlite: BetterSqlite3.Database, file: string): void {
+function migrationsLeft(sqlite: BetterSqlite3.Database, file: string): number {
+  const known = new Set(readMigrationFiles({ migrationsFolder }).map(({ hash }) => hash));
   const hasJournal = sqlite
     .prepare(`SELECT 1 FROM sqlite_master WHERE name = '__drizzle_migrations'`)
     .get();
-  if (hasJournal === undefined) return;
-  const known = new Set(readMigrationFiles({ migrationsFolder }).map(({ hash }) => hash));
+  if (hasJournal === undefined) return known.size;
   const applied = sqlite
     .prepare<[], { hash: string }>('SELECT hash FROM __drizzle_migrations')
     .all();
   const unknown = applied.find(({ hash }) => !known.has(hash));
-  if (unknown === undefined) return;
+  if (unknown === undefined) return known.size - applied.length;
   throw new AppError(
     'storage_failed',
     `cannot open the database ${file}: it was written by a newer version of ramify ` +

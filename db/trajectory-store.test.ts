@@ -134,6 +134,21 @@ describe('TrajectoryStore.list', () => {
     expect(seen).toEqual(before.reverse());
   });
 
+  test('oldest first is the same list the other way round, in pages too', async () => {
+    const root = randomStep(new Prng(1), 'step_0', null);
+    const trajectories = [1, 2, 3, 4, 5].map((i) => trajectoryOf(`traj_${i}`, root));
+    await stores.stepLog.append({ steps: [root], trajectories });
+    const seen: string[] = [];
+    let cursor: string | null = null;
+    do {
+      const page = { limit: 2, oldestFirst: true, ...(cursor !== null && { cursor }) };
+      const { items, nextCursor } = stores.trajectories.list({ source: 'live' }, page);
+      seen.push(...items.map(({ id }) => id));
+      cursor = nextCursor;
+    } while (cursor !== null);
+    expect(seen).toEqual(['traj_1', 'traj_2', 'traj_3', 'traj_4', 'traj_5']);
+  });
+
   test('a limit out of range is refused, the last page says so', async () => {
     for (const limit of [0, -1, 1.5, Number.NaN, LIMITS.pageItemsMax + 1]) {
       expect(() => stores.trajectories.list({}, { limit })).toThrow(
