@@ -32,25 +32,24 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
   const runtime = { device: job.device ?? 'cpu', threads: job.threads };
   const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
   const javascript = javascriptTool();
-  const { model, session, writeWeights } = openTrainedPolicy(job, settings, runtime);
+  const { model, ...trained } = openTrainedPolicy(job, settings, runtime);
   const sampler = await createLocalEngine({ ...model, version: job.baseVersion, ...runtime });
   try {
     const tools = createToolRegistry([searchTool(index), javascript], { clock });
     await train(
       job,
       {
+        ...trained,
         sampler,
-        session,
         context: { tokenizer, protocol, tools, clock, newId: idGenerator(clock) },
         clock,
-        writeWeights,
       },
       emit,
       signal,
     );
   } finally {
     await sampler.close();
-    await session.dispose();
+    await trained.session.dispose();
     await javascript.stop();
     index.close();
   }

@@ -124,17 +124,17 @@ async function writeBase(): Promise<Weights> {
 async function learn(job: TrainingJob): Promise<number> {
   const { context } = setting;
   const settings = parseSettings(job.algorithm, job.settings, job.baseKind);
-  const { model, session, writeWeights } = openTrainedPolicy(job, settings, RUNTIME);
+  const { model, ...trained } = openTrainedPolicy(job, settings, RUNTIME);
   const sampler = await createLocalEngine({ ...model, version: 1, ...RUNTIME });
   const events: TrainerEvent[] = [];
   await train(
     job,
-    { sampler, session, context, clock: context.clock, writeWeights },
+    { ...trained, sampler, context, clock: context.clock },
     async (event) => void events.push(event),
     new AbortController().signal,
   );
   await sampler.close();
-  await session.dispose();
+  await trained.session.dispose();
 
   const steps = events.flatMap((event) => (event.type === 'step' ? [event.values] : []));
   for (const values of steps) expect(values['logprob_drift_max']).toBeLessThan(1e-4);

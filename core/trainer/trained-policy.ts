@@ -10,15 +10,18 @@ import { loadPolicyModel, savePolicyModel, type PolicyModel } from '../model/pol
 import type { SessionOptions } from '../model/session.ts';
 import { heldWeights } from '../model/stored-weights.ts';
 import { createTrainingSession } from '../model/training-session.ts';
-import type { TrainingSession } from '../model/types.ts';
+import type { TrainingSession, Weights } from '../model/types.ts';
 import { mix, Prng } from '../prng.ts';
 import { SEEDS } from './run-seeds.ts';
 import type { TrainingJob } from './types.ts';
+import { copyOf } from './weight-lag.ts';
 
 export interface TrainedPolicy {
-  /** For the sampler: it reads the arrays that the session trains. */
+  /** For the sampler. */
   model: PolicyModel | AdapterPolicy;
   session: TrainingSession;
+  /** The arrays that the sampler reads: those that the session trains, or copies of them. */
+  sampledWeights: Weights;
   /** Writes what was trained into a directory, which the candidate becomes. */
   writeWeights: (directory: string) => Promise<void>;
 }
@@ -32,18 +35,21 @@ export function openTrainedPolicy(
   if (job.baseKind === 'lora') {
     const { baseDirectory, ...policy } = loadAdapter(job.baseDirectory);
     const weights = policy.baseWeights();
-    return adapterRun({ ...policy, baseWeights: () => weights }, baseDirectory, job, runtime);
+    const own = { ...policy, baseWeights: () => weights };
+    return adapterRun(own, baseDirectory, { job, settings, runtime });
   }
   const { config, weights } = loadPolicyModel(job.baseDirectory);
   if (settings.training === 'lora' && settings.loraRank !== undefined) {
     const prng = new Prng(mix(job.seed, SEEDS.adapter));
     const adapter = initialAdapter(config, adapterConfig(settings), prng);
     const policy = { config, adapter, baseKey: job.baseDirectory, baseWeights: () => weights };
-    return adapterRun(policy, job.baseDirectory, job, runtime);
+    return adapterRun(policy, job.baseDirectory, { job, settings, runtime });
   }
+  const sampledWeights = forSampler(weights, settings);
   return {
-    model: { config, weights },
+    model: { config, weights: sampledWeights },
     session: createTrainingSession(config, weights, runtime),
+    sampledWeights,
     writeWeights: async (directory) => savePolicyModel(directory, { config, weights }),
   };
 }
@@ -51,19 +57,30 @@ export function openTrainedPolicy(
 function adapterRun(
   policy: AdapterPolicy,
   baseDirectory: string,
-  { candidateDirectory }: Pick<TrainingJob, 'candidateDirectory'>,
-  runtime: SessionOptions,
+  options: {
+    job: Pick<TrainingJob, 'candidateDirectory'>;
+    settings: ArpoSettings;
+    runtime: SessionOptions;
+  },
 ): TrainedPolicy {
   const { config, adapter } = policy;
+  const { job, settings, runtime } = options;
+  const sampledWeights = forSampler(adapter.weights, settings);
   return {
-    model: policy,
+    model: { ...policy, adapter: { ...adapter, weights: sampledWeights } },
+    sampledWeights,
     session: createTrainingSession(config, heldWeights(policy.baseWeights()), {
       ...runtime,
       adapter,
     }),
     writeWeights: async (directory) =>
-      saveAdapter(directory, adapter, { baseDirectory, finalDirectory: candidateDirectory }),
+      saveAdapter(directory, adapter, { baseDirectory, finalDirectory: job.candidateDirectory }),
   };
+}
+
+/** With a lag the sampler stays behind what is trained, in arrays of its own. */
+function forSampler(trained: Weights, { rolloutLag }: ArpoSettings): Weights {
+  return rolloutLag === 0 ? trained : copyOf(trained);
 }
 
 function adapterConfig(settings: Extract<ArpoSettings, { loraRank: number }>): LoraConfig {
