@@ -148,6 +148,12 @@ export const LIMITS = {
   liveWatchConversations: 1_000,
   /** How often live traffic is looked at while a version is a canary or new. */
   livePollMs: 1_000,
+  /** Newest ratings that a training run is fed with: about 10 kB of steps each. */
+  liveSamplesMax: 1_000,
+  /** Conversations read for a training run before others get their turn: about a millisecond each. */
+  liveSamplesPerRead: 8,
+  /** Versions between a logged conversation and the policy that is trained on it, at most. */
+  liveStalenessMax: 8,
   /** Trainer processes of one run in a row that end without a new step; then it has failed. */
   trainingAttemptsMax: 5,
   /** A trainer that died is started again after this, so that one that only dies costs little. */

@@ -95,7 +95,7 @@ export class Episode {
   static begin(options: {
     context: EpisodeContext;
     sequence: Sequence;
-    promptTokens: readonly number[];
+    promptTokens: readonly number[] | Uint32Array;
     limits: EpisodeLimits;
     entropy?: EntropySettings;
   }): Episode {

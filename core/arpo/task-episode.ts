@@ -6,6 +6,7 @@
 import { AppError, toAppError } from '../errors.ts';
 import { mix } from '../prng.ts';
 import { Episode, type TrajectoryMeta } from '../agent/episode.ts';
+import type { PromptedTask } from './live-questions.ts';
 import { judge, type Judgement } from './reward.ts';
 import type { EntropySettings } from './entropy.ts';
 import type { Deadline } from '../agent/deadline.ts';
@@ -16,7 +17,7 @@ import type { StepRecord, Task, TrajectoryRecord } from '../records.ts';
 export interface TaskEpisodeOptions {
   sampler: Sampler;
   context: EpisodeContext;
-  task: Task;
+  task: Task | PromptedTask;
   version: number;
   priority: Priority;
   limits: EpisodeLimits;
@@ -32,12 +33,13 @@ export interface ScoredTrajectory extends Judgement {
   answer: string | null;
 }
 
-/** Opens a sequence and writes the task's prompt: the question, and the tools that it names. */
+/**
+ * Opens a sequence and writes the task's prompt: the tokens that it has, or its question and the
+ * tools that it names.
+ */
 export function beginTask(options: TaskEpisodeOptions): Episode {
   const { sampler, context, task, version, priority, limits, entropy } = options;
-  const specs = context.tools.specs(task.tools);
-  const messages = [{ role: 'user', content: task.question }] as const;
-  const promptTokens = context.protocol.renderPrompt(messages, specs);
+  const promptTokens = 'promptTokens' in task ? task.promptTokens : renderTask(context, task);
   const sequence = sampler.open({ policyVersion: version, priority });
   try {
     return Episode.begin({ context, sequence, promptTokens, limits, entropy });
@@ -45,6 +47,11 @@ export function beginTask(options: TaskEpisodeOptions): Episode {
     sequence.close();
     throw error;
   }
+}
+
+function renderTask({ tools, protocol }: EpisodeContext, task: Task): readonly number[] {
+  const messages = [{ role: 'user', content: task.question }] as const;
+  return protocol.renderPrompt(messages, tools.specs(task.tools));
 }
 
 /**
