@@ -5,12 +5,12 @@
  */
 import { must } from '../assert.ts';
 import { cacheKeys, cacheValues, newKeys, newValues } from '../model/cache-graphs.ts';
+import { causalMask } from '../model/flat-rows.ts';
 import { servingFeeds } from '../model/lora-graph.ts';
 import type { LoraAdapter } from '../model/lora.ts';
 import type { Feeds, TensorLike } from '../model/session.ts';
 import { parameterCount } from '../model/parameters.ts';
 import { RotaryTable } from '../model/rotary.ts';
-import { causalMask } from '../model/training-session.ts';
 import type { ModelConfig } from '../model/types.ts';
 import { uniform } from '../prng.ts';
 import type { SampledTokens } from '../ports.ts';

@@ -1,37 +1,48 @@
 /**
- * Scoring and training graphs: the forward pass over whole rows, the log-probability of every next
- * token, and for training the loss and its gradients. Weights are inputs, so that an optimiser that
- * changes them in place needs no new session. With an adapter, its A and B are inputs beside the
- * base's weights and the only ones that get gradients.
+ * Scoring and training graphs: the forward pass over rows, the log-probability of the next tokens
+ * that are wanted, and for training the loss and its gradients. Weights are inputs, so that an
+ * optimiser that changes them in place needs no new session. With an adapter, its A and B are
+ * inputs beside the base's weights and the only ones that get gradients.
  *
- * Dimensions: B rows, T predictions a row (tokens - 1), V vocabulary.
+ * Rows are forwarded flat or packed (flat-rows.ts, packed-rows.ts). Log-probabilities are computed
+ * once for each pair of a forwarded token and its successor and then spread over the flat layout,
+ * where the loss is defined, so the loss does not know which form it was; the gradient of the
+ * spreading adds up what rows that share a token want of it.
+ *
+ * Dimensions: B rows, T predictions a row (tokens - 1), N forwarded tokens, M predictions, V
+ * vocabulary.
  */
 import * as ops from '../graph/functions.ts';
 import { gradients } from '../graph/gradient.ts';
 import { Graph, type Value } from '../graph/graph.ts';
 import { mulDims } from '../graph/tensor-type.ts';
-import { decoderLogits, decoderStates } from './decoder.ts';
+import { decoderLogits, decoderStates, type DecoderHooks } from './decoder.ts';
 import { adapterInputs } from './lora-graph.ts';
+import { packedAttention } from './packed-attention.ts';
 import type { LoraModule } from './lora.ts';
 import { parameterShapes } from './parameters.ts';
+import { flatLoss, type Objective } from './policy-loss.ts';
 import { rotaryInputs } from './rotary.ts';
-import type { ModelConfig } from './types.ts';
-
-/** Clipped policy objective (arpo.md section 6) or plain likelihood (supervised cold start). */
-export type Objective = 'policy' | 'likelihood';
+import type { ModelConfig, RowForm } from './types.ts';
 
 export const gradientName = (parameter: string) => `gradient:${parameter}`;
 
-/** The modules of an adapter; none: the model's own weights are trained. */
-type Adapted = readonly LoraModule[];
+/** What of a model a graph computes. */
+export interface GraphKind {
+  form: RowForm;
+  /** The modules of an adapter; none: the model's own weights are trained. */
+  adapted: readonly LoraModule[];
+}
+
+const FLAT: GraphKind = { form: 'flat', adapted: [] };
 
 /**
- * Inputs: weights, ids, targets (B, T), those of `rotaryInputs` (B, T), mask. Outputs: logprobs,
- * entropies (B, T).
+ * Inputs: weights, and those of `flatRows` or `packedRows`. Outputs: logprobs, entropies (B, T), 0
+ * where they are not wanted.
  */
-export function scoringGraph(config: ModelConfig, adapted: Adapted = []): Graph {
+export function scoringGraph(config: ModelConfig, kind: GraphKind = FLAT): Graph {
   const graph = new Graph();
-  scored(graph, config, adapted);
+  scored(graph, config, kind);
   return graph;
 }
 
@@ -42,10 +53,10 @@ export function scoringGraph(config: ModelConfig, adapted: Adapted = []): Graph 
 export function trainingGraph(
   config: ModelConfig,
   objective: Objective,
-  adapted: Adapted = [],
+  kind: GraphKind = FLAT,
 ): Graph {
   const graph = new Graph();
-  const { trained, logprobs } = scored(graph, config, adapted);
+  const { trained, logprobs } = scored(graph, config, kind);
   const loss = flatLoss(graph, logprobs, objective);
   graph.output('loss', loss);
   const names = [...trained.keys()];
@@ -54,57 +65,46 @@ export function trainingGraph(
   return graph;
 }
 
-/** L = -sum w l / weightSum over log-probabilities (B, T); declares the inputs that it reads. */
-export function flatLoss(graph: Graph, logprobs: Value, objective: Objective): Value {
-  const tokenWeights = graph.input('tokenWeights', 'float32', ['B', 'T']);
-  const weightSum = graph.input('weightSum', 'float32', []);
-  const objectives = objective === 'likelihood' ? logprobs : clippedObjective(graph, logprobs); // (B, T)
-  const total = ops.reduceSum(ops.mul(objectives, tokenWeights), [0, 1]);
-  return ops.neg(ops.div(total, weightSum));
-}
-
-/** l = min(r A, clip(r, 1 - epsLow, 1 + epsHigh) A), and for A < 0 max(l, dualClip A). */
-function clippedObjective(graph: Graph, logprobs: Value): Value {
-  const advantages = graph.input('advantages', 'float32', ['B', 'T']);
-  const old = graph.input('old', 'float32', ['B', 'T']);
-  const low = graph.input('ratioLow', 'float32', []);
-  const high = graph.input('ratioHigh', 'float32', []);
-  const dualClip = graph.input('dualClip', 'float32', []);
-  const ratio = ops.exp(ops.sub(logprobs, old));
-  const free = ops.mul(ratio, advantages);
-  const clipped = ops.mul(ops.clip(ratio, low, high), advantages);
-  const lower = ops.min(free, clipped);
-  const bounded = ops.max(lower, ops.mul(advantages, dualClip));
-  const negative = ops.less(advantages, ops.scalar(advantages, 0));
-  return ops.where(negative, bounded, lower);
-}
-
-function scored(graph: Graph, config: ModelConfig, adapted: Adapted) {
+function scored(graph: Graph, config: ModelConfig, { form, adapted }: GraphKind) {
   const parameters = new Map<string, Value>();
   for (const [name, shape] of parameterShapes(config)) {
     parameters.set(name, graph.input(name, 'float32', shape));
   }
   const weight = (name: string) => parameters.get(name) as Value;
   const adapter = adapterInputs(graph, adapted);
-  const ids = graph.input('ids', 'int64', ['B', 'T']);
-  const targets = graph.input('targets', 'int64', ['B', 'T']);
-  const rotary = rotaryInputs(graph, config, ['B', 'T']);
-  const rows = mulDims('T', config.heads / config.kvHeads);
-  const mask = graph.input('mask', 'float32', [1, 1, rows, 'T']);
-  const states = decoderStates(
-    config,
-    { ids, rotary },
-    {
-      weight,
-      attend: (_layer, keys, values) => [{ keys, values, mask }],
-      adapt: adapter.adapt,
-    },
+  const shape = form === 'flat' ? ['B', 'N'] : [1, 'N'];
+  const ids = graph.input('ids', 'int64', shape);
+  const rotary = rotaryInputs(graph, config, shape);
+  const attend = form === 'flat' ? causalAttention(graph, config) : packedAttention(graph, config);
+  const hooks = { weight, attend, adapt: adapter.adapt };
+  const states = ops.reshape(
+    decoderStates(config, { ids, rotary }, hooks),
+    [-1, config.hidden],
+    'tokens',
   );
-  const logits = decoderLogits(config, states, weight); // (B, T, V)
-  const logprobs = ops.tokenLogprob(logits, targets); // (B, T)
+
+  const predicting = graph.input('predicting', 'int64', ['M']);
+  const targets = graph.input('targets', 'int64', ['M']);
+  const places = graph.input('flatPlaces', 'int64', ['B', 'T']);
+  const logits = decoderLogits(config, ops.gather(states, predicting), weight); // (M, V)
   const all = ops.logSoftmax(logits, -1);
-  const entropies = ops.neg(ops.reduceSum(ops.mul(ops.exp(all), all), [-1])); // (B, T)
+  const entropies = ops.neg(ops.reduceSum(ops.mul(ops.exp(all), all), [-1])); // (M)
+  const flat = (values: Value) => spread(values, places);
+  const logprobs = flat(ops.tokenLogprob(logits, targets));
   graph.output('logprobs', logprobs);
-  graph.output('entropies', entropies);
+  graph.output('entropies', flat(entropies));
   return { trained: adapted.length > 0 ? adapter.parameters : parameters, logprobs };
+}
+
+/** Each row attends to what is before in it; the mask is an input. */
+function causalAttention(graph: Graph, { heads, kvHeads }: ModelConfig): DecoderHooks['attend'] {
+  const mask = graph.input('mask', 'float32', [1, 1, mulDims('N', heads / kvHeads), 'N']);
+  return (_layer, keys, values) => [{ keys, values, mask }];
+}
+
+/** (M) to (B, T): the value at each place, 0 where the place is negative. */
+function spread(values: Value, places: Value): Value {
+  const none = places.graph.constant(0, 'int64');
+  const found = ops.gather(values, ops.max(places, none));
+  return ops.where(ops.less(places, none), ops.scalar(values, 0), found);
 }

@@ -79,6 +79,9 @@ export type StoredWeights = Map<string, StoredTensor>;
 /** Weights to serve from, in memory or in files. */
 export type ModelWeights = ReadonlyMap<string, HeldTensor | StoredTensor>;
 
+/** How rows are forwarded: one by one, or prefixes that they share once (arpo.md section 7). */
+export type RowForm = 'flat' | 'packed';
+
 /**
  * One row of a training batch. All arrays have the row's token count; index t speaks of tokens[t].
  */
@@ -108,9 +111,14 @@ export interface TrainResult {
   loss: number;
   /** d loss / d weight, same names and layout as the weights. */
   gradients: Map<string, Float32Array>;
-  /** ln p and entropy of tokens[t] given tokens[0..t-1]; 0 at index 0. One array a row. */
+  /**
+   * ln p and entropy of tokens[t] given tokens[0..t-1], of tokens that have a loss weight; 0
+   * elsewhere. One array a row.
+   */
   logprobs: Float32Array[];
   entropies: Float32Array[];
+  /** Tokens that passed through the layers, padding included. */
+  tokensForwarded: number;
 }
 
 export interface ScoreResult {
@@ -125,10 +133,16 @@ export interface ScoreResult {
 export interface TrainingSession {
   readonly config: ModelConfig;
   readonly weights: Weights;
-  score(rows: readonly Uint32Array[]): Promise<ScoreResult>;
+  /** ln p and entropy of every token of the rows. */
+  score(rows: readonly Uint32Array[], form?: RowForm): Promise<ScoreResult>;
   /**
    * L = -sum w * min(r A, clip(r) A), dual-clipped, / weightSum (arpo.md section 6), and gradients.
+   * The form changes them by no more than rounding.
    */
-  lossAndGradients(rows: readonly TrainRow[], loss: LossSettings): Promise<TrainResult>;
+  lossAndGradients(
+    rows: readonly TrainRow[],
+    loss: LossSettings,
+    form?: RowForm,
+  ): Promise<TrainResult>;
   dispose(): Promise<void>;
 }

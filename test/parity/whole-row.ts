@@ -10,7 +10,7 @@ import type { PolicyModel } from '../../core/model/policy-directory.ts';
 import { RotaryTable, rotaryInputs } from '../../core/model/rotary.ts';
 import { createSession, type Feeds } from '../../core/model/session.ts';
 import { storedWeights } from '../../core/model/stored-weights.ts';
-import { causalMask } from '../../core/model/training-session.ts';
+import { causalMask } from '../../core/model/flat-rows.ts';
 import type { ComputeType } from '../../core/model/types.ts';
 
 const CPU = { device: 'cpu', threads: 1 } as const;

@@ -122,6 +122,7 @@ export function createBigramSession(config: ModelConfig, weights: Weights): Trai
         gradients: new Map([[TABLE, Float32Array.from(gradient)]]),
         logprobs: scored.map((row) => row.logprobs),
         entropies: scored.map((row) => row.entropies),
+        tokensForwarded: rows.length * Math.max(...rows.map((row) => row.tokens.length)),
       };
     },
     dispose: async () => undefined,
