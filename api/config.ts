@@ -7,7 +7,9 @@ import { availableParallelism } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { AppError } from '../core/errors.ts';
 import { packageRoot } from '../core/paths.ts';
+import type { CanaryTerms } from '../core/records.ts';
 import type { ScheduleSettings } from '../core/trainer/schedule.ts';
+import type { ReleaseSettings } from './policy-releases.ts';
 
 export const DEVICES = ['auto', 'cuda', 'webgpu', 'cpu'] as const;
 export const COMPUTE_TYPES = ['f32', 'f16'] as const;
@@ -28,6 +30,9 @@ export interface Config {
   engineThreads: number;
   trainerThreads: number;
   schedule: ScheduleSettings;
+  release: ReleaseSettings;
+  /** Policy versions that nothing needs and whose files are kept all the same. */
+  policiesKept: number;
   logLevel: (typeof LOG_LEVELS)[number];
 }
 
@@ -51,6 +56,11 @@ const SETTINGS = {
   RAMIFY_TRAINER_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
   RAMIFY_MIN_NEW_SCORED: { form: 'off, or an integer of at least 1', fallback: 'off' },
   RAMIFY_EVERY_MINUTES: { form: 'off, or a number above 0', fallback: 'off' },
+  RAMIFY_CANARY_SHARE: { form: 'off, or a share between 0 and 1', fallback: 'off' },
+  RAMIFY_CANARY_CONVERSATIONS: { form: 'an integer from 1 to 1000', fallback: '50' },
+  RAMIFY_CANARY_MINUTES: { form: 'off, or a number above 0', fallback: '1440' },
+  RAMIFY_ROLLBACK_TOLERANCE: { form: 'off, or a number of at least 0', fallback: '0.02' },
+  RAMIFY_POLICIES_KEPT: { form: 'an integer from 0 to 10000', fallback: '5' },
   RAMIFY_LOG_LEVEL: { form: `one of ${LOG_LEVELS.join(', ')}`, fallback: 'info' },
 } as const satisfies Record<string, Setting>;
 
@@ -94,8 +104,10 @@ export function parseConfig(
         text('RAMIFY_MIN_NEW_SCORED') === 'off'
           ? null
           : integer('RAMIFY_MIN_NEW_SCORED', 1, 1_000_000),
-      everyMinutes: minutes(text('RAMIFY_EVERY_MINUTES')),
+      everyMinutes: numberOrOff('RAMIFY_EVERY_MINUTES', text('RAMIFY_EVERY_MINUTES')),
     },
+    release: releaseSettings(given, text, integer),
+    policiesKept: integer('RAMIFY_POLICIES_KEPT', 0, 10_000),
     logLevel: choice('RAMIFY_LOG_LEVEL', LOG_LEVELS),
   };
 }
@@ -148,10 +160,44 @@ function folder(name: SettingName, path: string): string {
   return isAbsolute(path) ? path : resolve(path);
 }
 
-function minutes(text: string): number | null {
+function releaseSettings(
+  given: Partial<Record<SettingName, string>>,
+  text: (name: SettingName) => string,
+  integer: (name: SettingName, min: number, max: number) => number,
+): ReleaseSettings {
+  const toleranceText = text('RAMIFY_ROLLBACK_TOLERANCE');
+  const rollbackTolerance = /^0(\.0+)?$/.test(toleranceText)
+    ? 0
+    : numberOrOff('RAMIFY_ROLLBACK_TOLERANCE', toleranceText);
+  const share = numberOrOff('RAMIFY_CANARY_SHARE', text('RAMIFY_CANARY_SHARE'));
+  if (share !== null && share >= 1) refuse('RAMIFY_CANARY_SHARE', String(share));
+  for (const name of ['RAMIFY_CANARY_CONVERSATIONS', 'RAMIFY_CANARY_MINUTES'] as const) {
+    if (share === null && given[name] !== undefined) {
+      throw new AppError('config_invalid', `${name} does nothing without RAMIFY_CANARY_SHARE`);
+    }
+  }
+  if (share !== null && rollbackTolerance === null) {
+    throw new AppError(
+      'config_invalid',
+      'RAMIFY_ROLLBACK_TOLERANCE=off: a canary is useless when nothing is held against it',
+    );
+  }
+  const canary: CanaryTerms | null =
+    share === null
+      ? null
+      : {
+          share,
+          conversations: integer('RAMIFY_CANARY_CONVERSATIONS', 1, 1_000),
+          minutes: numberOrOff('RAMIFY_CANARY_MINUTES', text('RAMIFY_CANARY_MINUTES')),
+        };
+  return { canary, rollbackTolerance };
+}
+
+/** A number above 0; null = off. */
+function numberOrOff(name: SettingName, text: string): number | null {
   if (text === 'off') return null;
   const value = /^\d{1,6}(\.\d{1,6})?$/.test(text) ? Number(text) : 0;
-  return value > 0 ? value : refuse('RAMIFY_EVERY_MINUTES', text);
+  return value > 0 ? value : refuse(name, text);
 }
 
 function refuse(name: SettingName, value: string): never {

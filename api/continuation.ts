@@ -28,6 +28,8 @@ export interface History {
   sessionId: string | null;
   /** Tokens asked for; null: as many as fit. */
   maxTokens: number | null;
+  /** The trajectory to be. */
+  trajectoryId: string;
 }
 
 export interface OpenedConversation {
@@ -47,7 +49,7 @@ const CONTINUED: ReadonlySet<EndReason> = new Set(['tool_calls', 'answer', 'stop
  */
 export function keyOfAnswer(
   protocol: Protocol,
-  history: Omit<History, 'maxTokens'>,
+  history: Omit<History, 'maxTokens' | 'trajectoryId'>,
   answer: { message: ChatMessage; endReason: EndReason },
 ): string | undefined {
   if (!CONTINUED.has(answer.endReason)) return undefined;
@@ -78,7 +80,9 @@ export async function openConversation(
       }
     }
   }
-  return { opened: await deps.policies.open(model), continuation: null };
+  // Without a session every history that is rendered whole is drawn anew.
+  const key = history.sessionId ?? history.trajectoryId;
+  return { opened: await deps.policies.open(model, { key }), continuation: null };
 }
 
 interface FoundAnswer {

@@ -41,6 +41,8 @@ const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = {
   streamTrainingRunEvents: async (h) => ({ path: { run_id: await endedRun(h, 'pass') } }),
   cancelTrainingRun: async (h) => ({ path: { run_id: (await retrain(h)).body.id as string } }),
   listPolicies: async () => ({}),
+  getPolicy: async () => ({ path: { version: 1 } }),
+  listPolicyDecisions: async () => ({}),
   activatePolicy: async () => ({ path: { version: 1 } }),
   rollbackPolicy: async () => ({}),
   getHealth: async () => ({}),

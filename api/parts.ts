@@ -34,7 +34,10 @@ import type { Config } from './config.ts';
 import { loadContract } from './contract/contract.ts';
 import type { Contract } from './contract/contract.ts';
 import { preparePolicies } from './policy-folder.ts';
+import { PolicyReleases } from './policy-releases.ts';
+import { removeOldPolicies } from './policy-retention.ts';
 import { PolicyService } from './policy-service.ts';
+import { RunFiles } from './run-files.ts';
 import { readTaskLines } from './task-lines.ts';
 import { TrainingManager } from './training-manager.ts';
 
@@ -47,6 +50,7 @@ export interface Parts {
   tools: ToolRunner;
   engine: PolicyEngine;
   policies: PolicyService;
+  releases: PolicyReleases;
   training: TrainingManager;
   clock: Clock;
   newId: NewId;
@@ -63,7 +67,10 @@ function checkPolicy(directory: string): void {
   if ('adapter' in policy) policy.baseWeights();
 }
 
-/** The schedule of training is not looked at before `training.start()`. */
+/**
+ * Live traffic is not looked at before `releases.start()`, interrupted training runs are not taken
+ * up and the schedule is not looked at before `training.start()`.
+ */
 export async function startParts(
   config: Config,
   logger: Logger,
@@ -77,7 +84,8 @@ export async function startParts(
   const db = openDatabase(join(config.dataFolder, 'ramify.db'));
   const stores = openStores(db, clock);
   cleanups.push(() => stores.close());
-  markInterrupted(stores, clock.now(), logger);
+  const interrupted = stores.agentRuns.markInterrupted(clock.now());
+  if (interrupted.length > 0) logger.warn({ interrupted }, 'agent runs were interrupted');
   const policiesFolder = join(config.dataFolder, 'policies');
   const { policyFolder: firstPolicy } = config;
   await preparePolicies({
@@ -95,12 +103,21 @@ export async function startParts(
     store: stores.policies,
     engine,
     loadText: policyText,
+    clock,
+    newId,
     logger,
   });
   await policies.start();
+  const settings = config.release;
+  const releases = new PolicyReleases({ stores, policies, settings, clock, newId, logger });
+  const kept = config.policiesKept;
+  const retention = { stores, policies, folder: policiesFolder, kept, clock, newId, logger };
   const training = new TrainingManager({
     stores,
     policies,
+    releases,
+    runFiles: new RunFiles(join(config.dataFolder, 'checkpoints')),
+    afterRun: () => removeOldPolicies(retention),
     startTrainer: trainerStarter({
       module: builtModule(import.meta.url, './trainer-process.ts'),
       logger,
@@ -114,14 +131,8 @@ export async function startParts(
     logger,
   });
   const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
-  return { contract, stores, tools, engine, policies, training, clock, newId, checkStorage };
-}
-
-function markInterrupted(stores: Stores, nowMs: number, logger: Logger): void {
-  const trainingRuns = stores.training.markInterrupted(nowMs);
-  const agentRuns = stores.agentRuns.markInterrupted(nowMs);
-  if (trainingRuns.length + agentRuns.length === 0) return;
-  logger.warn({ trainingRuns, agentRuns }, 'runs of an earlier process were interrupted');
+  const parts = { contract, stores, tools, engine, policies, releases, training };
+  return { ...parts, clock, newId, checkStorage };
 }
 
 export function startTools(logger: Logger, cleanups: Cleanup[]): ToolRunner {

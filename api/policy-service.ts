@@ -4,17 +4,29 @@
  * in one step; requests that already run keep theirs, because the engine unloads a version only
  * when its last sequence is closed. Everything is keyed by version, nothing by "the current one".
  *
- * Loading is one at a time. At most LIMITS.policiesLoadedMax versions stay loaded; the live one
- * always.
+ * A canary is a second version that answers a share of new conversations. Which ones depends on a
+ * hash of the session alone, so a client stays on one side for as long as the canary lasts.
+ *
+ * Loading is one at a time. At most LIMITS.policiesLoadedMax versions stay loaded; the live one and
+ * the canary always. Every move is written with its reason and figures before it takes effect;
+ * whether a move is wise is decided elsewhere (policy-releases.ts).
  */
+import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { must } from '../core/assert.ts';
+import type { Clock } from '../core/clock.ts';
 import type { PolicyEngine } from '../core/engine/types.ts';
 import { AppError, toAppError } from '../core/errors.ts';
+import type { NewId } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
 import type { Priority, Sequence } from '../core/ports.ts';
-import type { PolicyRecord } from '../core/records.ts';
+import type {
+  CanaryTerms,
+  PolicyDecision,
+  PolicyDecisionKind,
+  PolicyRecord,
+} from '../core/records.ts';
 import type { GenerationConfig } from '../core/text/generation-config.ts';
 import type { Protocol, Tokenizer } from '../core/text/types.ts';
 import type { PolicyStore } from '../db/policy-store.ts';
@@ -41,19 +53,36 @@ export interface PolicyServiceOptions {
   engine: PolicyEngine;
   /** Reads the text layer of a policy directory; throws policy_invalid. */
   loadText: (directory: string) => PolicyText;
+  clock: Clock;
+  newId: NewId;
   logger: Logger;
 }
 
+/** Why a version moves, for the record. */
+export type Why = Pick<PolicyDecision, 'cause' | 'reason'> &
+  Partial<Pick<PolicyDecision, 'figures' | 'trainingRunId'>>;
+
+export interface OpenPolicyOptions {
+  /** What a canary's share is drawn by: a session, or a conversation; absent: no canary. */
+  key?: string;
+  priority?: Priority;
+}
+
 const NAME = 'ramify';
+
+const BY_REQUEST: Why = { cause: 'request', reason: 'asked for by an operator' };
 
 export class PolicyService {
   private readonly store: PolicyStore;
   private readonly engine: PolicyEngine;
   private readonly loadText: (directory: string) => PolicyText;
+  private readonly clock: Clock;
+  private readonly newId: NewId;
   private readonly logger: Logger;
   /** Loaded versions, least recently used first. */
   private readonly loaded = new Map<number, ServedPolicy>();
   private live: number | null = null;
+  private trial: { version: number; share: number } | null = null;
   /** Versions on their way out: the engine is done with one when its last sequence is closed. */
   private readonly leaving = new Map<number, Promise<void>>();
   /** The tail of the chain of loads and moves, so that they never overlap. */
@@ -63,14 +92,18 @@ export class PolicyService {
     this.store = options.store;
     this.engine = options.engine;
     this.loadText = options.loadText;
+    this.clock = options.clock;
+    this.newId = options.newId;
     this.logger = options.logger;
   }
 
-  /** Loads the active version of the registry. @throws AppError policy_invalid */
+  /** Loads the active version of the registry, and the canary. @throws AppError policy_invalid */
   async start(): Promise<ServedPolicy> {
     const active = must(this.store.active(), 'the registry has an active policy');
     const policy = await this.load(active);
     this.live = active.version;
+    const canary = this.store.canary();
+    if (canary !== null) await this.resumeCanary(canary);
     return policy;
   }
 
@@ -80,16 +113,33 @@ export class PolicyService {
     return this.live;
   }
 
+  /** The version that answers a share of new conversations. */
+  get canaryVersion(): number | null {
+    return this.trial?.version ?? null;
+  }
+
+  /** Whether the engine holds it, if only for requests that still run. */
+  isLoaded(version: number): boolean {
+    return this.loaded.has(version) || this.leaving.has(version);
+  }
+
+  /** Runs while nothing is loaded and no version moves. */
+  betweenMoves<T>(work: () => Promise<T>): Promise<T> {
+    return this.exclusive(work);
+  }
+
   /**
    * Opens a sequence on the version that a model name means, loading a pinned one when needed.
    * @throws AppError model_not_found, queue_full, engine_unavailable.
    */
-  async open(model: string, priority: Priority = 'live'): Promise<OpenedPolicy> {
-    let version = this.versionOf(model);
+  async open(model: string, options: OpenPolicyOptions = {}): Promise<OpenedPolicy> {
+    const { key, priority = 'live' } = options;
+    let version = this.versionOf(model, key);
+    this.forgetLost(version);
     if (!this.loaded.has(version)) {
       await this.exclusive(() => this.loadPinned(model, version));
       // The live version may have moved on meanwhile; a pinned one has not.
-      version = this.versionOf(model);
+      version = this.versionOf(model, key);
     }
     const policy = this.loaded.get(version);
     if (policy === undefined) throw modelNotFound(model);
@@ -99,26 +149,111 @@ export class PolicyService {
   }
 
   /**
-   * Makes a version the live one.
+   * Makes a version the live one. Another version's canary ends.
    * @throws AppError policy_not_found, policy_not_activatable, engine_unavailable.
    */
-  activate(version: number): Promise<PolicyRecord> {
-    return this.exclusive(() => this.moveTo(version));
+  activate(version: number, why: Why = BY_REQUEST): Promise<PolicyRecord> {
+    return this.exclusive(async () => {
+      const policy = await this.loadForMove(version);
+      if (policy.status === 'active') return policy;
+      this.endCanary(version);
+      const before = this.liveVersion;
+      this.store.decide(this.decision('activated', version, before, why), [
+        [before, 'retired'],
+        [version, 'active'],
+      ]);
+      this.trial = null;
+      return this.moved(version, before);
+    });
   }
 
   /**
-   * Goes back to the parent of the live version.
-   * @throws AppError nothing_to_roll_back, as activate.
+   * Lets a version answer a share of new conversations, in the place of an earlier canary.
+   * @throws AppError as activate.
    */
-  rollback(): Promise<PolicyRecord> {
-    return this.exclusive(() => this.moveTo(this.store.rollbackTarget().version));
+  startCanary(version: number, terms: CanaryTerms, why: Why): Promise<PolicyRecord> {
+    return this.exclusive(async () => {
+      await this.loadForMove(version);
+      this.endCanary(version);
+      const reason = { ...why, figures: { ...why.figures, canary: terms } };
+      this.store.decide(this.decision('canary_started', version, this.liveVersion, reason), [
+        [version, 'canary'],
+      ]);
+      this.trial = { version, share: terms.share };
+      this.logger.info({ version, ...terms }, 'canary started');
+      return this.store.get(version);
+    });
   }
 
-  private async moveTo(version: number): Promise<PolicyRecord> {
+  /**
+   * Takes back the canary, or else the live version; returns the one that is live then.
+   * @throws AppError nothing_to_roll_back, as activate.
+   */
+  rollback(why: Why = BY_REQUEST): Promise<PolicyRecord> {
+    return this.exclusive(() => this.takeBackNewest(why));
+  }
+
+  /** The same, but only while this version is the one that would go. @throws AppError as rollback */
+  takeBack(version: number, why: Why): Promise<PolicyRecord | null> {
+    return this.exclusive(async () => {
+      const newest = this.trial?.version ?? this.live;
+      return newest === version ? this.takeBackNewest(why) : null;
+    });
+  }
+
+  private async takeBackNewest(why: Why): Promise<PolicyRecord> {
+    const live = this.liveVersion;
+    if (this.trial !== null) {
+      const { version } = this.trial;
+      const row = this.decision('rolled_back', version, live, why);
+      this.store.decide(row, [[version, 'rolled_back']]);
+      this.trial = null;
+      this.logger.warn({ version, live, reason: why.reason }, 'canary rolled back');
+      this.unload(version);
+      return this.store.get(live);
+    }
+    const { version } = await this.loadForMove(this.store.rollbackTarget().version);
+    this.store.decide(this.decision('rolled_back', live, version, why), [
+      [live, 'rolled_back'],
+      [version, 'active'],
+    ]);
+    return this.moved(version, live);
+  }
+
+  /** A canary that gives way before it has a verdict may still be activated by hand. */
+  private endCanary(successor: number): void {
+    const version = this.trial?.version;
+    if (version === undefined || version === successor) return;
+    const why: Why = { cause: 'request', reason: `gave way to version ${successor}` };
+    this.store.decide(this.decision('canary_ended', version, successor, why), [
+      [version, 'candidate'],
+    ]);
+    this.trial = null;
+    this.unload(version);
+  }
+
+  /** At start: what it serves by is in the row of its beginning. */
+  private async resumeCanary(policy: PolicyRecord): Promise<void> {
+    const { version } = policy;
+    const row = this.store.decisions.newest(version, ['canary_started']);
+    try {
+      await this.load(policy);
+      this.trial = { version, share: must(row?.figures.canary, 'terms of a canary').share };
+    } catch (thrown) {
+      const { message } = toAppError(thrown);
+      const why: Why = { cause: 'live', reason: `it could not be loaded: ${message}` };
+      const decision = this.decision('rolled_back', version, this.live, why);
+      this.store.decide(decision, [[version, 'rolled_back']]);
+      this.logger.error({ version, message }, 'the canary could not be loaded');
+    }
+  }
+
+  private async loadForMove(version: number): Promise<PolicyRecord> {
     const policy = this.store.get(version);
     if (policy.status === 'rejected') {
       throw new AppError('policy_not_activatable', `policy ${version} was rejected by the gate`);
     }
+    this.forgetLost(version);
     try {
       await this.load(policy);
     } catch (thrown) {
@@ -128,18 +263,37 @@ export class PolicyService {
         cause: error,
       });
     }
-    const { active } = this.store.activate(version);
-    const before = this.live;
+    return policy;
+  }
+
+  /** The registry has changed: from here on new requests get the other version. */
+  private moved(version: number, before: number): PolicyRecord {
     this.live = version;
     this.logger.info({ version, before }, 'policy activated');
     // What was live before is kept only while requests run on it; a pin loads it again.
-    if (before !== null && before !== version) this.unload(before);
-    return active;
+    if (before !== version) this.unload(before);
+    return this.store.get(version);
+  }
+
+  private decision(
+    kind: PolicyDecisionKind,
+    version: number,
+    otherVersion: number | null,
+    why: Why,
+  ): PolicyDecision {
+    const id = this.newId('decision');
+    const createdAt = this.clock.now();
+    const empty = { figures: {}, trainingRunId: null };
+    return { ...empty, ...why, id, kind, version, otherVersion, createdAt };
   }
 
   /** The version of `ramify` or `ramify@VERSION`; the version need not be loaded. */
-  private versionOf(model: string): number {
-    if (model === NAME) return this.liveVersion;
+  private versionOf(model: string, key: string | undefined): number {
+    if (model === NAME) {
+      const { trial } = this;
+      const drawn = trial !== null && key !== undefined && drawOf(key, trial.version) < trial.share;
+      return drawn ? trial.version : this.liveVersion;
+    }
     const pinned = /^ramify@([1-9]\d{0,8})$/.exec(model);
     if (pinned === null) throw modelNotFound(model);
     const version = Number(pinned[1]);
@@ -154,12 +308,23 @@ export class PolicyService {
     } catch (thrown) {
       const error = toAppError(thrown);
       if (error.code !== 'policy_invalid') throw error;
-      throw modelNotFound(model, error);
+      if (model !== NAME) throw modelNotFound(model, error);
+      throw new AppError('engine_unavailable', `policy ${version}: ${error.message}`, {
+        cause: error,
+        retryAfterS: LIMITS.retryAfterS,
+      });
     }
     for (const old of [...this.loaded.keys()]) {
       if (this.loaded.size <= LIMITS.policiesLoadedMax) break;
-      if (old !== this.live && old !== version) this.unload(old);
+      if (old !== this.live && old !== this.trial?.version && old !== version) this.unload(old);
     }
+  }
+
+  /** One that a new worker could not load again: the next request tries to, or says why not. */
+  private forgetLost(version: number): void {
+    if (!this.loaded.has(version)) return;
+    const { state, versions } = this.engine.stats();
+    if (state === 'ready' && !versions.includes(version)) this.loaded.delete(version);
   }
 
   private async load({ version, path }: PolicyRecord): Promise<ServedPolicy> {
@@ -213,6 +378,12 @@ export function pinnedName(version: number): string {
 /** Whether a model name leaves the choice of the version open, or means this one. */
 export function allowsVersion(model: string, version: number): boolean {
   return model === NAME || model === pinnedName(version);
+}
+
+/** A number in [0, 1) for a key; another canary takes other conversations. */
+function drawOf(key: string, version: number): number {
+  const digest = createHash('sha256').update(`${version}\0${key}`).digest();
+  return digest.readUIntBE(0, 6) / 2 ** 48;
 }
 
 function modelNotFound(model: string, cause?: unknown): AppError {

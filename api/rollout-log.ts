@@ -9,7 +9,12 @@ import type { StepRecord, TrajectoryRecord } from '../core/records.ts';
 
 export async function writeRollouts(
   log: StepLog,
-  rollouts: { steps: readonly StepRecord[]; trajectories: readonly TrajectoryRecord[] },
+  rollouts: {
+    steps: readonly StepRecord[];
+    trajectories: readonly TrajectoryRecord[];
+    /** The training step. */
+    step: number;
+  },
 ): Promise<void> {
   const ordered = [...rollouts.steps].sort((a, b) => a.index - b.index);
   for (const steps of pieces(ordered)) {
@@ -17,7 +22,8 @@ export async function writeRollouts(
     await nextTurn();
   }
   for (const trajectories of pieces(rollouts.trajectories)) {
-    await log.append({ trajectories });
+    const ofStep = trajectories.map((record) => ({ ...record, trainingStep: rollouts.step }));
+    await log.append({ trajectories: ofStep });
     await nextTurn();
   }
 }

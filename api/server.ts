@@ -32,7 +32,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   try {
     const front = await listen(config);
     cleanups.push(() => closeHttp(front.server));
-    const { app, stop } = serve(await startParts(config, logger, cleanups), logger);
+    const { app, stop } = await serve(await startParts(config, logger, cleanups), logger);
     front.serve((request) => app.fetch(request));
     return {
       url: front.url,
@@ -48,17 +48,19 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   }
 }
 
-function serve(
+async function serve(
   parts: Parts,
   logger: Logger,
-): { app: ReturnType<typeof createApp>; stop: () => Promise<void> } {
-  const { training } = parts;
-  training.start();
+): Promise<{ app: ReturnType<typeof createApp>; stop: () => Promise<void> }> {
+  const { training, releases } = parts;
+  releases.start();
+  await training.start();
   const lifecycle = new Lifecycle();
   const shared = { ...parts, lifecycle, logger };
   const app = createApp({ ...shared, agentRuns: new AgentRuns(shared) });
   const stop = async (): Promise<void> => {
-    await Promise.all([lifecycle.stop(LIMITS.shutdownTimeoutMs), training.stop()]);
+    const ends = [lifecycle.stop(LIMITS.shutdownTimeoutMs), training.stop(), releases.stop()];
+    await Promise.all(ends);
   };
   return { app, stop };
 }

@@ -1,24 +1,47 @@
 /**
- * The events of a training run. Those of a run that has ended are rebuilt from its row and figures,
- * in the order and number in which they were sent, so a follower can resume after a restart.
+ * The events of a training run. Those of a run that has ended, or that goes on in another process,
+ * are rebuilt from its row, figures and decisions, in the order and number in which they were sent,
+ * so a follower can resume after a restart.
  */
-import type { TrainingMetrics, TrainingRunRecord } from '../core/records.ts';
+import type { PolicyDecision, TrainingMetrics, TrainingRunRecord } from '../core/records.ts';
 import type { NumberedEvent } from './event-log.ts';
 import type { Schemas } from './handlers.ts';
-import { gateView, trainingRunView } from './views.ts';
+import { decisionView, gateView, trainingRunView } from './views.ts';
 
 export type TrainingEvent = Schemas['TrainingRunEvent'];
 
 type RunEventType = 'run.created' | 'run.started' | 'run.completed' | 'run.failed';
 
+/** What the database knows of a run. */
+export interface StoredRun {
+  run: TrainingRunRecord;
+  /** In order. */
+  metrics: readonly TrainingMetrics[];
+  /** Those that were made during the run, oldest first. */
+  decisions: readonly PolicyDecision[];
+}
+
 export function runEvent(type: RunEventType, run: TrainingRunRecord): TrainingEvent {
   return { type, run: trainingRunView(run) };
 }
 
-export function storedEvents(
-  run: TrainingRunRecord,
-  metrics: readonly TrainingMetrics[],
-): NumberedEvent<TrainingEvent>[] {
+export function decisionEvent(decision: PolicyDecision): TrainingEvent {
+  return { type: 'policy.decided', decision: decisionView(decision) };
+}
+
+/** The last event of a run that has ended. */
+export function endEvent(run: TrainingRunRecord): TrainingEvent {
+  const well = run.status === 'completed' || run.status === 'rejected';
+  return runEvent(well ? 'run.completed' : 'run.failed', run);
+}
+
+export function storedEvents(stored: StoredRun): NumberedEvent<TrainingEvent>[] {
+  const events = [...eventsSoFar(stored), endEvent(stored.run)];
+  return events.map((event, i) => ({ id: i + 1, event }));
+}
+
+/** All but the last. */
+export function eventsSoFar({ run, metrics, decisions }: StoredRun): TrainingEvent[] {
   const counts = {
     rollouts: 0,
     branches: 0,
@@ -49,7 +72,6 @@ export function storedEvents(
   }
   for (const { step, values } of metrics) events.push({ type: 'step.completed', step, values });
   if (run.gate !== null) events.push({ type: 'gate.completed', gate: gateView(run.gate) });
-  const well = run.status === 'completed' || run.status === 'rejected';
-  events.push(runEvent(well ? 'run.completed' : 'run.failed', run));
-  return events.map((event, i) => ({ id: i + 1, event }));
+  events.push(...decisions.map(decisionEvent));
+  return events;
 }

@@ -108,7 +108,7 @@ test('events of the active run and those rebuilt after its end are the same', as
   const rebuilt = await h.call('streamTrainingRunEvents', { path: { run_id: id } });
   const outline = (text: string): string[] => text.match(/^(event|id): .*$/gm) ?? [];
   expect(outline((await live).text)).toEqual(outline(rebuilt.text));
-  expect(outline(rebuilt.text)).toHaveLength(12);
+  expect(outline(rebuilt.text)).toHaveLength(16);
 });
 
 test('the schedule starts a run when enough trajectories have been scored', async () => {

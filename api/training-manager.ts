@@ -1,15 +1,16 @@
 /**
  * Training runs as the server sees them: a bounded queue, one run at a time, each in a process of
- * its own (StartTrainer). What the trainer reports goes to the database, and a candidate that
- * passes the gate becomes the live policy. A run that fails, dies or is cancelled leaves serving as
- * it was.
+ * its own (StartTrainer). What the trainer reports goes to the database (run-recorder.ts), and a
+ * candidate that passes the gate is released. A run that fails or is cancelled leaves serving as it
+ * was. One whose process dies goes on from its checkpoint in another one; one that a stop of the
+ * server interrupted does so when it starts again.
  *
- * Status: queued -> running -> completed (candidate live) | rejected (kept, not live) | failed |
- * cancelled | interrupted (the server stopped).
+ * Status: queued -> running -> completed (candidate released) | rejected (kept, not live) | failed |
+ * cancelled | interrupted (the server stopped; queued again at its next start).
  */
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { basename, join } from 'node:path';
+import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
 import { parseSettings } from '../core/arpo/settings.ts';
 import type { Clock } from '../core/clock.ts';
 import { AppError, toAppError } from '../core/errors.ts';
@@ -17,19 +18,20 @@ import type { NewId } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
 import { freshSeed } from '../core/prng.ts';
-import { isAdapterDirectory } from '../core/model/lora-directory.ts';
 import type { TrainingRunRecord } from '../core/records.ts';
 import { scheduledRunReason } from '../core/trainer/schedule.ts';
 import type { ScheduleSettings } from '../core/trainer/schedule.ts';
-import type { StartTrainer, TrainerEvent, TrainerHandle } from '../core/trainer/types.ts';
+import type { StartTrainer, TrainerHandle, TrainingJob } from '../core/trainer/types.ts';
 import type { TrainingRunChange } from '../db/training-store.ts';
 import type { Stores } from '../db/stores.ts';
 import { EventLog } from './event-log.ts';
+import type { PolicyReleases } from './policy-releases.ts';
 import type { PolicyService } from './policy-service.ts';
-import { writeRollouts } from './rollout-log.ts';
-import { runEvent, storedEvents } from './training-events.ts';
+import type { RunFiles } from './run-files.ts';
+import { RunRecorder, storedRun } from './run-recorder.ts';
+import type { Ending } from './run-recorder.ts';
+import { endEvent, eventsSoFar, runEvent, storedEvents } from './training-events.ts';
 import type { TrainingEvent } from './training-events.ts';
-import { gateView } from './views.ts';
 
 export interface RetrainRequest {
   algorithm: 'arpo' | 'grpo';
@@ -42,7 +44,13 @@ export interface RetrainRequest {
 export interface TrainingManagerOptions {
   stores: Stores;
   policies: PolicyService;
+  releases: PolicyReleases;
   startTrainer: StartTrainer;
+  runFiles: RunFiles;
+  /** Called after each run: deletes what is too much. */
+  afterRun?: () => Promise<void>;
+  /** Pause before a trainer that died is started again; LIMITS.trainerRestartMs by default. */
+  restartMs?: number;
   /** Candidates are written to <policiesFolder>/<version>. */
   policiesFolder: string;
   threads: number;
@@ -58,29 +66,26 @@ export const DEFAULT_STEPS = 100;
 
 interface Queued {
   id: string;
-  /** As requested: what they mean depends on the kind of the base, known when the run starts. */
-  overrides: Record<string, unknown>;
-  seed: number;
+  /** As requested: what it means depends on the kind of the base, known when the run starts. */
+  request: SeededRequest;
   events: EventLog<TrainingEvent>;
 }
 
+type SeededRequest = RetrainRequest & { seed: number };
+
 interface Active extends Queued {
-  baseVersion: number;
-  version: number;
-  handle: TrainerHandle;
+  /** Null between two processes. */
+  handle: TrainerHandle | null;
+  /** Ends the pause between two processes. */
+  wake: AbortController;
   cancelled: boolean;
 }
-
-/** How a run ends, once its process has. */
-type Ending = Pick<TrainingRunRecord, 'status' | 'error'>;
 
 export class TrainingManager {
   private readonly options: TrainingManagerOptions;
   /** The first stays here until it is active: at every moment a run is queued, active or ended. */
   private readonly queue: Queued[] = [];
   private active: Active | null = null;
-  /** The ending that the trainer's last event decided; null while it has sent none. */
-  private ending: Ending | null = null;
   private working: Promise<void> | null = null;
   private stopping = false;
   private timer: NodeJS.Timeout | undefined;
@@ -91,8 +96,13 @@ export class TrainingManager {
     this.scheduleStartedAt = options.clock.now();
   }
 
-  /** Begins to look at the schedule. */
-  start(): void {
+  /**
+   * Takes up the runs that an earlier process of the server left, then begins to look at the
+   * schedule.
+   */
+  async start(): Promise<void> {
+    await this.takeUp();
+    void this.options.afterRun?.();
     const { minNewScored, everyMinutes } = this.options.schedule;
     if (minNewScored === null && everyMinutes === null) return;
     this.timer = setInterval(() => this.lookAtSchedule(), LIMITS.schedulePollMs);
@@ -119,6 +129,7 @@ export class TrainingManager {
         { retryAfterS: 60 },
       );
     }
+    const seeded: SeededRequest = { ...request, seed: request.seed ?? freshSeed() };
     const run = stores.training.create({
       id: newId('trainingRun'),
       status: 'queued',
@@ -141,11 +152,11 @@ export class TrainingManager {
       createdAt: clock.now(),
       startedAt: null,
       endedAt: null,
+      request: { ...seeded },
     });
     const events = new EventLog<TrainingEvent>();
     events.append(runEvent('run.created', run));
-    const seed = request.seed ?? freshSeed();
-    this.queue.push({ id: run.id, overrides: request.settings, seed, events });
+    this.queue.push({ id: run.id, request: seeded, events });
     this.working ??= this.work();
     return stores.training.get(run.id);
   }
@@ -156,7 +167,7 @@ export class TrainingManager {
     const run = stores.training.get(id);
     if (this.active?.id === id) {
       this.active.cancelled = true;
-      this.active.handle.cancel();
+      this.endProcess(this.active);
       return run;
     }
     const place = this.queue.findIndex((queued) => queued.id === id);
@@ -169,20 +180,48 @@ export class TrainingManager {
 
   /** The events of a run: a live log, or the list rebuilt from the database. */
   events(id: string): EventLog<TrainingEvent> | ReturnType<typeof storedEvents> {
-    const { training } = this.options.stores;
-    const run = training.get(id);
     if (this.active?.id === id) return this.active.events;
     const queued = this.queue.find((waiting) => waiting.id === id);
-    return queued?.events ?? storedEvents(run, training.metrics(id));
+    return queued?.events ?? storedEvents(storedRun(this.options.stores, id));
   }
 
-  /** Ends the active run and those that wait, marks them interrupted, and waits for the process. */
+  /**
+   * Ends the process of the active run and waits for it. That run and those that wait are marked
+   * interrupted; they keep their checkpoints.
+   */
   async stop(): Promise<void> {
     this.stopping = true;
     clearInterval(this.timer);
     for (const queued of this.queue.splice(0)) this.end(queued, INTERRUPTED);
-    this.active?.handle.cancel();
+    if (this.active !== null) this.endProcess(this.active);
     await this.working;
+  }
+
+  private endProcess({ handle, wake }: Active): void {
+    handle?.cancel();
+    wake.abort();
+  }
+
+  private async takeUp(): Promise<void> {
+    const { stores, clock, runFiles, logger } = this.options;
+    const giveUp = (id: string, ending: Ending): void =>
+      void this.update(id, { ...ending, endedAt: clock.now() });
+    for (const { id, request, attempts } of stores.training.unfinished()) {
+      if (request === null) {
+        giveUp(id, INTERRUPTED);
+      } else if (attempts >= LIMITS.trainingAttemptsMax) {
+        giveUp(id, { status: 'failed', error: `interrupted ${attempts} times without a new step` });
+      } else {
+        this.update(id, { status: 'queued', error: null, endedAt: null });
+        const events = new EventLog<TrainingEvent>();
+        for (const event of eventsSoFar(storedRun(stores, id))) events.append(event);
+        // Written by `retrain` of this very class.
+        this.queue.push({ id, request: request as unknown as SeededRequest, events });
+        logger.info({ runId: id }, 'an interrupted training run is taken up');
+      }
+    }
+    await runFiles.removeOthers(this.queue.map(({ id }) => id));
+    if (this.queue.length > 0) this.working ??= this.work();
   }
 
   private async work(): Promise<void> {
@@ -204,142 +243,122 @@ export class TrainingManager {
   }
 
   private async run(queued: Queued): Promise<void> {
-    const { stores, policies, startTrainer, policiesFolder, threads, device, clock } = this.options;
-    const baseVersion = policies.liveVersion;
-    const base = stores.policies.get(baseVersion);
-    const version = stores.policies.nextVersion();
-    const candidateDirectory = join(policiesFolder, String(version));
-    // Left over from a run that died between writing and registering: nobody knows it.
-    await rm(candidateDirectory, { recursive: true, force: true });
-    // Cancelled or interrupted meanwhile, and ended then.
-    if (this.queue[0] !== queued) return;
+    const { stores, clock } = this.options;
+    const job = await this.jobOf(queued);
+    if (this.queue[0] !== queued) {
+      // Ended meanwhile: cancelled, or interrupted.
+      if (!this.stopping) await this.options.runFiles.remove(queued.id);
+      return;
+    }
+    const { startedAt } = stores.training.get(queued.id);
     const run = this.update(queued.id, {
       status: 'running',
-      baseVersion,
-      startedAt: clock.now(),
+      baseVersion: job.baseVersion,
+      startedAt: startedAt ?? clock.now(),
     });
-    queued.events.append(runEvent('run.started', run));
-    this.ending = null;
-    const handle = startTrainer(
-      {
-        runId: run.id,
-        algorithm: run.algorithm,
-        steps: run.steps,
-        settings: queued.overrides,
-        seed: queued.seed,
-        baseVersion,
-        baseDirectory: base.path,
-        baseKind: base.kind,
-        candidateDirectory,
-        trainTasks: stores.tasks.select({ split: 'train' }),
-        gateTasks: stores.tasks.select({ split: 'gate' }),
-        threads,
-        device,
-      },
-      (event) => this.receive(event),
-    );
+    if (startedAt === null) queued.events.append(runEvent('run.started', run));
     this.queue.shift();
-    this.active = { ...queued, baseVersion, version, handle, cancelled: false };
-    const { outcome, detail } = await handle.done;
-    this.end(queued, this.endingOf(outcome, detail));
+    const active = { ...queued, handle: null, wake: new AbortController(), cancelled: false };
+    this.active = active;
+    this.end(queued, await this.train(active, job));
   }
 
-  private endingOf(outcome: string, detail: string): Ending {
-    if (this.ending !== null) return this.ending;
-    if (this.stopping) return INTERRUPTED;
-    if (outcome === 'cancelled') return { status: 'cancelled', error: null };
-    const error = outcome === 'died' ? `the trainer process died: ${detail}` : detail;
-    return { status: 'failed', error };
-  }
-
-  private async receive(event: TrainerEvent): Promise<void> {
-    const active = this.active;
-    if (active === null || event.runId !== active.id) return;
-    switch (event.type) {
-      case 'started':
-        this.update(active.id, { settings: event.settings });
-        return;
-      case 'rollouts':
-        await writeRollouts(this.options.stores.stepLog, event);
-        return;
-      case 'step':
-        this.options.stores.training.appendMetrics({
-          runId: active.id,
-          step: event.step,
-          values: event.values,
-          createdAt: this.options.clock.now(),
-        });
-        this.update(active.id, { step: event.step, counts: event.counts });
-        active.events.append({
-          type: 'step.completed',
-          step: event.step,
-          values: event.values,
-        });
-        return;
-      case 'candidate':
-        await this.judge(active, event);
-        return;
-      case 'failed':
-        this.ending = { status: 'failed', error: event.message };
-        return;
-      case 'resumed':
-      case 'stopped':
-        return;
-      case 'cancelled':
-        // Whether a client or a shutdown cancelled it is decided at the end.
-        return;
+  /** Trainer processes, one after another while they die, until the run has an ending. */
+  private async train(active: Active, job: TrainingJob): Promise<Ending> {
+    const { stores, startTrainer, restartMs = LIMITS.trainerRestartMs } = this.options;
+    const recorder = this.recorder(active, job);
+    await recorder.finishRegistered();
+    if (recorder.ending !== null) return recorder.ending;
+    // At most so many processes in a row without a new step, and a run has so many steps.
+    for (let died = ''; ;) {
+      const { attempts } = stores.training.get(active.id);
+      if (attempts >= LIMITS.trainingAttemptsMax) {
+        const error = `the trainer process died ${attempts} times without a new step: ${died}`;
+        return { status: 'failed', error };
+      }
+      this.update(active.id, { attempts: attempts + 1 });
+      recorder.begin();
+      active.handle = startTrainer(job, (event) => recorder.receive(event));
+      const { outcome, detail } = await active.handle.done;
+      active.handle = null;
+      if (recorder.ending !== null) return recorder.ending;
+      if (this.stopping) return this.interrupted(active.id);
+      if (active.cancelled || outcome === 'cancelled') return CANCELLED;
+      if (outcome !== 'died') return { status: 'failed', error: detail };
+      died = detail;
+      this.options.logger.warn({ runId: active.id, detail }, 'the trainer process died');
+      // Ended by a cancellation or a stop.
+      await pause(restartMs, undefined, { signal: active.wake.signal }).catch(() => undefined);
+      if (this.stopping) return this.interrupted(active.id);
+      if (active.cancelled) return CANCELLED;
     }
   }
 
-  /** Registers the candidate; the gate decides whether it goes live. */
-  private async judge(
-    active: Active,
-    event: Extract<TrainerEvent, { type: 'candidate' }>,
-  ): Promise<void> {
-    const { stores, policies, clock } = this.options;
-    const { gate } = event;
-    const { version } = stores.policies.register({
-      version: active.version,
-      parentVersion: active.baseVersion,
-      kind: isAdapterDirectory(event.directory) ? 'lora' : 'full',
-      path: event.directory,
-      sha256: event.sha256,
-      sourceRunId: active.id,
-      status: 'candidate',
-      evaluation: gate,
-      createdAt: clock.now(),
-    });
-    this.update(active.id, { candidateVersion: version, gate });
-    active.events.append({ type: 'gate.completed', gate: gateView(gate) });
-    if (!gate.passed) {
-      stores.policies.setStatus(version, 'rejected');
-      this.ending = { status: 'rejected', error: null };
-      return;
-    }
-    if (policies.liveVersion !== active.baseVersion) {
-      // The gate compared it with a policy that is live no more: a person decides.
-      const now = policies.liveVersion;
-      const error = `the live policy changed from ${active.baseVersion} to ${now} meanwhile`;
-      this.ending = { status: 'rejected', error };
-      return;
-    }
-    try {
-      await policies.activate(version);
-      this.ending = { status: 'completed', error: null };
-    } catch (thrown) {
-      const error = toAppError(thrown);
-      const message = `the candidate could not be activated: ${error.message}`;
-      this.options.logger.error({ runId: active.id, stack: error.stack }, message);
-      this.ending = { status: 'failed', error: message };
-    }
+  private recorder(active: Active, job: TrainingJob): RunRecorder {
+    const { stores, releases, clock, logger } = this.options;
+    const { id, events } = active;
+    const run = { id, events, baseVersion: job.baseVersion, version: versionOf(job) };
+    return new RunRecorder({ stores, releases, clock, logger, run });
+  }
+
+  /** A stop in good order is not the run's fault: its process does not count. */
+  private interrupted(id: string): Ending {
+    const { attempts } = this.options.stores.training.get(id);
+    this.update(id, { attempts: Math.max(0, attempts - 1) });
+    return INTERRUPTED;
+  }
+
+  /** The job as it was first started, or a new one from the policy that is live now. */
+  private async jobOf(queued: Queued): Promise<TrainingJob> {
+    const { stores, runFiles, policiesFolder, threads, device } = this.options;
+    const kept = await runFiles.find(queued.id);
+    const job = kept ?? this.newJob(queued);
+    const { path } = stores.policies.get(job.baseVersion);
+    const made = stores.policies.find(versionOf(job));
+    const ours = made === null || made.sourceRunId === queued.id;
+    const version = ours ? versionOf(job) : stores.policies.nextVersion();
+    const candidateDirectory = join(policiesFolder, String(version));
+    // Left over from a process that died between writing and registering: nobody knows it.
+    if (made === null || !ours) await rm(candidateDirectory, { recursive: true, force: true });
+    const current = { ...job, baseDirectory: path, candidateDirectory, threads, device };
+    if (kept === null) await runFiles.keep(current);
+    return current;
+  }
+
+  private newJob({ id, request }: Queued): TrainingJob {
+    const { stores, policies, policiesFolder, runFiles, threads, device } = this.options;
+    const base = stores.policies.get(policies.liveVersion);
+    return {
+      runId: id,
+      algorithm: request.algorithm,
+      steps: request.steps ?? DEFAULT_STEPS,
+      settings: request.settings,
+      seed: request.seed,
+      baseVersion: base.version,
+      baseDirectory: base.path,
+      baseKind: base.kind,
+      candidateDirectory: join(policiesFolder, String(stores.policies.nextVersion())),
+      checkpointDirectory: runFiles.checkpointDirectory(id),
+      trainTasks: stores.tasks.select({ split: 'train' }),
+      gateTasks: stores.tasks.select({ split: 'gate' }),
+      threads,
+      device,
+    };
   }
 
   private end(queued: Queued, ending: Ending): TrainingRunRecord {
-    const run = this.update(queued.id, { ...ending, endedAt: this.options.clock.now() });
-    const well = ending.status === 'completed' || ending.status === 'rejected';
-    queued.events.append(runEvent(well ? 'run.completed' : 'run.failed', run));
+    const { clock, runFiles, afterRun, logger } = this.options;
+    const run = this.update(queued.id, { ...ending, endedAt: clock.now() });
+    // The events of an interrupted run go on after the next start, under the next number.
+    if (ending.status !== 'interrupted') {
+      queued.events.append(endEvent(run));
+      runFiles.remove(run.id).catch((error: unknown) => {
+        logger.warn({ runId: run.id, error }, 'files of a training run could not be deleted');
+      });
+    }
     queued.events.close();
-    this.options.logger.info({ runId: run.id, ...ending }, 'training run ended');
+    logger.info({ runId: run.id, ...ending }, 'training run ended');
+    void afterRun?.();
     return run;
   }
 
@@ -382,3 +401,10 @@ const INTERRUPTED: Ending = {
   status: 'interrupted',
   error: 'the server stopped before the run ended',
 };
+
+const CANCELLED: Ending = { status: 'cancelled', error: null };
+
+/** The version that the candidate will get: its directory is named so. */
+function versionOf({ candidateDirectory }: TrainingJob): number {
+  return Number(basename(candidateDirectory));
+}

@@ -6,6 +6,9 @@ import type {
   EvalScore,
   Feedback,
   GateReport,
+  LiveComparison,
+  LiveFigures,
+  PolicyDecision,
   PolicyRecord,
   StepRecord,
   Task,
@@ -147,6 +150,41 @@ export function policyView(policy: PolicyRecord): Schemas['Policy'] {
     sha256: policy.sha256,
     eval: policy.evaluation === null ? null : gateView(policy.evaluation),
     created_at: time(policy.createdAt),
+    removed_at: timeOrNull(policy.removedAt),
+  };
+}
+
+export function decisionView(decision: PolicyDecision): Schemas['PolicyDecision'] {
+  const { gate, live, canary } = decision.figures;
+  return {
+    id: decision.id,
+    object: 'policy.decision',
+    kind: decision.kind,
+    version: decision.version,
+    other_version: decision.otherVersion,
+    cause: decision.cause,
+    reason: decision.reason,
+    figures: {
+      ...(gate !== undefined && { gate: gateView(gate) }),
+      ...(live !== undefined && { live: liveView(live) }),
+      ...(canary !== undefined && { canary }),
+    },
+    training_run_id: decision.trainingRunId,
+    created_at: time(decision.createdAt),
+  };
+}
+
+function liveView(live: LiveComparison): Schemas['LiveComparison'] {
+  const side = ({ rewardMean, ...figures }: LiveFigures): Schemas['LiveFigures'] => ({
+    ...figures,
+    reward_mean: rewardMean,
+  });
+  return {
+    base: side(live.base),
+    candidate: side(live.candidate),
+    reward: live.reward,
+    error_rate: live.errorRate,
+    tolerance: live.tolerance,
   };
 }
 

@@ -16,6 +16,7 @@ export const ID_PREFIXES = {
   feedback: 'fb',
   task: 'task',
   trainingRun: 'trn',
+  decision: 'dec',
   completion: 'chatcmpl',
   request: 'req',
 } as const;

@@ -138,6 +138,8 @@ export interface TrajectoryRecord {
    * it. Only written: records that are read from the log do not have it.
    */
   continuationKey?: string | null;
+  /** Of a rollout: the training step that sampled it. Only written, like the key. */
+  trainingStep?: number | null;
 }
 
 export interface Feedback {
@@ -168,7 +170,12 @@ export interface Task {
   metadata: Record<string, string | number>;
 }
 
-export type PolicyStatus = 'candidate' | 'active' | 'retired' | 'rejected';
+/**
+ * candidate: not decided on; canary: answers a share of new conversations; active: answers the rest;
+ * retired: was replaced; rejected: refused by the gate; rolled_back: was taken back.
+ */
+export type PolicyStatus =
+  'candidate' | 'canary' | 'active' | 'retired' | 'rejected' | 'rolled_back';
 
 export interface PolicyRecord {
   version: number;
@@ -182,6 +189,87 @@ export interface PolicyRecord {
   /** Held-out figures by family, as the gate measured them. */
   evaluation: GateReport | null;
   createdAt: number;
+  /** When its files were deleted to make room; null while they are there. */
+  removedAt: number | null;
+}
+
+/** What was decided about a policy version, and on what figures: rows are never changed. */
+export interface PolicyDecision {
+  id: string;
+  kind: PolicyDecisionKind;
+  /** The version that it is about. */
+  version: number;
+  /** Whom it was compared with, replaced or gave way to. */
+  otherVersion: number | null;
+  /** Who decided: the gate, live traffic, an operator, or the bound on kept files. */
+  cause: 'gate' | 'live' | 'request' | 'retention';
+  reason: string;
+  figures: DecisionFigures;
+  trainingRunId: string | null;
+  createdAt: number;
+}
+
+export type PolicyDecisionKind =
+  | 'gate_passed'
+  | 'gate_rejected'
+  | 'canary_started'
+  | 'canary_ended'
+  | 'activated'
+  | 'rolled_back'
+  | 'removed';
+
+/** Those that the decision rests on. */
+export interface DecisionFigures {
+  gate?: GateReport;
+  live?: LiveComparison;
+  canary?: CanaryTerms;
+}
+
+/** How a canary serves, fixed when it starts. */
+export interface CanaryTerms {
+  /** Of new conversations, in (0, 1). */
+  share: number;
+  /** Finished conversations of the canary that are enough evidence. */
+  conversations: number;
+  /** Enough time without anything against it; null = only conversations count. */
+  minutes: number | null;
+}
+
+/** What one version did in live conversations. */
+export interface LiveOutcomes {
+  version: number;
+  /** Finished: not those that their client cancelled. */
+  conversations: number;
+  /** Of those, with a failed trajectory or one of wrong format. */
+  errors: number;
+  /** Mean reward of each rated conversation. */
+  rewards: readonly number[];
+}
+
+/** Its figures; a conversation counts once, whatever its length. */
+export interface LiveFigures {
+  version: number;
+  conversations: number;
+  errors: number;
+  rated: number;
+  /** Mean over rated conversations; null when there is none. */
+  rewardMean: number | null;
+}
+
+/** A version beside the one that it replaces or would replace, both in live traffic. */
+export interface LiveComparison {
+  base: LiveFigures;
+  candidate: LiveFigures;
+  /** Candidate minus base, with an interval that holds at any number of looks; null: too few. */
+  reward: Interval | null;
+  errorRate: Interval | null;
+  tolerance: number;
+}
+
+export interface Interval {
+  mean: number;
+  low: number;
+  high: number;
 }
 
 /** The held-out comparison of a candidate with the policy that it would replace. */
@@ -193,9 +281,9 @@ export interface GateReport {
   base: Record<string, EvalScore>;
   candidate: Record<string, EvalScore>;
   /** Mean paired difference of accuracy and its bootstrap 95 % interval. */
-  difference: { mean: number; low: number; high: number };
+  difference: Interval;
   /** The same of format errors: above 0 the candidate makes more. */
-  formatDifference?: { mean: number; low: number; high: number };
+  formatDifference?: Interval;
   tolerance: number;
   /** Sampled answers to each task; 1 when left out. */
   samples?: number;
@@ -240,6 +328,10 @@ export interface TrainingRunRecord {
   createdAt: number;
   startedAt: number | null;
   endedAt: number | null;
+  /** As it was asked for, with the seed drawn: what a resumed run starts from. Null: unknown. */
+  request: Record<string, unknown> | null;
+  /** Trainer processes since the last new step; a run that only ever dies is given up. */
+  attempts: number;
 }
 
 /** One row of figures a training step (arpo.md section 8). */

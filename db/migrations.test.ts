@@ -16,6 +16,7 @@ import * as schema from './schema.ts';
 const FROZEN = [
   '0fc67b3699e7f0b4db2e5446a166adedecf79f31a82b7ad062decd25dbd72960',
   'b4431f75e5555806b47f806a13da6caa37c1687a7c8409b1c6812fdb5d17afe5',
+  '0a080dbe74b9922ef1187b78009cf7a588a2b07d3de88e61e2b15f33fabc73c4',
 ];
 
 interface Journal {

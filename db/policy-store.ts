@@ -1,23 +1,34 @@
 /**
- * The registry of policy versions: which exist, which one is live, what the gate said about each.
- * Knows nothing of files; who registers a version has already written its directory whole.
+ * The registry of policy versions: which exist, which one is live, what was decided about each.
+ * Every change of status is written together with the decision that it follows from. Knows nothing
+ * of files; who registers a version has already written its directory whole.
  */
-import { desc, eq, lt, max } from 'drizzle-orm';
+import { dirname, isAbsolute, join, relative } from 'node:path';
+import { asc, desc, eq, isNull, lt, max } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
-import type { GateReport, PolicyRecord, PolicyStatus } from '../core/records.ts';
+import type { PolicyDecision, PolicyRecord, PolicyStatus } from '../core/records.ts';
+import { DecisionStore } from './decision-store.ts';
 import type { Database } from './open.ts';
 import type { Page, PageRequest } from './page.ts';
 import { pageLimit, toPage } from './page.ts';
 import { policies } from './schema.ts';
 
 /** A policy to register; without a version it gets the next one. */
-export type NewPolicy = Omit<PolicyRecord, 'version'> & { version?: number };
+export type NewPolicy = Omit<PolicyRecord, 'version' | 'removedAt'> & { version?: number };
+
+/** No rollback goes to one of these. */
+const TAKEN_BACK: ReadonlySet<PolicyStatus> = new Set(['rejected', 'rolled_back']);
 
 export class PolicyStore {
+  readonly decisions: DecisionStore;
   private readonly orm: Database['orm'];
+  /** Where paths inside it start from, so that the folder may move; null: in memory. */
+  private readonly dataFolder: string | null;
 
   constructor(db: Database) {
     this.orm = db.orm;
+    this.decisions = new DecisionStore(db);
+    this.dataFolder = db.path === ':memory:' ? null : dirname(db.path);
   }
 
   /** The version that the next registration will get; versions are never reused. */
@@ -44,11 +55,12 @@ export class PolicyStore {
       }
       if (policy.parentVersion !== null) this.get(policy.parentVersion);
       if (policy.status === 'active') this.retireActive();
-      return this.orm
+      const row = this.orm
         .insert(policies)
-        .values({ ...policy, version })
+        .values({ ...policy, version, path: this.storedPath(policy.path) })
         .returning()
         .get();
+      return this.fromRow(row);
     });
   }
 
@@ -64,11 +76,13 @@ export class PolicyStore {
       .orderBy(desc(policies.version))
       .limit(limit + 1)
       .all();
-    return toPage(rows, limit, ({ version }) => String(version));
+    const found = toPage(rows, limit, ({ version }) => String(version));
+    return { ...found, items: found.items.map((row) => this.fromRow(row)) };
   }
 
   find(version: number): PolicyRecord | null {
-    return this.orm.select().from(policies).where(eq(policies.version, version)).get() ?? null;
+    const row = this.orm.select().from(policies).where(eq(policies.version, version)).get();
+    return row === undefined ? null : this.fromRow(row);
   }
 
   /** @throws AppError policy_not_found */
@@ -82,57 +96,97 @@ export class PolicyStore {
 
   /** The live version; null before the first activation. */
   active(): PolicyRecord | null {
-    return this.orm.select().from(policies).where(eq(policies.status, 'active')).get() ?? null;
+    return this.withStatus('active');
+  }
+
+  /** The version that answers a share of new conversations; null when there is none. */
+  canary(): PolicyRecord | null {
+    return this.withStatus('canary');
+  }
+
+  /** Every version whose files are there, oldest first: a bounded number, see retention. */
+  withFiles(): PolicyRecord[] {
+    const rows = this.orm
+      .select()
+      .from(policies)
+      .where(isNull(policies.removedAt))
+      .orderBy(asc(policies.version))
+      .all();
+    return rows.map((row) => this.fromRow(row));
   }
 
   /**
-   * Makes a version the live one and retires the one before, in one transaction. Activating the
-   * active one changes nothing.
-   * @throws AppError policy_not_found, policy_not_activatable for a rejected one.
+   * Writes a decision with the changes of status that it means: all of them or none.
+   * @throws AppError policy_not_found
    */
-  activate(version: number): { active: PolicyRecord; previous: PolicyRecord | null } {
-    return this.orm.transaction(() => {
-      const policy = this.get(version);
-      const previous = this.active();
-      if (policy.status === 'active') return { active: policy, previous };
-      if (policy.status === 'rejected') {
-        throw new AppError('policy_not_activatable', `policy ${version} was rejected by the gate`);
-      }
-      this.retireActive();
-      return { active: this.change(version, { status: 'active' }), previous };
+  decide(
+    decision: PolicyDecision,
+    statuses: readonly (readonly [version: number, status: PolicyStatus])[] = [],
+  ): void {
+    this.orm.transaction(() => {
+      // Those that step down first: the indexes allow one `active` and one `canary` at any time.
+      const rank = (status: PolicyStatus): number =>
+        status === 'active' || status === 'canary' ? 1 : 0;
+      const ordered = [...statuses].sort(([, a], [, b]) => rank(a) - rank(b));
+      for (const [version, status] of ordered) this.change(version, { status });
+      this.decisions.add(decision);
+    });
+  }
+
+  /** Its files are about to be deleted. @throws AppError policy_not_found */
+  markRemoved(decision: PolicyDecision): void {
+    this.orm.transaction(() => {
+      this.change(decision.version, { removedAt: decision.createdAt });
+      this.decisions.add(decision);
     });
   }
 
   /**
-   * The version that a rollback goes to: the parent of the active one.
+   * The version that a rollback goes to: the one that the active version replaced, or else its
+   * parent.
    * @throws AppError nothing_to_roll_back
    */
   rollbackTarget(): PolicyRecord {
-    const parentVersion = this.active()?.parentVersion ?? null;
-    if (parentVersion === null) {
-      throw new AppError('nothing_to_roll_back', 'the active policy has no parent');
+    const active = this.active();
+    const replaced =
+      active === null ? null : this.decisions.newest(active.version, ['activated'])?.otherVersion;
+    for (const version of [replaced, active?.parentVersion]) {
+      const target = version === null || version === undefined ? null : this.find(version);
+      if (target !== null && !TAKEN_BACK.has(target.status)) return target;
     }
-    return this.get(parentVersion);
+    throw new AppError('nothing_to_roll_back', 'the active policy has no version before it');
   }
 
-  /** To become active is `activate`'s business. @throws AppError policy_not_found */
-  setStatus(version: number, status: Exclude<PolicyStatus, 'active'>): PolicyRecord {
-    return this.change(version, { status });
-  }
-
-  /** @throws AppError policy_not_found */
-  setEvaluation(version: number, evaluation: GateReport): PolicyRecord {
-    return this.change(version, { evaluation });
+  /** Where its files are now. @throws AppError policy_not_found */
+  setPath(version: number, path: string): PolicyRecord {
+    return this.change(version, { path: this.storedPath(path) });
   }
 
   private change(version: number, values: Partial<PolicyRecord>): PolicyRecord {
     this.get(version);
-    return this.orm
+    const row = this.orm
       .update(policies)
       .set(values)
       .where(eq(policies.version, version))
       .returning()
       .get();
+    return this.fromRow(row);
+  }
+
+  private withStatus(status: PolicyStatus): PolicyRecord | null {
+    const row = this.orm.select().from(policies).where(eq(policies.status, status)).get();
+    return row === undefined ? null : this.fromRow(row);
+  }
+
+  private fromRow(row: typeof policies.$inferSelect): PolicyRecord {
+    if (this.dataFolder === null || isAbsolute(row.path)) return row;
+    return { ...row, path: join(this.dataFolder, row.path) };
+  }
+
+  private storedPath(path: string): string {
+    if (this.dataFolder === null || !isAbsolute(path)) return path;
+    const inside = relative(this.dataFolder, path);
+    return inside.startsWith('..') || isAbsolute(inside) ? path : inside;
   }
 
   private retireActive(): void {

@@ -22,8 +22,10 @@ import {
 import type {
   AgentRunRecord,
   AgentRunStatus,
+  DecisionFigures,
   EndReason,
   GateReport,
+  PolicyDecision,
   PolicyRecord,
   PolicyStatus,
   SamplingParams,
@@ -39,7 +41,8 @@ import type {
 } from '../core/records.ts';
 
 /**
- * Versions only grow and are never reused; at most one row is `active` (a unique index holds it).
+ * Versions only grow and are never reused; at most one row is `active` and one `canary` (unique
+ * indexes hold it). A path is absolute, or one from the data folder.
  */
 export const policies = sqliteTable(
   'policies',
@@ -53,11 +56,37 @@ export const policies = sqliteTable(
     status: text().$type<PolicyStatus>().notNull(),
     evaluation: text({ mode: 'json' }).$type<GateReport>(),
     createdAt: integer('created_at').notNull(),
+    removedAt: integer('removed_at'),
   },
   (table) => [
     uniqueIndex('policies_one_active')
       .on(table.status)
       .where(sql`"status" = 'active'`),
+    uniqueIndex('policies_one_canary')
+      .on(table.status)
+      .where(sql`"status" = 'canary'`),
+  ],
+);
+
+/** Rows are never changed; one is written with the change of status that it explains. */
+export const policyDecisions = sqliteTable(
+  'policy_decisions',
+  {
+    id: text().primaryKey(),
+    kind: text().$type<PolicyDecision['kind']>().notNull(),
+    version: integer()
+      .notNull()
+      .references(() => policies.version),
+    otherVersion: integer('other_version'),
+    cause: text().$type<PolicyDecision['cause']>().notNull(),
+    reason: text().notNull(),
+    figures: text({ mode: 'json' }).$type<DecisionFigures>().notNull(),
+    trainingRunId: text('training_run_id'),
+    createdAt: integer('created_at').notNull(),
+  },
+  (table) => [
+    index('policy_decisions_version').on(table.version, table.id),
+    index('policy_decisions_run').on(table.trainingRunId, table.id),
   ],
 );
 
@@ -151,6 +180,7 @@ export const trajectories = sqliteTable(
     sampledTokens: integer('sampled_tokens').notNull(),
     createdAt: integer('created_at').notNull(),
     continuationKey: text('continuation_key'),
+    trainingStep: integer('training_step'),
   },
   (table) => [
     index('trajectories_leaf').on(table.leafStepId),
@@ -167,6 +197,14 @@ export const trajectories = sqliteTable(
     index('trajectories_continuation')
       .on(table.continuationKey, table.id)
       .where(sql`"continuation_key" IS NOT NULL`),
+    // What a version did in live traffic; its rollouts are many more.
+    index('trajectories_live')
+      .on(table.policyVersion, table.id)
+      .where(sql`"source" = 'live'`),
+    // SQLite looks for branches of a step when it is deleted.
+    index('trajectories_branched')
+      .on(table.branchedFromStepId)
+      .where(sql`"branched_from_step_id" IS NOT NULL`),
   ],
 );
 
@@ -199,7 +237,12 @@ export const feedback = sqliteTable(
     tags: text({ mode: 'json' }).$type<Record<string, string>>().notNull(),
     createdAt: integer('created_at').notNull(),
   },
-  (table) => [index('feedback_trajectory').on(table.trajectoryId)],
+  (table) => [
+    index('feedback_trajectory').on(table.trajectoryId),
+    index('feedback_step')
+      .on(table.stepId)
+      .where(sql`"step_id" IS NOT NULL`),
+  ],
 );
 
 /** One row a question; importing the same id again replaces the row. */
@@ -221,7 +264,10 @@ export const tasks = sqliteTable(
   ],
 );
 
-/** After a start no row is left `queued` or `running` by an earlier process (markInterrupted). */
+/**
+ * After a start no row is left `running` by an earlier process; what it left unfinished is `queued`
+ * again, `interrupted` (nobody knows how to resume it) or `failed`.
+ */
 export const trainingRuns = sqliteTable(
   'training_runs',
   {
@@ -240,6 +286,8 @@ export const trainingRuns = sqliteTable(
     createdAt: integer('created_at').notNull(),
     startedAt: integer('started_at'),
     endedAt: integer('ended_at'),
+    request: text({ mode: 'json' }).$type<Record<string, unknown>>(),
+    attempts: integer().notNull().default(0),
   },
   (table) => [index('training_runs_status').on(table.status, table.id)],
 );

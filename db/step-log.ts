@@ -15,10 +15,11 @@ import { StepWriter, prepareStep } from './step-row.ts';
 const UPSERT_TRAJECTORY = `
   INSERT INTO trajectories (id, source, conversation_id, leaf_step_id, policy_version, task_id,
     training_run_id, group_id, branched_from_step_id, status, end_reason, answer, format_ok, reward,
-    rewarded_at, tool_calls, sampled_tokens, created_at, continuation_key)
+    rewarded_at, tool_calls, sampled_tokens, created_at, continuation_key, training_step)
   VALUES (@id, @source, @conversationId, @leafStepId, @policyVersion, @taskId, @trainingRunId,
     @groupId, @branchedFromStepId, @status, @endReason, @answer, @formatOk, @reward,
-    iif(@reward IS NULL, NULL, @now), @toolCalls, @sampledTokens, @createdAt, @continuationKey)
+    iif(@reward IS NULL, NULL, @now), @toolCalls, @sampledTokens, @createdAt, @continuationKey,
+    @trainingStep)
   ON CONFLICT (id) DO UPDATE SET source = excluded.source,
     conversation_id = excluded.conversation_id, leaf_step_id = excluded.leaf_step_id,
     policy_version = excluded.policy_version, task_id = excluded.task_id,
@@ -108,6 +109,7 @@ export class SqliteStepLog implements StepLog {
       ...record,
       formatOk: record.formatOk ? 1 : 0,
       continuationKey: record.continuationKey ?? null,
+      trainingStep: record.trainingStep ?? null,
       now: this.clock.now(),
     };
     if (record.conversationId !== null) this.statements.conversation.run(parameters);

@@ -7,6 +7,7 @@ import { FeedbackStore } from './feedback-store.ts';
 import { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
 import { PolicyStore } from './policy-store.ts';
+import { RolloutRemoval } from './rollout-removal.ts';
 import { SqliteStepLog } from './step-log.ts';
 import { TaskStore } from './task-store.ts';
 import { TrainingStore } from './training-store.ts';
@@ -15,6 +16,7 @@ import { TrajectoryStore } from './trajectory-store.ts';
 export interface Stores {
   stepLog: SqliteStepLog;
   trajectories: TrajectoryStore;
+  rolloutRemoval: RolloutRemoval;
   policies: PolicyStore;
   feedback: FeedbackStore;
   tasks: TaskStore;
@@ -31,6 +33,7 @@ export function openStores(db: Database, clock: Clock = systemClock): Stores {
   return {
     stepLog: new SqliteStepLog(db, commits, clock),
     trajectories: new TrajectoryStore(db),
+    rolloutRemoval: new RolloutRemoval(db, commits),
     policies: new PolicyStore(db),
     feedback: new FeedbackStore(db, commits, clock),
     tasks: new TaskStore(db),

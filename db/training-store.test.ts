@@ -39,6 +39,8 @@ function run(id: string, fields: Partial<TrainingRunRecord> = {}): TrainingRunRe
     createdAt: 5,
     startedAt: null,
     endedAt: null,
+    request: null,
+    attempts: 0,
     ...fields,
   };
 }
@@ -110,7 +112,7 @@ describe('TrainingStore', () => {
     ]);
   });
 
-  test('at start, what was queued or running is interrupted, and nothing else', () => {
+  test('unfinished runs, oldest first: an interrupted one counts when it can go on', () => {
     const statuses: TrainingStatus[] = [
       'queued',
       'running',
@@ -118,21 +120,13 @@ describe('TrainingStore', () => {
       'rejected',
       'failed',
       'cancelled',
-      'interrupted',
     ];
     for (const status of statuses) store.create(run(`trn_${status}`, { status }));
-    expect(store.markInterrupted(77).sort()).toEqual(['trn_queued', 'trn_running']);
-    for (const status of statuses) {
-      const open = status === 'queued' || status === 'running';
-      const expected = open
-        ? {
-            status: 'interrupted' as const,
-            error: 'the server stopped before the run ended',
-            endedAt: 77,
-          }
-        : { status };
-      expect(store.get(`trn_${status}`)).toEqual(run(`trn_${status}`, expected));
-    }
-    expect(store.markInterrupted(78)).toEqual([]);
+    const interrupted = { status: 'interrupted' as const };
+    store.create(run('trn_a', interrupted));
+    store.create(run('trn_b', { ...interrupted, request: { seed: 1 }, attempts: 2 }));
+    const unfinished = store.unfinished();
+    expect(unfinished.map(({ id }) => id)).toEqual(['trn_b', 'trn_queued', 'trn_running']);
+    expect(unfinished[0]).toMatchObject({ request: { seed: 1 }, attempts: 2 });
   });
 });

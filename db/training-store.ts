@@ -1,5 +1,5 @@
 /** Training runs and their figures. Which change of status is sensible is the caller's business. */
-import { and, asc, desc, eq, gt, inArray, lt } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, inArray, isNotNull, lt, or } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { TrainingMetrics, TrainingRunRecord, TrainingStatus } from '../core/records.ts';
@@ -10,6 +10,9 @@ import { trainingMetrics, trainingRuns } from './schema.ts';
 
 export type TrainingRunChange = Partial<Omit<TrainingRunRecord, 'id' | 'createdAt'>>;
 
+export type NewTrainingRun = Omit<TrainingRunRecord, 'request' | 'attempts'> &
+  Partial<Pick<TrainingRunRecord, 'request' | 'attempts'>>;
+
 export class TrainingStore {
   private readonly orm: Database['orm'];
 
@@ -17,7 +20,7 @@ export class TrainingStore {
     this.orm = db.orm;
   }
 
-  create(run: TrainingRunRecord): TrainingRunRecord {
+  create(run: NewTrainingRun): TrainingRunRecord {
     return this.orm.insert(trainingRuns).values(run).returning().get();
   }
 
@@ -92,20 +95,20 @@ export class TrainingStore {
   }
 
   /**
-   * To be called at start, before any run begins: what an earlier process left queued or running is
-   * marked interrupted. Returns the ids.
+   * Runs that are not at their end, oldest first: queued, running, or interrupted and known how to
+   * go on.
    */
-  markInterrupted(nowMs: number): string[] {
+  unfinished(): TrainingRunRecord[] {
     return this.orm
-      .update(trainingRuns)
-      .set({
-        status: 'interrupted',
-        error: 'the server stopped before the run ended',
-        endedAt: nowMs,
-      })
-      .where(inArray(trainingRuns.status, ['queued', 'running']))
-      .returning({ id: trainingRuns.id })
-      .all()
-      .map(({ id }) => id);
+      .select()
+      .from(trainingRuns)
+      .where(
+        or(
+          inArray(trainingRuns.status, ['queued', 'running']),
+          and(eq(trainingRuns.status, 'interrupted'), isNotNull(trainingRuns.request)),
+        ),
+      )
+      .orderBy(asc(trainingRuns.id))
+      .all();
   }
 }

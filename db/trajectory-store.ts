@@ -21,7 +21,12 @@ import {
 import type { SQL } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import type { StepRecord, TrajectoryRecord, TrajectorySource } from '../core/records.ts';
+import type {
+  LiveOutcomes,
+  StepRecord,
+  TrajectoryRecord,
+  TrajectorySource,
+} from '../core/records.ts';
 import type { Database } from './open.ts';
 import type { Page, PageRequest } from './page.ts';
 import { pageLimit, toPage } from './page.ts';
@@ -97,12 +102,28 @@ const NEWEST_THROUGH_STEP = `
 const NEWEST_BY_CONTINUATION_KEY = `
   SELECT id FROM trajectories WHERE continuation_key = ? ORDER BY id DESC LIMIT 1`;
 
+// A conversation counts once: its requests are not independent of each other.
+const LIVE_OUTCOMES = `
+  WITH newest AS (
+    SELECT coalesce(conversation_id, id) AS conversation, reward, status, format_ok
+    FROM trajectories
+    WHERE policy_version = @version AND source = 'live' AND status <> 'cancelled'
+      AND created_at >= @since
+    ORDER BY id DESC LIMIT @limit)
+  SELECT avg(reward) AS reward,
+    max(status = 'failed' OR (status = 'completed' AND NOT format_ok)) AS wrong
+  FROM newest GROUP BY conversation`;
+
 export class TrajectoryStore {
   private readonly orm: Database['orm'];
   private readonly pathSteps: BetterSqlite3.Statement<[string], StepRow>;
   private readonly treeIds: BetterSqlite3.Statement<[Record<string, unknown>], { id: string }>;
   private readonly newestThroughStep: BetterSqlite3.Statement<[string], { id: string | null }>;
   private readonly newestByKey: BetterSqlite3.Statement<[string], { id: string }>;
+  private readonly outcomes: BetterSqlite3.Statement<
+    [Record<string, number>],
+    { reward: number | null; wrong: number }
+  >;
 
   constructor(db: Database) {
     this.orm = db.orm;
@@ -110,6 +131,7 @@ export class TrajectoryStore {
     this.treeIds = db.sqlite.prepare(TREE_IDS);
     this.newestThroughStep = db.sqlite.prepare(NEWEST_THROUGH_STEP);
     this.newestByKey = db.sqlite.prepare(NEWEST_BY_CONTINUATION_KEY);
+    this.outcomes = db.sqlite.prepare(LIVE_OUTCOMES);
   }
 
   /** Newest first, or oldest. @throws AppError invalid_request for a limit out of range. */
@@ -201,6 +223,20 @@ export class TrajectoryStore {
     return row?.rows ?? 0;
   }
 
+  /**
+   * What a version did in live conversations since a time (ms), from its newest
+   * LIMITS.liveTrajectoriesMax trajectories.
+   */
+  liveOutcomes(version: number, since: number): LiveOutcomes {
+    const rows = this.outcomes.all({ version, since, limit: LIMITS.liveTrajectoriesMax });
+    return {
+      version,
+      conversations: rows.length,
+      errors: rows.reduce((sum, { wrong }) => sum + wrong, 0),
+      rewards: rows.flatMap(({ reward }) => (reward === null ? [] : [reward])),
+    };
+  }
+
   private must(id: string): TrajectoryRecord {
     const trajectory = this.find(id);
     if (trajectory === null) {
@@ -236,5 +272,6 @@ function trajectoryFromRow(row: typeof trajectories.$inferSelect): TrajectoryRec
   const record: TrajectoryRecord & { rewardedAt?: number | null } = { ...row };
   delete record.rewardedAt;
   delete record.continuationKey;
+  delete record.trainingStep;
   return record;
 }

@@ -338,6 +338,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/policies/{version}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a policy version. */
+        get: operations["getPolicy"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/decisions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List what was decided about policies and on what figures, newest first. */
+        get: operations["listPolicyDecisions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/admin/policies/{version}/activate": {
         parameters: {
             query?: never;
@@ -347,7 +381,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Make a version the live one; running conversations keep theirs. */
+        /** Make a version the live one; running conversations keep theirs, a canary ends. */
         post: operations["activatePolicy"];
         delete?: never;
         options?: never;
@@ -364,7 +398,11 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Go back to the parent of the active policy. */
+        /**
+         * Take back the canary if there is one, else go back to the version before the active one.
+         * @description The version before is the one that the active version replaced, or its parent. What is taken
+         *     back becomes `rolled_back`.
+         */
         post: operations["rollbackPolicy"];
         delete?: never;
         options?: never;
@@ -1040,7 +1078,8 @@ export interface components {
             /** @constant */
             object: "training.run";
             /**
-             * @description completed = the candidate is live; rejected = the gate refused it.
+             * @description completed = the gate passed the candidate and it is live, or a canary; rejected = the gate
+             *     refused it; interrupted = the server stopped, and the run goes on when it starts again.
              * @enum {string}
              */
             status: "queued" | "running" | "completed" | "rejected" | "failed" | "cancelled" | "interrupted";
@@ -1099,6 +1138,10 @@ export interface components {
             /** @constant */
             type: "gate.completed";
             gate: components["schemas"]["Gate"];
+        } | {
+            /** @constant */
+            type: "policy.decided";
+            decision: components["schemas"]["PolicyDecision"];
         };
         Policy: {
             version: number;
@@ -1107,14 +1150,24 @@ export interface components {
             parent: number | null;
             /** @enum {string} */
             kind: "full" | "lora";
-            /** @enum {string} */
-            status: "candidate" | "active" | "retired" | "rejected";
+            /**
+             * @description candidate = not decided on; canary = answers a share of new conversations; active =
+             *     answers the rest; retired = was replaced; rejected = refused by the gate; rolled_back =
+             *     was taken back.
+             * @enum {string}
+             */
+            status: "candidate" | "canary" | "active" | "retired" | "rejected" | "rolled_back";
             /** @description The training run that made it. */
             source_run: string | null;
             sha256: string;
             eval: components["schemas"]["Gate"] | null;
             /** Format: date-time */
             created_at: string;
+            /**
+             * Format: date-time
+             * @description When its files were deleted to make room; it cannot serve any more.
+             */
+            removed_at: string | null;
         };
         PolicyList: {
             /** @constant */
@@ -1124,6 +1177,82 @@ export interface components {
             next_cursor: string | null;
             /** @description The live version. */
             active: number | null;
+            /** @description The version that answers a share of new conversations. */
+            canary: number | null;
+        };
+        /** @description One version in live traffic; a conversation counts once. */
+        LiveFigures: {
+            version: number;
+            /** @description Finished ones. */
+            conversations: number;
+            /** @description Failed, or of wrong format. */
+            errors: number;
+            rated: number;
+            /** @description Over the rated ones. */
+            reward_mean: number | null;
+        };
+        Interval: {
+            mean: number;
+            low: number;
+            high: number;
+        };
+        /**
+         * @description A version beside the one that it replaces or would replace, both in live traffic. Differences
+         *     are candidate minus base, with 95 % intervals that hold however often one looks (mixture
+         *     sequential test); null while either side has too few conversations.
+         */
+        LiveComparison: {
+            base: components["schemas"]["LiveFigures"];
+            candidate: components["schemas"]["LiveFigures"];
+            reward: components["schemas"]["Interval"] | null;
+            error_rate: components["schemas"]["Interval"] | null;
+            tolerance: number;
+        };
+        CanaryTerms: {
+            /** @description Of new conversations. */
+            share: number;
+            /** @description Finished ones that are enough evidence. */
+            conversations: number;
+            /** @description Time that is enough; null = only evidence counts. */
+            minutes: number | null;
+        };
+        /** @description What was decided about a version, and on what figures. Rows never change. */
+        PolicyDecision: {
+            id: string;
+            /** @constant */
+            object: "policy.decision";
+            /**
+             * @description canary_ended = it went before it had a verdict; a canary that did well is activated, one
+             *     that did not is rolled_back. removed = its files were deleted to make room.
+             * @enum {string}
+             */
+            kind: "gate_passed" | "gate_rejected" | "canary_started" | "canary_ended" | "activated" | "rolled_back" | "removed";
+            /** @description The version that it is about. */
+            version: number;
+            /** @description Whom it was compared with, replaced or gave way to. */
+            other_version: number | null;
+            /**
+             * @description Who decided.
+             * @enum {string}
+             */
+            cause: "gate" | "live" | "request" | "retention";
+            reason: string;
+            /** @description What the decision rests on. */
+            figures: {
+                gate?: components["schemas"]["Gate"];
+                live?: components["schemas"]["LiveComparison"];
+                canary?: components["schemas"]["CanaryTerms"];
+            };
+            training_run_id: string | null;
+            /** Format: date-time */
+            created_at: string;
+        };
+        PolicyDecisionList: {
+            /** @constant */
+            object: "list";
+            data: components["schemas"]["PolicyDecision"][];
+            has_more: boolean;
+            next_cursor: string | null;
         };
         Health: {
             /** @constant */
@@ -1207,6 +1336,15 @@ export interface components {
         };
         /** @description No trajectory has this id. */
         TrajectoryNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description No policy has this version. */
+        PolicyNotFound: {
             headers: {
                 [name: string]: unknown;
             };
@@ -1317,6 +1455,7 @@ export interface components {
         IncludeTokens: "tokens";
         AgentRunId: string;
         TrajectoryId: string;
+        PolicyVersion: number;
         TrainingRunId: string;
     };
     requestBodies: never;
@@ -1943,12 +2082,70 @@ export interface operations {
             503: components["responses"]["NotReady"];
         };
     };
+    getPolicy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                version: components["parameters"]["PolicyVersion"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The policy. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Policy"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["PolicyNotFound"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    listPolicyDecisions: {
+        parameters: {
+            query?: {
+                /** @description Only decisions about this version. */
+                version?: number;
+                /** @description Rows of the page. */
+                limit?: components["parameters"]["Limit"];
+                /** @description `next_cursor` of the page before. */
+                cursor?: components["parameters"]["Cursor"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PolicyDecisionList"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
     activatePolicy: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                version: number;
+                version: components["parameters"]["PolicyVersion"];
             };
             cookie?: never;
         };
@@ -1965,16 +2162,8 @@ export interface operations {
             };
             400: components["responses"]["BadParameters"];
             403: components["responses"]["Forbidden"];
-            /** @description No policy has this version. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Its directory is missing or broken. */
+            404: components["responses"]["PolicyNotFound"];
+            /** @description The gate rejected it, or its directory is missing or broken. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -2006,7 +2195,7 @@ export interface operations {
                 };
             };
             403: components["responses"]["Forbidden"];
-            /** @description There is no parent, or its directory is missing or broken. */
+            /** @description There is no version before, or its directory is missing or broken. */
             409: {
                 headers: {
                     [name: string]: unknown;

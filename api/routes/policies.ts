@@ -1,13 +1,16 @@
-/** The registry of policy versions: list, make one live, go back. */
+/** The registry of policy versions: list, read, make one live, go back, and what was decided. */
 import { AppError } from '../../core/errors.ts';
 import type { AppDeps } from '../app.ts';
 import { json } from '../handlers.ts';
 import type { Handlers, Schemas } from '../handlers.ts';
-import { listView, policyView } from '../views.ts';
+import { decisionView, listView, policyView } from '../views.ts';
 
 export function policyRoutes(
   deps: AppDeps,
-): Pick<Handlers, 'listPolicies' | 'activatePolicy' | 'rollbackPolicy'> {
+): Pick<
+  Handlers,
+  'listPolicies' | 'getPolicy' | 'listPolicyDecisions' | 'activatePolicy' | 'rollbackPolicy'
+> {
   const { policies: store } = deps.stores;
   return {
     listPolicies: ({ query }) => {
@@ -21,7 +24,16 @@ export function policyRoutes(
         );
       }
       const active = store.active()?.version ?? null;
-      return json<Schemas['PolicyList']>({ ...listView(store.list(query), policyView), active });
+      const canary = store.canary()?.version ?? null;
+      const page = listView(store.list(query), policyView);
+      return json<Schemas['PolicyList']>({ ...page, active, canary });
+    },
+    getPolicy: ({ path }) => json<Schemas['Policy']>(policyView(store.get(path.version))),
+    listPolicyDecisions: ({ query }) => {
+      const { version, ...page } = query;
+      const filter = version === undefined ? {} : { version };
+      const found = store.decisions.list(filter, page);
+      return json<Schemas['PolicyDecisionList']>(listView(found, decisionView));
     },
     activatePolicy: async ({ path }) => {
       return json<Schemas['Policy']>(policyView(await deps.policies.activate(path.version)));

@@ -7,7 +7,7 @@ import { LIMITS } from '../../core/limits.ts';
 import type { TrainingStatus } from '../../core/records.ts';
 import type { Case } from './cases.ts';
 import { TASKS, until } from './harness.ts';
-import type { Answer, Harness } from './harness.ts';
+import type { Answer, Harness, Parsed } from './harness.ts';
 import type { TrainerPlan } from './scripted-trainer.ts';
 
 export async function retrain(h: Harness, body: object = {}): Promise<Answer> {
@@ -95,7 +95,7 @@ export const ADMIN_CASES: Case[] = [
     call: (h) => h.call('retrain', { body: {} }),
     check: ({ body }) => expect(body.error.param).toBe('source'),
   },
-  ...[{ source: 'live' }, { settings: { branch: 'aepo' } }].map((body): Case => ({
+  ...[{ source: 'live' }].map((body): Case => ({
     operation: 'retrain',
     what: `does not offer ${JSON.stringify(body)}`,
     status: 400,
@@ -165,6 +165,8 @@ export const ADMIN_CASES: Case[] = [
         'step.completed',
         'step.completed',
         'gate.completed',
+        'policy.decided',
+        'policy.decided',
         'run.completed',
       ]);
       expect(text).toContain('id: 3\n');
@@ -265,6 +267,70 @@ export const ADMIN_CASES: Case[] = [
     status: 400,
     code: 'invalid_request',
     call: (h) => h.call('listPolicies', { query: { cursor: 'x' } }),
+  },
+  {
+    operation: 'getPolicy',
+    what: 'one that the gate rejected, with its figures',
+    status: 200,
+    call: async (h) => {
+      await endedRun(h, 'reject');
+      return h.call('getPolicy', { path: { version: 2 } });
+    },
+    check: ({ body }) => {
+      expect(body).toMatchObject({ version: 2, parent: 1, status: 'rejected', removed_at: null });
+      expect(body.eval.passed).toBe(false);
+    },
+  },
+  {
+    operation: 'getPolicy',
+    what: 'an unknown version',
+    status: 404,
+    code: 'policy_not_found',
+    call: (h) => h.call('getPolicy', { path: { version: 9 } }),
+  },
+  {
+    operation: 'getPolicy',
+    what: 'a version that is no number',
+    status: 400,
+    code: 'invalid_request',
+    call: (h) => h.call('getPolicy', { path: { version: 'new' } }),
+  },
+  {
+    operation: 'listPolicyDecisions',
+    what: 'gate, activation and rollback, newest first, by version and in pages',
+    status: 200,
+    call: async (h) => {
+      await endedRun(h, 'pass');
+      await h.call('rollbackPolicy');
+      await endedRun(h, 'reject');
+      return h.call('listPolicyDecisions');
+    },
+    check: async ({ body }, h) => {
+      const outline = body.data.map((row: Parsed) => [row.kind, row.version, row.other_version]);
+      expect(outline).toEqual([
+        ['gate_rejected', 3, 1],
+        ['rolled_back', 2, 1],
+        ['activated', 2, 1],
+        ['gate_passed', 2, 1],
+      ]);
+      expect(body.data[3].figures.gate.difference.mean).toBe(0.2);
+      const causes = body.data.map(({ cause }: { cause: string }) => cause);
+      expect(causes).toEqual(['gate', 'request', 'gate', 'gate']);
+      const query = { version: 2, limit: 2 };
+      const first = await h.call('listPolicyDecisions', { query });
+      const cursor = first.body.next_cursor as string;
+      const next = await h.call('listPolicyDecisions', { query: { ...query, cursor } });
+      expect(next.body.data).toEqual([body.data[3]]);
+      const { body: policy } = await h.call('getPolicy', { path: { version: 2 } });
+      expect(policy.status).toBe('rolled_back');
+    },
+  },
+  {
+    operation: 'listPolicyDecisions',
+    what: 'a version that is no number',
+    status: 400,
+    code: 'invalid_request',
+    call: (h) => h.call('listPolicyDecisions', { query: { version: 'x' } }),
   },
   {
     operation: 'activatePolicy',

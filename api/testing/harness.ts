@@ -27,7 +27,11 @@ import { loadContract } from '../contract/contract.ts';
 import type { OperationId } from '../contract/contract.ts';
 import { Lifecycle } from '../lifecycle.ts';
 import { preparePolicies } from '../policy-folder.ts';
+import { PolicyReleases } from '../policy-releases.ts';
+import type { ReleaseSettings } from '../policy-releases.ts';
+import { removeOldPolicies } from '../policy-retention.ts';
 import { PolicyService } from '../policy-service.ts';
+import { RunFiles } from '../run-files.ts';
 import { TrainingManager } from '../training-manager.ts';
 import type { TrainingManagerOptions } from '../training-manager.ts';
 import { ScriptedEngine } from './scripted-engine.ts';
@@ -64,8 +68,11 @@ export interface Harness {
   app: ReturnType<typeof createApp>;
   deps: AppDeps;
   engine: ScriptedEngine;
+  releases: PolicyReleases;
   plan: TrainerPlan;
   policiesFolder: string;
+  /** Where training runs keep what they need to go on. */
+  runsFolder: string;
   /** While set, every method of every store throws it. */
   fault: { thrown: Error | null };
   call(operation: OperationId, options?: CallOptions): Promise<Answer>;
@@ -78,6 +85,8 @@ export interface HarnessOptions {
   generation?: Record<string, unknown>;
   contextTokens?: number;
   schedule?: TrainingManagerOptions['schedule'];
+  release?: Partial<ReleaseSettings>;
+  policiesKept?: number;
 }
 
 export const TEXTS = [
@@ -115,8 +124,14 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     logger,
   });
   const engine = new ScriptedEngine(ANSWER_SCRIPT, options.contextTokens);
-  const policies = new PolicyService({ store: stores.policies, engine, loadText, logger });
+  const common = { clock, newId, logger };
+  const policies = new PolicyService({ store: stores.policies, engine, loadText, ...common });
   await policies.start();
+  const settings = { canary: null, rollbackTolerance: 0.02, ...options.release };
+  const releases = new PolicyReleases({ stores, policies, settings, ...common });
+  const kept = options.policiesKept ?? 100;
+  const retention = { stores, policies, folder: policiesFolder, kept, ...common };
+  const runsFolder = join(folder, 'checkpoints');
   const index = openSearchIndex([
     { id: '1', title: 'France', text: 'Paris is the capital of France.' },
   ]);
@@ -126,7 +141,11 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const training = new TrainingManager({
     stores,
     policies,
+    releases,
     startTrainer: scriptedTrainer(plan),
+    runFiles: new RunFiles(runsFolder),
+    afterRun: () => removeOldPolicies(retention),
+    restartMs: 1,
     policiesFolder,
     threads: 1,
     device: 'cpu',
@@ -144,13 +163,15 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     app,
     deps,
     engine,
+    releases,
     plan,
     policiesFolder,
+    runsFolder,
     fault,
     call: (operation, call = {}) => callOperation(app, operation, call),
     close: async () => {
       fault.thrown = null;
-      await Promise.all([lifecycle.stop(2_000), training.stop()]);
+      await Promise.all([lifecycle.stop(2_000), training.stop(), releases.stop()]);
       index.close();
       stores.close();
       rmSync(folder, { recursive: true });

@@ -143,7 +143,9 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
     return {
       state: this.state,
       pid: this.worker?.pid ?? null,
-      versions: [...this.versions.keys()],
+      versions: [...this.versions].flatMap(([version, { available }]) =>
+        available ? [version] : [],
+      ),
       openSequences: this.openSequences,
       queued: this.samples.size - running,
       running,

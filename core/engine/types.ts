@@ -5,6 +5,7 @@ export interface EngineStats {
   state: 'starting' | 'ready' | 'stopping' | 'stopped';
   /** The process that computes; null while there is none, or when it is this one's own engine. */
   pid: number | null;
+  /** Those that can be opened; one that a new worker could not load again is not among them. */
   versions: number[];
   openSequences: number;
   /** Sequences that wait for a batch row. */

@@ -16,6 +16,8 @@ export function progressLine(event: TrainingEvent, steps: number): string {
         `${points(mean)} points (95 % interval ${points(low)} to ${points(high)})`
       );
     }
+    case 'policy.decided':
+      return `version ${event.decision.version}: ${event.decision.kind} (${event.decision.reason})`;
     case 'run.completed':
     case 'run.failed': {
       const { status, error } = event.run;
