@@ -63,15 +63,17 @@ export class RotaryTable {
       places[i] = BigInt(row);
     }
     const half = this.config.headDim / 2;
-    const cosines = new Float32Array(rows.size * half);
-    const sines = new Float32Array(rows.size * half);
+    // onnxruntime's kernel wants at least as many rows as a batch row has tokens.
+    const tableRows = Math.max(rows.size, dims.at(-1) ?? 0);
+    const cosines = new Float32Array(tableRows * half);
+    const sines = new Float32Array(tableRows * half);
     for (const [position, row] of rows) {
       this.reach(position);
       const [from, to] = [position * half, (position + 1) * half];
       cosines.set(this.cosines.subarray(from, to), row * half);
       sines.set(this.sines.subarray(from, to), row * half);
     }
-    const tableDims = [rows.size, half];
+    const tableDims = [tableRows, half];
     return {
       places: { dims, data: places },
       cosines: { dims: tableDims, data: cosines },
