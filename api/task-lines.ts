@@ -6,6 +6,7 @@
 import { AppError } from '../core/errors.ts';
 import type { NewId } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
+import type { ToolRunner } from '../core/ports.ts';
 import type { Task } from '../core/records.ts';
 import type { Contract } from './contract/contract.ts';
 import type { Schemas } from './handlers.ts';
@@ -23,6 +24,15 @@ export function readTaskLines(contract: Contract, text: string, newId: NewId): T
     tasks.push(readLine(contract, line, number, newId));
   }
   return tasks;
+}
+
+/** @throws AppError task_invalid that names a task whose tool is not offered here. */
+export function requireTools(tasks: readonly Task[], tools: Pick<ToolRunner, 'has'>): void {
+  for (const { id, tools: names } of tasks) {
+    const name = names.find((tool) => !tools.has(tool));
+    if (name === undefined) continue;
+    throw new AppError('task_invalid', `task ${id}: no tool '${name}' on this server`);
+  }
 }
 
 function readLine(contract: Contract, line: string, number: number, newId: NewId): Task {

@@ -131,6 +131,10 @@ export const LIMITS = {
   pageItemsDefault: 20,
   pageItemsMax: 100,
   tasksPerImportMax: 100_000,
+  /** A line of a file: a trajectory of 131,072 tokens with all its figures takes some 8 MB. */
+  fileLineCharsMax: 64 * 1024 * 1024,
+  /** Trajectories of an imported file that become durable together; bounds memory. */
+  trajectoriesPerWrite: 20,
   eventStreamsMax: 1_024,
   /** Silence on an event stream before a comment line, shorter than common proxy time-outs. */
   heartbeatMs: 10_000,
