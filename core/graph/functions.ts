@@ -25,6 +25,8 @@ export const exp = (x: Value) => one(apply('exp', [x], {}));
 export const log = (x: Value) => one(apply('log', [x], {}));
 export const sigmoid = (x: Value) => one(apply('sigmoid', [x], {}));
 export const silu = (x: Value) => one(apply('silu', [x], {}));
+/** x, through which no gradient flows. */
+export const stopGradient = (x: Value) => one(apply('stopGradient', [x], {}));
 export const where = (condition: Value, a: Value, b: Value) =>
   one(apply('where', [condition, a, b], {}));
 export const clip = (x: Value, low: Value, high: Value) => one(apply('clip', [x, low, high], {}));

@@ -63,6 +63,18 @@ describe('gradients', () => {
     expect(() => gradients(graph, chosen, [x])).toThrowError(/gradient through cast: casts go/);
   });
 
+  it('stop where they are told to: the value passes, the gradient does not', () => {
+    const graph = new Graph();
+    const x = graph.input('x', 'float32', [2]);
+    const held = ops.stopGradient(ops.mul(x, x));
+    const loss = ops.reduceSum(ops.mul(held, x), [0]); // x^3, as a constant times x
+    const [grad] = gradients(graph, loss, [x]);
+    expect(numbers(graph, loss, { x: vector(3, -1) })).toEqual([26]);
+    expect(numbers(graph, grad!, { x: vector(3, -1) })).toEqual([9, 1]);
+    const alone = ops.reduceSum(held, [0]);
+    expect(() => gradients(graph, alone, [x])).toThrowError('internal: x has no gradient');
+  });
+
   it('are refused through what a branch reads around it', () => {
     const graph = new Graph();
     const x = graph.input('x', 'float32', [2]);

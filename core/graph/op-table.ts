@@ -47,6 +47,8 @@ export interface OpParams {
   sigmoid: None;
   /** silu(x) = x sigmoid(x). */
   silu: None;
+  /** Its input, as a constant to the gradient. */
+  stopGradient: None;
   /** where(condition, a, b). */
   where: None;
   /** clip(x, low, high) with scalar bounds. */

@@ -32,7 +32,16 @@ const axis = (op: (x: Value, axis: number) => unknown): Call[] => [
 ];
 
 /** Ops that accept every shape of the right element types: nothing to refuse beyond ops.test.ts. */
-const ANY_SHAPE: readonly OpName[] = ['not', 'neg', 'exp', 'log', 'sigmoid', 'silu', 'cast'];
+const ANY_SHAPE: readonly OpName[] = [
+  'not',
+  'neg',
+  'exp',
+  'log',
+  'sigmoid',
+  'silu',
+  'stopGradient',
+  'cast',
+];
 
 /** A loop over one float; right are body inputs and outputs int64, bool, float and bool, float. */
 function loopOf(inputs: DType[], outputs: DType[], trips = i(), condition = b()): Call {

@@ -90,6 +90,7 @@ export const elementwiseOps: OpGroup<
   | 'log'
   | 'sigmoid'
   | 'silu'
+  | 'stopGradient'
   | 'where'
   | 'clip'
   | 'cast'
@@ -151,6 +152,12 @@ export const elementwiseOps: OpGroup<
         { opType: 'Mul', inputs: [x.name, sigmoid], outputs: [y.name] },
       ];
     },
+  },
+  stopGradient: {
+    takes: ['float32'],
+    infer: (inputs) => [inputs[0] as Value],
+    gradient: () => [null],
+    lower: (node) => [onnxNode('Identity', node)],
   },
   where: {
     takes: ['bool', 'number', 'number'],

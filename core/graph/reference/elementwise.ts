@@ -42,6 +42,7 @@ export const elementwise: ReferenceGroup<keyof typeof elementwiseOps & OpName> =
   log: unary(Math.log),
   sigmoid: unary((x) => 1 / (1 + Math.exp(-x))),
   silu: unary((x) => x / (1 + Math.exp(-x))),
+  stopGradient: unary((x) => x),
   where: (inputs) => {
     const [condition, a, b] = expandAll(...inputs) as [Tensor, Tensor, Tensor];
     return [generate(a.shape, (i) => (at(condition, i) ? at(a, i) : at(b, i)))];

@@ -168,6 +168,10 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
   log: unary(ops.log, positive('B', 2), positive()),
   sigmoid: unary(ops.sigmoid, ...floats),
   silu: unary(ops.silu, ...floats),
+  stopGradient: shapes.map((shape) => ({
+    inputs: [float(...shape), fixed(...shape)],
+    build: ([x, held]) => [ops.mul(x as Value, ops.stopGradient(held as Value))],
+  })),
   where: pairs().flatMap(([a, b]) =>
     [
       [bool(...a), float(...a), float(...b)],
