@@ -40,6 +40,8 @@ export interface AgentRunRequest {
   maxToolCalls: number;
   maxTokens: number | null;
   sampling: SamplingFields;
+  /** The client's `x-session-id`. */
+  sessionId: string | null;
   conversationId: string | null;
   metadata: Record<string, string>;
   /** The body as it was validated, for the record. */
@@ -95,7 +97,8 @@ export class AgentRuns {
     this.active++;
     let run: LiveRun | undefined;
     try {
-      const opened = await this.deps.policies.open(request.model);
+      const key = request.sessionId ?? this.deps.newId('trajectory');
+      const opened = await this.deps.policies.open(request.model, { key });
       run = this.begin(opened, request);
       await this.started(run);
       return run;

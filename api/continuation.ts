@@ -4,8 +4,8 @@
  * one it wrote. When the history up to its last assistant message is one that the log knows, the
  * stored tokens are used instead and only what is new is rendered; the version that wrote them
  * goes on. Anything else is rendered whole, as a new segment: histories that were edited,
- * compacted, cut or never logged, a version named that is another one; and, still on the version
- * that wrote the answer, other tools or a path that no longer fits.
+ * compacted, cut or never logged, a version named that is another one, a version that was rolled
+ * back; and, still on the version that wrote the answer, other tools or a path that no longer fits.
  */
 import { must } from '../core/assert.ts';
 import { continuationTokens } from '../core/agent/run-agent.ts';
@@ -69,8 +69,9 @@ export async function openConversation(
   history: History,
 ): Promise<OpenedConversation> {
   const found = findAnswer(deps, history);
-  if (found !== null && allowsVersion(model, found.trajectory.policyVersion)) {
-    const opened = await openLogged(deps, found.trajectory.policyVersion);
+  const version = found?.trajectory.policyVersion ?? null;
+  if (found !== null && version !== null && goesOn(deps, model, version)) {
+    const opened = await openLogged(deps, version);
     if (opened !== null) {
       try {
         return { opened, continuation: continuationOf(deps, opened, history, found) };
@@ -83,6 +84,12 @@ export async function openConversation(
   // Without a session every history that is rendered whole is drawn anew.
   const key = history.sessionId ?? history.trajectoryId;
   return { opened: await deps.policies.open(model, { key }), continuation: null };
+}
+
+/** A version that was taken back is left by its conversations too, unless they name it. */
+function goesOn({ stores }: Deps, model: string, version: number): boolean {
+  if (!allowsVersion(model, version)) return false;
+  return model === pinnedName(version) || stores.policies.find(version)?.status !== 'rolled_back';
 }
 
 interface FoundAnswer {

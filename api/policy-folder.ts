@@ -1,8 +1,10 @@
 /**
  * The policy directories on disk at start: the first policy becomes version 1, what no version of
- * the registry knows is removed (a run died between writing and registering), and the active
- * directory is compared with the hash of its registration.
+ * the registry knows is removed (a run died between writing and registering, or the server while it
+ * deleted one), and the active directory is compared with the hash of its registration. A first
+ * policy that lies elsewhere by now, as after a move of the package, is known by its hash.
  */
+import { existsSync } from 'node:fs';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { Clock } from '../core/clock.ts';
@@ -29,6 +31,7 @@ export interface PolicyFolderOptions {
 export async function preparePolicies(options: PolicyFolderOptions): Promise<PolicyRecord> {
   const { store } = options;
   await removeUnknown(options);
+  await findMoved(options);
   const active = store.active();
   if (active === null) return registerFirst(options);
   const sha256 = await hashOf(active.path);
@@ -59,6 +62,23 @@ async function registerFirst(options: PolicyFolderOptions): Promise<PolicyRecord
   });
 }
 
+async function findMoved({
+  store,
+  folder,
+  firstPolicy,
+  logger,
+}: PolicyFolderOptions): Promise<void> {
+  const outside = store.withFiles().filter(({ path }) => dirname(path) !== resolve(folder));
+  const missing = outside.filter(({ path }) => !existsSync(path));
+  if (missing.length === 0 || !existsSync(firstPolicy)) return;
+  const sha256 = await hashOf(firstPolicy);
+  for (const policy of missing) {
+    if (policy.sha256 !== sha256) continue;
+    logger.warn({ version: policy.version, from: policy.path, to: firstPolicy }, 'a policy moved');
+    store.setPath(policy.version, firstPolicy);
+  }
+}
+
 async function hashOf(directory: string): Promise<string> {
   const found = await stat(directory).catch(() => null);
   if (found?.isDirectory() !== true) {
@@ -73,7 +93,8 @@ async function removeUnknown({ store, folder, logger }: PolicyFolderOptions): Pr
     const version = /^\d{1,9}$/.test(entry.name) ? Number(entry.name) : null;
     const known = version === null ? null : store.find(version);
     const path = join(folder, entry.name);
-    if (known !== null && resolve(known.path) === resolve(path)) continue;
+    const there = known !== null && known.removedAt === null;
+    if (there && resolve(known.path) === resolve(path)) continue;
     logger.warn({ path }, 'removing a policy directory that no version knows');
     await rm(path, { recursive: true, force: true });
   }

@@ -44,7 +44,9 @@ async function createAgentRun(deps: AppDeps, input: Input<'createAgentRun'>): Pr
   const { body, requestId, activity } = input;
   const { signal } = activity;
   const request = runRequest(deps, body);
-  request.conversationId = await conversationOf(deps, input.header['x-session-id']);
+  const sessionId = input.header['x-session-id'];
+  request.sessionId = sessionId ?? null;
+  request.conversationId = await conversationOf(deps, sessionId);
   const run = await deps.agentRuns.start(request);
   const headers = headersOf(run);
   const foreground = body.background !== true;
@@ -98,6 +100,7 @@ function runRequest(deps: AppDeps, body: Body): AgentRunRequest {
     maxToolCalls: body.max_tool_calls ?? LIMITS.toolCallsDefault,
     maxTokens: body.max_tokens ?? null,
     sampling: body,
+    sessionId: null,
     conversationId: null,
     metadata: body.metadata ?? {},
     body: { ...body },
