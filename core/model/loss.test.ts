@@ -16,7 +16,7 @@ import { Prng } from '../prng.ts';
 import { flatRows } from './flat-rows.ts';
 import { initialAdapter, type LoraConfig } from './lora.ts';
 import { initialWeights } from './parameters.ts';
-import { flatLoss, type Objective } from './policy-loss.ts';
+import { flatLoss, PPO } from './policy-loss.ts';
 import { RotaryTable } from './rotary.ts';
 import { gradientName, trainingGraph } from './training-graph.ts';
 import { createTrainingSession } from './training-session.ts';
@@ -97,7 +97,7 @@ function feedsOf(config: ModelConfig, weights: Weights, tokens: readonly number[
   return { feeds, cases };
 }
 
-function setUp(config: ModelConfig, objective: Objective, lora: LoraConfig | null) {
+function setUp(config: ModelConfig, lora: LoraConfig | null) {
   const prng = new Prng(11);
   const weights = tinyModel(config, prng);
   const adapter = lora && initialAdapter(config, lora, prng);
@@ -108,7 +108,7 @@ function setUp(config: ModelConfig, objective: Objective, lora: LoraConfig | nul
   const tokens = Array.from({ length: ROWS }, () =>
     Array.from({ length: WIDTH + 1 }, () => prng.below(config.vocabulary)),
   );
-  const graph = trainingGraph(config, objective, {
+  const graph = trainingGraph(config, PPO, {
     form: 'flat',
     adapted: adapter?.modules ?? [],
   });
@@ -161,7 +161,7 @@ const CONFIGS: [string, ModelConfig, LoraConfig | null][] = [
 ];
 
 describe.each(CONFIGS)('the policy loss of %s', (_name, config, lora) => {
-  const { graph, feeds, weights, adapter, tokens, logprobs } = setUp(config, 'policy', lora);
+  const { graph, feeds, weights, adapter, tokens, logprobs } = setUp(config, lora);
   const trained = adapter?.weights ?? weights;
   const reference = evaluate(graph, feeds);
 
@@ -266,7 +266,7 @@ describe('the shared vectors', () => {
     );
     const graph = new Graph();
     const logprobs = graph.input('logprobs', 'float32', ['B', 'T']);
-    const loss = flatLoss(graph, logprobs, 'policy');
+    const loss = flatLoss(graph, { logprobs, entropies: logprobs }, PPO);
     graph.output('loss', loss);
     graph.output('gradient', gradients(graph, loss, [logprobs])[0]!);
     const row = (pick: (token: (typeof flat)[number]) => number) =>

@@ -47,8 +47,8 @@ export function scoringGraph(config: ModelConfig, kind: GraphKind = FLAT): Graph
 }
 
 /**
- * As scoring, with inputs weights of tokens, advantages, old (B, T), weightSum and the clip bounds
- * (scalars), and outputs loss and one gradient a trained parameter.
+ * As scoring, with the inputs of the loss (policy-loss.ts), and outputs loss and one gradient a
+ * trained parameter.
  */
 export function trainingGraph(
   config: ModelConfig,
@@ -56,8 +56,8 @@ export function trainingGraph(
   kind: GraphKind = FLAT,
 ): Graph {
   const graph = new Graph();
-  const { trained, logprobs } = scored(graph, config, kind);
-  const loss = flatLoss(graph, logprobs, objective);
+  const { trained, predictions } = scored(graph, config, kind);
+  const loss = flatLoss(graph, predictions, objective);
   graph.output('loss', loss);
   const names = [...trained.keys()];
   const grads = gradients(graph, loss, [...trained.values()]);
@@ -90,10 +90,13 @@ function scored(graph: Graph, config: ModelConfig, { form, adapted }: GraphKind)
   const all = ops.logSoftmax(logits, -1);
   const entropies = ops.neg(ops.reduceSum(ops.mul(ops.exp(all), all), [-1])); // (M)
   const flat = (values: Value) => spread(values, places);
-  const logprobs = flat(ops.tokenLogprob(logits, targets));
-  graph.output('logprobs', logprobs);
-  graph.output('entropies', flat(entropies));
-  return { trained: adapted.length > 0 ? adapter.parameters : parameters, logprobs };
+  const predictions = {
+    logprobs: flat(ops.tokenLogprob(logits, targets)),
+    entropies: flat(entropies),
+  };
+  graph.output('logprobs', predictions.logprobs);
+  graph.output('entropies', predictions.entropies);
+  return { trained: adapted.length > 0 ? adapter.parameters : parameters, predictions };
 }
 
 /** Each row attends to what is before in it; the mask is an input. */

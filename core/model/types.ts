@@ -1,6 +1,7 @@
 /**
  * What the rest of core needs of a model: its shape, its weights by name, and a training session.
  */
+import type { ClipRule } from './policy-loss.ts';
 
 /** What products are computed in; weights are stored in it. */
 export type ComputeType = 'f32' | 'f16';
@@ -93,15 +94,27 @@ export interface TrainRow {
   advantages: Float32Array;
   /** ln p under the policy at the start of the update; read only where weight > 0. */
   oldLogprobs: Float32Array;
+  /** ln p of what sampled the token; absent: as `oldLogprobs`. Read by clip rule `cispo`. */
+  behaviourLogprobs?: Float32Array;
+  /** ln p under the reference policy; read when `klCoefficient` is not 0. */
+  referenceLogprobs?: Float32Array;
 }
 
+/** The policy loss of arpo.md section 6, as a graph has it. */
 export interface LossSettings {
+  /** Absent: `ppo`. */
+  clip?: ClipRule;
+  /** The ratio is clipped to [1 - epsLow, 1 + epsHigh]. */
   epsLow: number;
   epsHigh: number;
-  /** Bound on the loss of tokens with negative advantage; arpo.md section 6. */
+  /** Bound on the loss of tokens with negative advantage; read by `ppo` and `entropy-balanced`. */
   dualClip: number;
+  /** Of the divergence from `referenceLogprobs`; absent or 0: not in the loss. */
+  klCoefficient?: number;
+  /** Of the entropy of the predictions, which is made larger; absent or 0: not in the loss. */
+  entropyCoefficient?: number;
   /**
-   * Divides the weighted sum. Given by the caller (the sum of weights over the whole mini-batch),
+   * Divides the weighted sum. Given by the caller for the whole mini-batch (core/arpo/aggregate.ts),
    * so that splitting into micro-batches changes nothing.
    */
   weightSum: number;
