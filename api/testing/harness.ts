@@ -76,6 +76,8 @@ export interface Harness {
   /** While set, every method of every store throws it. */
   fault: { thrown: Error | null };
   call(operation: OperationId, options?: CallOptions): Promise<Answer>;
+  /** Training as after a restart of the server, on the same stores and files. */
+  restartTraining(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -138,7 +140,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const tools = createToolRegistry([searchTool(index)], { clock });
   const lifecycle = new Lifecycle();
   const plan: TrainerPlan = { end: 'pass', rollouts: 3 };
-  const training = new TrainingManager({
+  const trainingOptions: TrainingManagerOptions = {
     stores,
     policies,
     releases,
@@ -153,7 +155,8 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     clock,
     newId,
     logger,
-  });
+  };
+  const training = new TrainingManager(trainingOptions);
   const shared = { stores, engine, policies, tools, lifecycle, clock, newId, logger };
   const agentRuns = new AgentRuns(shared);
   const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
@@ -169,9 +172,14 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     runsFolder,
     fault,
     call: (operation, call = {}) => callOperation(app, operation, call),
+    restartTraining: async () => {
+      await deps.training.stop();
+      deps.training = new TrainingManager(trainingOptions);
+      await deps.training.start();
+    },
     close: async () => {
       fault.thrown = null;
-      await Promise.all([lifecycle.stop(2_000), training.stop(), releases.stop()]);
+      await Promise.all([lifecycle.stop(2_000), deps.training.stop(), releases.stop()]);
       index.close();
       stores.close();
       rmSync(folder, { recursive: true });

@@ -2,7 +2,9 @@
  * A trainer for HTTP tests: in this process, without a model. It sends what a run sends, in order
  * and awaited, and writes a candidate directory; a plan says how the run goes.
  */
-import { cp } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { directorySha256 } from '../../core/trainer/candidate.ts';
 import type { StartTrainer, TrainerEvent, TrainingJob } from '../../core/trainer/types.ts';
 import type { GateReport, StepRecord, TrajectoryRecord } from '../../core/records.ts';
@@ -17,7 +19,15 @@ export interface TrainerPlan {
   beforeCandidate?: () => Promise<void>;
   /** Leaves this file out of the candidate, to break it. */
   without?: string;
+  /** The next processes die, each after the rollouts of such a step, the first of these first. */
+  diesAt?: number[];
+  /** Steps between checkpoints; absent: a process that comes after another starts over. */
+  checkpointEvery?: number;
+  /** What the processes were given, in order. */
+  jobs?: TrainingJob[];
 }
+
+const CHECKPOINT_FILE = 'step';
 
 const COUNTS = {
   rollouts: 2,
@@ -45,13 +55,19 @@ async function run(
   cancelled: Promise<void>,
 ): Promise<Outcome> {
   const { runId } = job;
+  plan.jobs?.push(job);
   // The manager learns of the handle before the first event, as with a real process.
   await new Promise((resolve) => setImmediate(resolve));
   await onEvent({ type: 'started', runId, settings: job.settings });
-  for (let step = 1; step <= job.steps; step++) {
+  const kept = await checkpointOf(job);
+  if (kept > 0) await onEvent({ type: 'resumed', runId, step: kept, savedAt: 0, refused: [] });
+  const diesAt = plan.diesAt?.shift();
+  for (let step = kept + 1; step <= job.steps; step++) {
     await onEvent({ type: 'rollouts', runId, step, ...rollouts(job, step, plan.rollouts) });
+    if (step === diesAt) return { outcome: 'died', detail: 'SIGKILL' };
     const values = { reward_mean: step / 10, loss: -0.1 };
     await onEvent({ type: 'step', runId, step, values, counts: COUNTS });
+    if (step % (plan.checkpointEvery ?? Infinity) === 0) await keepCheckpoint(job, step);
   }
   if (plan.end === 'hang') {
     await cancelled;
@@ -75,6 +91,17 @@ async function run(
   return { outcome: 'completed', detail: 'judged' };
 }
 
+async function checkpointOf({ checkpointDirectory }: TrainingJob): Promise<number> {
+  const path = join(checkpointDirectory ?? '', CHECKPOINT_FILE);
+  return Number(await readFile(path, 'utf8').catch(() => '0'));
+}
+
+async function keepCheckpoint({ checkpointDirectory }: TrainingJob, step: number): Promise<void> {
+  if (checkpointDirectory === undefined) return;
+  await mkdir(checkpointDirectory, { recursive: true });
+  await writeFile(join(checkpointDirectory, CHECKPOINT_FILE), String(step));
+}
+
 function gate(passed: boolean): GateReport {
   const score = { tasks: 10, accuracy: 0.4, formatErrors: 0.1, toolCallsPerTask: 1.5 };
   return {
@@ -95,7 +122,9 @@ export function rollouts(
   count: number,
 ): { steps: StepRecord[]; trajectories: TrajectoryRecord[] } {
   const prng = new Prng(step);
-  const id = (prefix: string, name: string): string => `${prefix}_${job.runId}-${step}-${name}`;
+  // A step that is done again has other ids, as with the real trainer.
+  const process = randomUUID();
+  const id = (prefix: string, name: string): string => `${prefix}_${job.runId}-${process}-${name}`;
   const make = (name: string, parent: StepRecord | null, kind: StepRecord['kind']): StepRecord => {
     const tokens = Uint32Array.from([1, 2, 3, 4]);
     const sampled = kind === 'policy';
