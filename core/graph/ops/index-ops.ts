@@ -46,23 +46,28 @@ export const indexOps: OpGroup<
     gradient: { none: 'it is itself a gradient, and no second derivative is taken' },
     lower: (node) => {
       const [ids, rows, table] = node.inputs as [Value, Value, Value];
-      const [shape, zeros] = [scratchName(node, 'shape'), scratchName(node, 'zeros')];
+      const scratch = (hint: string) => scratchName(node, hint);
+      const [shape, zeros] = [scratch('shape'), scratch('zeros')];
+      const [deep, size, index] = [scratch('deep'), scratch('size'), scratch('index')];
+      const flat = rows.shape.length === 1;
+      const axes = intVector(node, flat ? [1] : rows.shape.slice(2).map((_, i) => i + 2)).name;
+      // ScatterND would take whole rows, but onnxruntime adds those on several threads without a
+      // lock: of two rows for one place one may be lost, another one a run.
       return [
         { opType: 'Shape', inputs: [table.name], outputs: [shape] },
         { opType: 'ConstantOfShape', inputs: [shape], outputs: [zeros] },
+        { opType: flat ? 'Squeeze' : 'Unsqueeze', inputs: [ids.name, axes], outputs: [deep] },
+        { opType: 'Shape', inputs: [rows.name], outputs: [size] },
+        { opType: 'Expand', inputs: [deep, size], outputs: [index] },
         {
-          opType: 'ScatterND',
-          inputs: [zeros, ids.name, rows.name],
+          opType: 'ScatterElements',
+          inputs: [zeros, index, rows.name],
           outputs: [(node.outputs[0] as Value).name],
-          attributes: { reduction: 'add' },
+          attributes: { axis: 0, reduction: 'add' },
         },
       ];
     },
   },
-  /**
-   * x (n, ..), index of any shape into x, inverse (n) into the index as one list: inverse[index[i]]
-   * = i. A negative index leaves a row of zeros, a negative inverse names a row that is not read.
-   */
   moveRows: {
     takes: ['float32', 'int64', 'int64'],
     infer: (inputs) => {
