@@ -36,6 +36,8 @@ export interface EvaluateOptions {
   runId: string | null;
   /** As in training, so that rewards compare. Default 0.1. */
   multiToolBonus?: number;
+  /** Called as each task is answered. */
+  onAnswer?: () => void;
   signal?: AbortSignal;
 }
 
@@ -88,6 +90,7 @@ async function evaluateTask(
       branchedFromStepId: null,
     });
     const formatOk = scored.formatError === null;
+    options.onAnswer?.();
     return { ...scored, task, formatOk, toolCalls: episode.toolCalls };
   } finally {
     episode.close();
