@@ -152,6 +152,20 @@ export interface Feedback {
   createdAt: number;
 }
 
+/** A live conversation with a reward, as the log has it. */
+export interface LiveSample {
+  /** `reward` is what its client said last. */
+  trajectory: TrajectoryRecord;
+  /** From the root to the leaf. */
+  steps: StepRecord[];
+  /** The messages that were asked, in one canonical text. */
+  question: string;
+  /** Names of this server's tools that it was offered. */
+  tools: string[];
+  /** Whether it was offered functions that its client runs. */
+  clientTools: boolean;
+}
+
 export type TaskFamily = string;
 export type TaskSplit = 'train' | 'gate' | 'test';
 

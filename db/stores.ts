@@ -5,6 +5,7 @@ import { AgentRunStore } from './agent-run-store.ts';
 import { ConversationStore } from './conversation-store.ts';
 import { FeedbackStore } from './feedback-store.ts';
 import { GroupCommit } from './group-commit.ts';
+import { LiveSampleStore } from './live-samples.ts';
 import type { Database } from './open.ts';
 import { PolicyStore } from './policy-store.ts';
 import { RolloutRemoval } from './rollout-removal.ts';
@@ -16,6 +17,7 @@ import { TrajectoryStore } from './trajectory-store.ts';
 export interface Stores {
   stepLog: SqliteStepLog;
   trajectories: TrajectoryStore;
+  liveSamples: LiveSampleStore;
   rolloutRemoval: RolloutRemoval;
   policies: PolicyStore;
   feedback: FeedbackStore;
@@ -30,9 +32,11 @@ export interface Stores {
 /** One bundle a database: a second one would be a second writer. */
 export function openStores(db: Database, clock: Clock = systemClock): Stores {
   const commits = new GroupCommit(db);
+  const trajectories = new TrajectoryStore(db);
   return {
     stepLog: new SqliteStepLog(db, commits, clock),
-    trajectories: new TrajectoryStore(db),
+    trajectories,
+    liveSamples: new LiveSampleStore(db, trajectories),
     rolloutRemoval: new RolloutRemoval(db, commits),
     policies: new PolicyStore(db),
     feedback: new FeedbackStore(db, commits, clock),

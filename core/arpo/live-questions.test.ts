@@ -1,7 +1,8 @@
 /** Which rated conversations become questions, on which side, and why others do not. */
 import { describe, expect, it } from 'vitest';
 import type { ToolRunner } from '../ports.ts';
-import { liveQuestions, type LiveSample } from './live-questions.ts';
+import type { LiveSample } from '../records.ts';
+import { liveQuestions } from './live-questions.ts';
 import { liveSample, toolStep } from './testing/live-samples.ts';
 
 const tools: ToolRunner = {

@@ -11,23 +11,9 @@ import { createHash } from 'node:crypto';
 import { must } from '../assert.ts';
 import { LIMITS } from '../limits.ts';
 import type { ToolRunner } from '../ports.ts';
-import type { StepRecord, Task, TrajectoryRecord } from '../records.ts';
+import type { LiveSample, Task } from '../records.ts';
 import { parseQuantity } from './quantity.ts';
 import { RatedAnswers } from './rated-answers.ts';
-
-/** A live conversation with a reward, as the log has it. */
-export interface LiveSample {
-  /** `reward` is what its client said last. */
-  trajectory: TrajectoryRecord;
-  /** From the root to the leaf. */
-  steps: StepRecord[];
-  /** The messages that were asked, in one canonical text. */
-  question: string;
-  /** Names of this server's tools that it was offered. */
-  tools: string[];
-  /** Whether it was offered functions that its client runs. */
-  clientTools: boolean;
-}
 
 /** A task that is asked by tokens, exactly as the log has them. */
 export interface PromptedTask extends Task {

@@ -1,6 +1,5 @@
 /** Rated live conversations as plain data, for tests: everything filled in, no policy behind it. */
-import type { StepRecord, ToolCallRecord, TrajectoryRecord } from '../../records.ts';
-import type { LiveSample } from '../live-questions.ts';
+import type { LiveSample, StepRecord, ToolCallRecord, TrajectoryRecord } from '../../records.ts';
 
 export interface SampleFields {
   question?: string;

@@ -1,0 +1,108 @@
+/**
+ * Rated live conversations as a training run is fed with them: those of the newest `reward`
+ * feedback, with their steps and with what was asked. Only server-run agents are looked at: of a
+ * chat completion the log does not say which functions its client offered, so nobody can ask again
+ * what was asked. A conversation without a reward is never read. Whether one is of use is not
+ * decided here.
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type BetterSqlite3 from 'better-sqlite3';
+import { ID_PREFIXES } from '../core/ids.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { LiveSample } from '../core/records.ts';
+import { REWARD_METRIC } from './feedback-store.ts';
+import type { Database } from './open.ts';
+import type { TrajectoryStore } from './trajectory-store.ts';
+
+export interface LiveSamples {
+  /** Newest rating first. */
+  samples: LiveSample[];
+  /** Rated conversations that were no agent run. */
+  chats: number;
+}
+
+// Backwards over the rows, which is the order of arrival.
+const NEWEST_RATED = `
+  SELECT trajectory_id AS id FROM feedback WHERE metric_name = '${REWARD_METRIC}'
+  ORDER BY rowid DESC LIMIT ?`;
+
+// There is no index by trajectory, but both ids are made together, and ids sort by time.
+const AGENT_RUN = `
+  SELECT request FROM agent_runs WHERE id BETWEEN @from AND @to AND trajectory_id = @trajectoryId`;
+
+export class LiveSampleStore {
+  private readonly trajectories: TrajectoryStore;
+  private readonly newestRated: BetterSqlite3.Statement<[number], { id: string }>;
+  private readonly agentRun: BetterSqlite3.Statement<[Record<string, string>], { request: string }>;
+
+  constructor(db: Database, trajectories: TrajectoryStore) {
+    this.trajectories = trajectories;
+    this.newestRated = db.sqlite.prepare(NEWEST_RATED);
+    this.agentRun = db.sqlite.prepare(AGENT_RUN);
+  }
+
+  /** Reads in small pieces, so that live requests get their turn between them. */
+  async newest(ratingsMax: number = LIMITS.liveSamplesMax): Promise<LiveSamples> {
+    const ids = [...new Set(this.newestRated.all(ratingsMax).map(({ id }) => id))];
+    const samples: LiveSample[] = [];
+    let chats = 0;
+    for (const [i, id] of ids.entries()) {
+      const trajectory = this.trajectories.find(id);
+      if (trajectory?.source === 'live' && trajectory.reward !== null) {
+        const asked = this.askedOf(id);
+        if (asked === null) chats++;
+        else
+          samples.push({
+            trajectory,
+            steps: this.trajectories.path(trajectory.leafStepId),
+            ...asked,
+          });
+      }
+      if (i % LIMITS.liveSamplesPerRead === LIMITS.liveSamplesPerRead - 1) await nextTurn();
+    }
+    return { samples, chats };
+  }
+
+  private askedOf(trajectoryId: string): Asked | null {
+    const row = this.agentRun.get({ trajectoryId, ...idsMadeWith(trajectoryId) });
+    return row === undefined ? null : askedIn(JSON.parse(row.request) as AgentRunRequest);
+  }
+}
+
+type Asked = Pick<LiveSample, 'question' | 'tools' | 'clientTools'>;
+
+/** The fields of a stored request that say what was asked; it was validated when it came. */
+interface AgentRunRequest {
+  input?: string;
+  messages?: readonly Record<string, unknown>[];
+  tools?: readonly unknown[];
+}
+
+function askedIn({ input, messages, tools = [] }: AgentRunRequest): Asked {
+  const asked = messages ?? [{ role: 'user', content: input }];
+  const names = tools.filter((tool) => typeof tool === 'string');
+  return {
+    // Fields in one order, whatever the client's was.
+    question: JSON.stringify(
+      asked.map((message) => Object.entries(message).sort(([a], [b]) => (a < b ? -1 : 1))),
+    ),
+    tools: names,
+    clientTools: names.length < tools.length,
+  };
+}
+
+/** Digits of the milliseconds at the head of a UUIDv7, with their hyphen. */
+const TIME_CHARS = 13;
+/** An id may run ahead of the clock by this, where very many are made at once. */
+const MARGIN_MS = 1_000;
+
+/** Ids of agent runs made at about the time of a trajectory's. */
+function idsMadeWith(trajectoryId: string): { from: string; to: string } {
+  const uuid = trajectoryId.slice(ID_PREFIXES.trajectory.length + 1);
+  const ms = parseInt(uuid.slice(0, TIME_CHARS).replace('-', ''), 16) || 0;
+  const id = (time: number): string => {
+    const digits = Math.max(0, time).toString(16).padStart(12, '0');
+    return `${ID_PREFIXES.agentRun}_${digits.slice(0, 8)}-${digits.slice(8)}`;
+  };
+  return { from: id(ms - MARGIN_MS), to: id(ms + MARGIN_MS) };
+}
