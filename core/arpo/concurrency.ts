@@ -35,6 +35,40 @@ export async function mapBounded<T, R>(
   return results;
 }
 
+/**
+ * Work that starts further work. After a failure nothing new starts, and `ended` throws the first
+ * one when everything has come to its end.
+ */
+export class Crew {
+  private readonly onError: (thrown: unknown) => void;
+  private readonly running = new Set<Promise<void>>();
+  private failure: { thrown: unknown } | null = null;
+
+  /** `onError` is called once, with the first failure, to abort the others. */
+  constructor(onError: (thrown: unknown) => void) {
+    this.onError = onError;
+  }
+
+  start(work: () => Promise<void>): void {
+    if (this.failure !== null) return;
+    const done: Promise<void> = work()
+      .catch((thrown: unknown) => {
+        if (this.failure !== null) return;
+        this.failure = { thrown };
+        this.onError(thrown);
+      })
+      .finally(() => this.running.delete(done));
+    this.running.add(done);
+  }
+
+  /** Resolves when nothing runs any more. */
+  async ended(): Promise<void> {
+    // Each pass waits for at least one piece of work; those bound the passes.
+    while (this.running.size > 0) await Promise.race(this.running);
+    rethrow(this.failure);
+  }
+}
+
 function rethrow(failure: { thrown: unknown } | null): void {
   if (failure === null) return;
   throw failure.thrown instanceof Error ? failure.thrown : new Error(String(failure.thrown));

@@ -4,7 +4,7 @@
  * whatever steps are due.
  *
  * What is reproducible: every draw is keyed by (seed, group, trajectory, step, position), and slots
- * of a group are handed out in turn order (group-rollout.ts), so with the same seed, tasks,
+ * of a group are handed out without regard to timing (branch-slots.ts), so with the same seed, tasks,
  * settings, policy and tool results a group is the same forest with the same tokens, whatever the
  * timing or the other groups. Not covered: ids and times; tools whose results change or that time
  * out; and an engine whose logits move in the last bits with the batch, which can flip a draw that
@@ -13,14 +13,14 @@
 import { LIMITS } from '../limits.ts';
 import { Deadline } from '../agent/deadline.ts';
 import { mapBounded } from './concurrency.ts';
-import { GroupRollout, type RolloutGroup } from './group-rollout.ts';
-import { refuseEffects } from './task-episode.ts';
-import type { ArpoSettings } from './settings.ts';
+import { sampleGroup, type RolloutGroup } from './group-rollout.ts';
+import { entropySettings, episodeLimits, type ArpoSettings } from './settings.ts';
+import { beginTask, refuseEffects, scoreEpisode } from './task-episode.ts';
 import type { EpisodeContext } from '../agent/types.ts';
 import type { Sampler } from '../ports.ts';
 import type { StepRecord, Task, TrajectorySource } from '../records.ts';
 
-export type { BranchDecision, RolloutGroup, RolloutTrajectory } from './group-rollout.ts';
+export type { BranchDecision, RolloutGroup, RolloutTrajectory } from './rollout-group.ts';
 
 export interface RolloutOptions {
   sampler: Sampler;
@@ -54,12 +54,52 @@ export async function rolloutGroups(options: RolloutOptions): Promise<RolloutGro
     return await mapBounded(
       options.tasks,
       groupsAtOnce,
-      (task, index) => new GroupRollout(options, task, index, deadline).run(),
+      (task, index) => taskGroup(options, task, index, deadline),
       deadline.fail,
     );
   } finally {
     deadline.close();
   }
+}
+
+/** A group that begins with a task's prompt; its verifier scores the answers. */
+function taskGroup(
+  options: RolloutOptions,
+  task: Task,
+  index: number,
+  deadline: Deadline,
+): Promise<RolloutGroup> {
+  const { settings, sampler, version, source, runId } = options;
+  return sampleGroup({
+    context: options.context,
+    settings,
+    task,
+    offered: new Set(task.tools),
+    seed: options.seed,
+    index,
+    deadline,
+    begin: (context) => ({
+      prompt: {
+        episode: beginTask({
+          sampler,
+          context,
+          task,
+          version,
+          priority: options.evaluation === true ? 'evaluation' : 'rollout',
+          limits: episodeLimits(settings),
+          entropy: entropySettings(settings),
+        }),
+        at: 0,
+      },
+    }),
+    score: (episode, { groupId, branchedFromStepId }) =>
+      scoreEpisode(episode, task, settings.multiToolBonus, {
+        source,
+        trainingRunId: runId,
+        groupId,
+        branchedFromStepId,
+      }),
+  });
 }
 
 /** The steps of a group's forest, each once, parents before children: what the log stores. */

@@ -161,6 +161,8 @@ describe('refusals', () => {
   it('has every setting that it knows in force in some combination, with its default', () => {
     const combinations: Record<string, unknown>[] = [
       { training: 'lora', dynamicSampling: true, curriculum: 'solved-share' },
+      { branch: 'deferred' },
+      { branch: 'aepo' },
       { earlyStop: 'plateau' },
       { earlyStop: 'target', targetReward: 1 },
     ];
