@@ -14,7 +14,7 @@
 
 /** Blocks shorter than this would be many products too small to be fast. */
 const BLOCK_MIN = 16;
-const CANDIDATES_MAX = 24;
+const CANDIDATES_MAX = 12;
 
 /** Rows in the order of their tokens. */
 export interface SortedRows {
@@ -50,7 +50,7 @@ export function sortRows(rows: readonly Uint32Array[], lengths: readonly number[
 }
 
 /** A run of tokens without a branch in between. */
-interface Segment {
+export interface Segment {
   /** Depth of its first token, and of the token after its last. */
   from: number;
   to: number;
@@ -119,18 +119,29 @@ export function attentionScores({ block, blocks, hub }: PackedSizes): number {
   return blocks * block * (block + Math.max(1, hub));
 }
 
-/** The layout with the fewest scores for a forest of these segments. */
+/**
+ * The layout with the fewest scores for a forest of these segments: a block as long as one of the
+ * subtrees, or a little longer, so that the hub's queries need no block of their own.
+ */
 export function packedSizes(segments: readonly Segment[]): PackedSizes {
   const tokens = segments.reduce((sum, { from, to }) => sum + to - from, 0);
   const tops = segments.map(({ from, to, below }) => Math.max(BLOCK_MIN, to - from + below));
   const distinct = [...new Set(tops)].sort((a, b) => a - b);
   const step = Math.max(1, Math.floor(distinct.length / CANDIDATES_MAX));
-  let best: PackedSizes | null = null;
+  let best: PackedSizes = { tokens, block: BLOCK_MIN, blocks: 1, hub: 0 };
+  let fewest = Infinity;
+  const consider = (sizes: PackedSizes) => {
+    const scores = attentionScores(sizes);
+    if (scores < fewest) [best, fewest] = [sizes, scores];
+  };
   for (let i = 0; i < distinct.length; i += step) {
-    const found = sizesFor(segments, distinct[i] as number, tokens);
-    if (best === null || attentionScores(found) < attentionScores(best)) best = found;
+    const block = distinct[i] as number;
+    const found = sizesFor(segments, block, tokens);
+    consider(found);
+    const roomier = Math.ceil(tokens / Math.max(1, found.blocks - 1));
+    if (roomier > block && roomier < 1.25 * block) consider(sizesFor(segments, roomier, tokens));
   }
-  return best ?? { tokens: 0, block: BLOCK_MIN, blocks: 1, hub: 0 };
+  return best;
 }
 
 function sizesFor(segments: readonly Segment[], block: number, tokens: number): PackedSizes {

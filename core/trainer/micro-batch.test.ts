@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { TrainRow } from '../model/types.ts';
 import { Prng } from '../prng.ts';
-import { accumulateGradients, planMicroBatches, weightSumOf } from './micro-batch.ts';
+import { accumulateGradients, weightSumOf } from './micro-batch.ts';
 import {
   bigramConfig,
   bigramWeights,
@@ -25,29 +25,6 @@ function randomRows(random: Prng, count: number, vocabulary: number): TrainRow[]
     };
   });
 }
-
-describe('planMicroBatches', () => {
-  it('holds each row once and keeps within the budget, on random lengths', () => {
-    const random = new Prng(5);
-    for (let trial = 0; trial < 200; trial++) {
-      const lengths = Array.from({ length: 1 + random.below(40) }, () => 1 + random.below(100));
-      const budget = 1 + random.below(400);
-      const plan = planMicroBatches(lengths, budget);
-      expect(plan.flat().sort((a, b) => a - b)).toEqual(lengths.map((_, i) => i));
-      for (const batch of plan) {
-        const longest = Math.max(...batch.map((i) => lengths[i] as number));
-        expect(batch.length === 1 || batch.length * longest <= budget).toBe(true);
-      }
-    }
-  });
-
-  it('puts rows of like length together', () => {
-    expect(planMicroBatches([3, 50, 2, 49], 100)).toEqual([
-      [1, 3],
-      [0, 2],
-    ]);
-  });
-});
 
 describe('accumulateGradients', () => {
   it('gives the same loss and gradients however the rows are split', async () => {

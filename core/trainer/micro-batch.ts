@@ -1,15 +1,13 @@
 /**
- * Splits the rows of a mini-batch into micro-batches that fit in memory and adds up their
- * gradients. Rows are sorted by length, so that short ones are not padded to the longest of the
- * mini-batch; the sum of weights is taken over the whole mini-batch beforehand, so the split
- * changes nothing but the order of additions.
+ * Runs a mini-batch as micro-batches that fit in memory and adds up their gradients. Which rows go
+ * together, and in which form, is planned by cost (pack-plan.ts); the sum of weights is taken over
+ * the whole mini-batch beforehand, so the split changes nothing but the order of additions.
  *
- * Flat rows only: a token shared by several branches is forwarded once for each of them (the packed
- * form of arpo.md section 7 is not here). Knows nothing of rewards or of the model inside the
- * session.
+ * Knows nothing of rewards or of the model inside the session.
  */
 import { assert, must } from '../assert.ts';
 import type { LossSettings, TrainRow, TrainingSession } from '../model/types.ts';
+import { planRuns, type Packing, type PlannedRow } from './pack-plan.ts';
 
 export interface MiniBatchResult {
   loss: number;
@@ -19,30 +17,12 @@ export interface MiniBatchResult {
   logprobs: Float32Array[];
   entropies: Float32Array[];
   microBatches: number;
-  /** Tokens forwarded, padding included. */
+  /** How many of them forwarded shared prefixes once. */
+  packedMicroBatches: number;
+  /** Tokens that passed through the layers, padding included. */
   tokensForwarded: number;
-}
-
-/**
- * Row indices of each micro-batch: rows x longest row <= `tokenBudget`, except that a row longer
- * than the budget is alone in its own. Longest rows first: what needs most memory fails early.
- */
-export function planMicroBatches(lengths: readonly number[], tokenBudget: number): number[][] {
-  assert(tokenBudget >= 1, `a token budget of ${tokenBudget} holds nothing`);
-  const order = lengths.map((_, index) => index);
-  order.sort((a, b) => (lengths[b] as number) - (lengths[a] as number) || a - b);
-  const batches: number[][] = [];
-  let current: number[] = [];
-  for (const index of order) {
-    const longest = lengths[current[0] ?? index] as number;
-    if (current.length > 0 && (current.length + 1) * longest > tokenBudget) {
-      batches.push(current);
-      current = [];
-    }
-    current.push(index);
-  }
-  if (current.length > 0) batches.push(current);
-  return batches;
+  /** Tokens with a loss weight, counted in every row that has them. */
+  tokensTrained: number;
 }
 
 /** Sum of the loss weights of all rows: what `LossSettings.weightSum` must be for them. */
@@ -50,6 +30,14 @@ export function weightSumOf(rows: readonly TrainRow[]): number {
   let sum = 0;
   for (const row of rows) for (const weight of row.weights) sum += weight;
   return sum;
+}
+
+export interface MiniBatchOptions {
+  /** Tokens of one run, padding included. */
+  tokenBudget: number;
+  /** Absent: `auto`. */
+  packing?: Packing;
+  signal?: AbortSignal;
 }
 
 /**
@@ -60,35 +48,46 @@ export async function accumulateGradients(
   session: TrainingSession,
   rows: readonly TrainRow[],
   loss: Omit<LossSettings, 'weightSum'>,
-  options: { tokenBudget: number; signal?: AbortSignal },
+  options: MiniBatchOptions,
 ): Promise<MiniBatchResult> {
   const weightSum = weightSumOf(rows);
   assert(weightSum > 0, 'a mini-batch has no policy token');
-  const plan = planMicroBatches(
-    rows.map((row) => row.tokens.length),
-    options.tokenBudget,
-  );
+  const { tokenBudget, packing = 'auto' } = options;
+  const planned = rows.map(plannedRow);
+  const plan = planRuns(planned, { config: session.config, packing, tokenBudget });
+  const zeros = () => rows.map(({ tokens }) => new Float32Array(tokens.length));
   const result: MiniBatchResult = {
     loss: 0,
     gradients: new Map(),
-    logprobs: new Array<Float32Array>(rows.length),
-    entropies: new Array<Float32Array>(rows.length),
+    logprobs: zeros(),
+    entropies: zeros(),
     microBatches: plan.length,
+    packedMicroBatches: plan.filter(({ form }) => form === 'packed').length,
     tokensForwarded: 0,
+    tokensTrained: planned.reduce((sum, { predictions }) => sum + predictions, 0),
   };
-  for (const indices of plan) {
+  for (const { rows: indices, form } of plan) {
     options.signal?.throwIfAborted();
     const batch = indices.map((index) => must(rows[index], 'the plan names rows'));
-    const part = await session.lossAndGradients(batch, { ...loss, weightSum });
+    const part = await session.lossAndGradients(batch, { ...loss, weightSum }, form);
     result.loss += part.loss;
     addInto(result.gradients, part.gradients);
     indices.forEach((index, k) => {
       result.logprobs[index] = must(part.logprobs[k], 'one array of logprobs a row');
       result.entropies[index] = must(part.entropies[k], 'one array of entropies a row');
     });
-    result.tokensForwarded += batch.length * (batch[0]?.tokens.length ?? 0);
+    result.tokensForwarded += part.tokensForwarded;
   }
   return result;
+}
+
+/** What lies behind the last token that is trained on needs no forward pass. */
+function plannedRow({ tokens, weights }: TrainRow): PlannedRow {
+  const used = Math.max(
+    0,
+    weights.findLastIndex((weight) => weight !== 0),
+  );
+  return { tokens, used, predictions: weights.reduce((n, weight) => n + Number(weight !== 0), 0) };
 }
 
 function addInto(sum: Map<string, Float32Array>, part: ReadonlyMap<string, Float32Array>): void {

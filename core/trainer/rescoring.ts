@@ -7,10 +7,10 @@ import type { RolloutGroup } from '../arpo/rollout.ts';
 import { must } from '../assert.ts';
 import type { TrainingSession } from '../model/types.ts';
 import type { StepRecord } from '../records.ts';
-import { planMicroBatches } from './micro-batch.ts';
+import { planRuns } from './pack-plan.ts';
 
 export interface ScoreOptions {
-  session: Pick<TrainingSession, 'score'>;
+  session: Pick<TrainingSession, 'config' | 'score'>;
   /** Tokens of one run. */
   tokenBudget: number;
   signal?: AbortSignal;
@@ -51,11 +51,16 @@ export async function scoreRows(
   rows: readonly Uint32Array[],
   { session, tokenBudget, signal }: ScoreOptions,
 ): Promise<Float32Array[]> {
-  const result = new Array<Float32Array>(rows.length);
-  const lengths = rows.map((row) => row.length);
-  for (const indices of planMicroBatches(lengths, tokenBudget)) {
+  const result: Float32Array[] = rows.map((row) => new Float32Array(row.length));
+  const planned = rows.map((tokens) => {
+    const predictions = Math.max(0, tokens.length - 1);
+    return { tokens, used: predictions, predictions };
+  });
+  const plan = planRuns(planned, { config: session.config, packing: 'auto', tokenBudget });
+  for (const { rows: indices, form } of plan) {
     signal?.throwIfAborted();
-    const { logprobs } = await session.score(indices.map((i) => must(rows[i], 'a planned row')));
+    const batch = indices.map((i) => must(rows[i], 'a planned row'));
+    const { logprobs } = await session.score(batch, form);
     indices.forEach((index, k) => (result[index] = must(logprobs[k], 'logprobs of each row')));
   }
   return result;

@@ -1,0 +1,164 @@
+/**
+ * Divides the rows of a mini-batch into runs that fit in memory, and chooses for each whether its
+ * rows are forwarded flat or packed (arpo.md section 7), by estimated cost.
+ *
+ * Sorted by their tokens, rows that share a prefix stand together, whatever group they come from. A
+ * run is an interval of that order, so a tree that is too large for one run is cut between leaves,
+ * and what lies above the cut is forwarded once more. Where to cut is the shortest path over all
+ * intervals. The alternative is flat runs of rows of like length; the cheaper of the two plans is
+ * taken. Any division gives the same loss and gradients up to rounding, because the caller divides
+ * by the sum of weights of the whole mini-batch.
+ */
+import { assert, must } from '../assert.ts';
+import { packedSizes, segmentsOf, sortRows, type SortedRows } from '../model/packed-layout.ts';
+import type { ModelConfig, RowForm } from '../model/types.ts';
+import { runCost, type RunCost } from './pack-cost.ts';
+
+/** Rows of one packed run, and cuts that are weighed for each of its ends: so planning stays short. */
+const ROWS_MAX = 256;
+const CUTS_MAX = 12;
+
+export type Packing = 'auto' | RowForm;
+
+export interface PlannedRun {
+  /** Indices of the rows. */
+  rows: number[];
+  form: RowForm;
+}
+
+/** A row as the planner sees it. */
+export interface PlannedRow {
+  tokens: Uint32Array;
+  /** How many first tokens are forwarded. */
+  used: number;
+  /** Predictions that are wanted of it. */
+  predictions: number;
+}
+
+export interface PlanOptions {
+  config: ModelConfig;
+  packing: Packing;
+  /** Tokens of one run, padding included; a row that is longer is alone in its own. */
+  tokenBudget: number;
+}
+
+/** Every row of which something is wanted is in exactly one run; the largest runs come first. */
+export function planRuns(rows: readonly PlannedRow[], options: PlanOptions): PlannedRun[] {
+  const { config, packing, tokenBudget } = options;
+  assert(tokenBudget >= 1, `a token budget of ${tokenBudget} holds nothing`);
+  const kept = rows.flatMap(({ used }, i) => (used > 0 ? [i] : []));
+  const cost = runCost(config);
+  const flat = packing === 'packed' ? null : flatPlan(rows, kept, tokenBudget, cost);
+  if (packing === 'flat') return must(flat, 'a flat plan').runs;
+  const packed = packedPlan(rows, kept, tokenBudget, { cost, packing });
+  return flat !== null && flat.cost <= packed.cost ? flat.runs : packed.runs;
+}
+
+interface Plan {
+  runs: PlannedRun[];
+  cost: number;
+}
+
+/** Longest rows first: short ones are not padded to the longest of the mini-batch. */
+function flatPlan(
+  rows: readonly PlannedRow[],
+  kept: readonly number[],
+  tokenBudget: number,
+  cost: RunCost,
+): Plan {
+  const used = (index: number) => (rows[index] as PlannedRow).used;
+  const order = [...kept].sort((a, b) => used(b) - used(a) || a - b);
+  const runs: PlannedRun[] = [];
+  for (const index of order) {
+    const last = runs.at(-1);
+    const longest = last === undefined ? 0 : used(last.rows[0] as number);
+    if (last !== undefined && (last.rows.length + 1) * longest <= tokenBudget) {
+      last.rows.push(index);
+    } else runs.push({ rows: [index], form: 'flat' });
+  }
+  return { runs, cost: runs.reduce((sum, run) => sum + flatCost(rows, run.rows, cost), 0) };
+}
+
+function flatCost(rows: readonly PlannedRow[], run: readonly number[], cost: RunCost): number {
+  let [longest, predictions] = [0, 0];
+  for (const index of run) {
+    const row = rows[index] as PlannedRow;
+    longest = Math.max(longest, row.used);
+    predictions += row.predictions;
+  }
+  return cost.flat({ rows: run.length, longest, predictions });
+}
+
+/** The cheapest division of the sorted rows into intervals, each in its cheaper form. */
+function packedPlan(
+  rows: readonly PlannedRow[],
+  kept: readonly number[],
+  tokenBudget: number,
+  { cost, packing }: { cost: RunCost; packing: Packing },
+): Plan {
+  const sorted = sortRows(
+    kept.map((index) => (rows[index] as PlannedRow).tokens),
+    kept.map((index) => (rows[index] as PlannedRow).used),
+  );
+  const order = sorted.order.map((at) => kept[at] as number);
+  // best[n]: the cheapest plan of the first n rows, and the first row of its last run.
+  const best: { cost: number; from: number; form: RowForm }[] = [
+    { cost: 0, from: 0, form: 'flat' },
+  ];
+  for (let end = 1; end <= order.length; end++) {
+    let found = { cost: Infinity, from: end - 1, form: 'packed' as RowForm };
+    for (const from of cutsBefore(sorted, end, tokenBudget)) {
+      const run = order.slice(from, end);
+      const before = (best[from] as { cost: number }).cost;
+      const packed = before + packedCost(rows, run, { sorted, from, end, cost });
+      if (packed < found.cost) found = { cost: packed, from, form: 'packed' };
+      const fits = run.length === 1 || paddedTokens(rows, run) <= tokenBudget;
+      if (packing === 'packed' || !fits) continue;
+      const flat = before + flatCost(rows, run, cost);
+      if (flat < found.cost) found = { cost: flat, from, form: 'flat' };
+    }
+    best.push(found);
+  }
+  const runs: PlannedRun[] = [];
+  for (let end = order.length; end > 0;) {
+    const { from, form } = best[end] as { from: number; form: RowForm };
+    runs.push({ rows: order.slice(from, end), form });
+    end = from;
+  }
+  const size = ({ rows: run }: PlannedRun) => paddedTokens(rows, run);
+  runs.sort((a, b) => size(b) - size(a));
+  return { runs, cost: (best.at(-1) as { cost: number }).cost };
+}
+
+function paddedTokens(rows: readonly PlannedRow[], run: readonly number[]): number {
+  return run.length * Math.max(...run.map((index) => (rows[index] as PlannedRow).used));
+}
+
+/**
+ * Where the last run of the first `end` rows may begin: of the places from which its unique tokens
+ * fit, those between rows that have least in common, and of these the furthest.
+ */
+function cutsBefore({ lengths, shared }: SortedRows, end: number, tokenBudget: number): number[] {
+  const cuts: number[] = [];
+  let below = 0;
+  for (let from = end - 1; from >= Math.max(0, end - ROWS_MAX); from--) {
+    if (from < end - 1 && below + (lengths[from] as number) > tokenBudget) break;
+    below += (lengths[from] as number) - (shared[from] as number);
+    cuts.push(from);
+  }
+  cuts.sort((a, b) => (shared[a] as number) - (shared[b] as number) || a - b);
+  return cuts.slice(0, CUTS_MAX);
+}
+
+function packedCost(
+  rows: readonly PlannedRow[],
+  run: readonly number[],
+  { sorted, from, end, cost }: { sorted: SortedRows; from: number; end: number; cost: RunCost },
+): number {
+  const shared = sorted.shared.slice(from, end);
+  shared[0] = 0;
+  const sizes = packedSizes(segmentsOf(sorted.lengths.slice(from, end), shared));
+  // A prediction that rows share is counted for each of them: too many, by what they share.
+  const predictions = run.reduce((sum, index) => sum + (rows[index] as PlannedRow).predictions, 0);
+  return cost.packed(sizes, Math.min(predictions, sizes.tokens + run.length));
+}
