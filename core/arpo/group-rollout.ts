@@ -14,7 +14,8 @@ import type { Episode } from '../agent/episode.ts';
 import type { EpisodeContext } from '../agent/types.ts';
 import type { Task } from '../records.ts';
 import { Cassette } from './cassette.ts';
-import { GroupMembers, type Member } from './group-members.ts';
+import { deltaAfter } from './branch-rules.ts';
+import { GroupMembers, stepAt, type Member } from './group-members.ts';
 import { growGroup } from './growth.ts';
 import { countGroup, type RolloutGroup } from './rollout-group.ts';
 import type { RolloutSettings } from './rollout-settings.ts';
@@ -57,6 +58,11 @@ export interface GroupStart {
    * their steps, so these hold the entropies that shall count.
    */
   roots?: readonly Episode[];
+  /**
+   * Siblings that begin with the group, whatever the rule: behind tool step `at` of `roots[root]`.
+   * The rule counts them as roots.
+   */
+  forks?: readonly { root: number; at: number }[];
 }
 
 /** Facts of a trajectory that its record needs. */
@@ -86,8 +92,10 @@ export async function sampleGroup(options: GroupOptions): Promise<RolloutGroup> 
   });
   const given = start.roots ?? [];
   try {
-    assert(given.length <= settings.groupSize, 'given trajectories fit the group');
+    const forks = start.forks ?? [];
+    assert(given.length + forks.length <= settings.groupSize, 'what is given fits the group');
     given.forEach((episode, slot) => members.addGiven(slot, episode));
+    forks.forEach(({ root, at }, i) => openFork(members, { root, at, slot: given.length + i }));
     const { vocabularySize } = context.tokenizer;
     const { settled } = await growGroup(members, settings, vocabularySize);
     if (!settled) await fillWithRoots(members);
@@ -98,9 +106,26 @@ export async function sampleGroup(options: GroupOptions): Promise<RolloutGroup> 
   }
 }
 
+function openFork(members: GroupMembers, fork: { root: number; at: number; slot: number }): void {
+  const parent = members.at(fork.root);
+  const { steps } = parent.episode;
+  members.addFork(parent, fork.at, fork.slot);
+  members.decisions.push({
+    rule: 'given',
+    trajectory: parent.index,
+    stepId: stepAt(parent, fork.at).id,
+    deltaEntropy: deltaAfter(steps, fork.at),
+    signal: deltaAfter(steps, fork.at),
+    probability: 1,
+    siblings: 1,
+  });
+}
+
+/** Also ends what nobody has sampled to its end. */
 async function fillWithRoots(members: GroupMembers): Promise<void> {
-  const roots = members.free.map((slot) => members.addRoot(slot));
-  await members.together(roots, async (member) => {
+  for (const slot of members.free) members.addRoot(slot);
+  const unfinished = members.all.filter(({ episode }) => episode.endReason === null);
+  await members.together(unfinished, async (member) => {
     await members.finish(member);
     members.release(member);
   });
