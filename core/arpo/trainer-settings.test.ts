@@ -17,6 +17,7 @@ describe('switches of the trainer', () => {
       earlyStop: 'off',
       epochs: 1,
       rolloutLag: 0,
+      packing: 'auto',
       gateSamples: 1,
       gateGreedy: false,
       checkpointEvery: 10,
@@ -49,6 +50,7 @@ describe('switches of the trainer', () => {
     refused({ earlyStop: 'target', targetReward: 1, stopPatience: 5 }, 'stopPatience');
     refused({ earlyStop: 'target' }, 'targetReward');
     refused({ rolloutLag: 17 }, 'rolloutLag');
+    refused({ packing: 'dense' }, 'packing');
   });
 
   it('let the clip settings count from the second epoch on', () => {

@@ -17,6 +17,8 @@ export interface TrainerCommon {
   epochs: number;
   /** A step's rollouts come from the weights of so many steps before its own. */
   rolloutLag: number;
+  /** How rows are forwarded: prefixes that they share once, or in every row, or by cost. */
+  packing: 'auto' | 'flat' | 'packed';
   gradientClip: number;
   weightDecay: number;
   /** AdamW's decay rates of the two moments. */
@@ -87,6 +89,7 @@ export const TRAINER_SPECS = {
   miniBatches: integer(1, LIMITS.sequencesMax),
   epochs: integer(1, 64),
   rolloutLag: integer(0, LIMITS.rolloutLagMax),
+  packing: choice('auto', 'flat', 'packed'),
   gradientClip: number(0, 1_000, { above: 0 }),
   weightDecay: number(0, 1),
   betas: pair(0, 1, { below: 1 }),
@@ -117,6 +120,7 @@ const DEFAULTS: TrainerCommon = {
   miniBatches: 1,
   epochs: 1,
   rolloutLag: 0,
+  packing: 'auto',
   gradientClip: 1,
   weightDecay: 0.01,
   betas: [0.9, 0.999],

@@ -52,6 +52,7 @@ export async function updatePolicy(
   for (const rows of Array.from({ length: epochs }, () => batches).flat()) {
     const result = await accumulateGradients(session, rows, loss, {
       tokenBudget: options.tokenBudget,
+      packing: settings.packing,
       ...(options.signal && { signal: options.signal }),
     });
     const { norm, gradientScale } = clipScale(result.gradients, settings.gradientClip);
@@ -112,6 +113,8 @@ class UpdateTally {
   private batches = 0;
   private tokens = 0;
   private forwarded = 0;
+  private runs = 0;
+  private packedRuns = 0;
   private clipped = 0;
   private kl = 0;
   private weight = 0;
@@ -134,6 +137,8 @@ class UpdateTally {
     });
     this.batches++;
     this.forwarded += result.tokensForwarded;
+    this.runs += result.microBatches;
+    this.packedRuns += result.packedMicroBatches;
     this.loss += result.loss;
     this.gradientNorm += facts.gradientNorm;
     this.learningRate = facts.learningRate;
@@ -164,6 +169,8 @@ class UpdateTally {
       logprob_drift_max: this.drift,
       tokens_trained: this.tokens,
       tokens_forwarded: this.forwarded,
+      forwarded_per_trained: this.forwarded / this.tokens,
+      packed_share: this.packedRuns / this.runs,
     };
   }
 }
