@@ -23,7 +23,40 @@ test('a flag wins over the environment, in both of its forms', () => {
   expect(config.schedule).toEqual({ minNewScored: 20, everyMinutes: 0.5 });
 });
 
+test('by default nothing is a canary, live traffic may take a version back, few files are kept', () => {
+  const { release, policiesKept } = parseConfig({}, []);
+  expect(release).toEqual({ canary: null, rollbackTolerance: 0.02 });
+  expect(policiesKept).toBe(5);
+});
+
+test('a share turns the canary on', () => {
+  const share = { RAMIFY_CANARY_SHARE: '0.1', RAMIFY_ROLLBACK_TOLERANCE: '0' };
+  expect(parseConfig(share, []).release).toEqual({
+    canary: { share: 0.1, conversations: 50, minutes: 1440 },
+    rollbackTolerance: 0,
+  });
+  const flags = ['--canary-conversations', '7', '--canary-minutes', 'off'];
+  expect(parseConfig(share, flags).release.canary).toEqual({
+    share: 0.1,
+    conversations: 7,
+    minutes: null,
+  });
+  expect(
+    parseConfig({ RAMIFY_ROLLBACK_TOLERANCE: 'off' }, []).release.rollbackTolerance,
+  ).toBeNull();
+});
+
 test.each([
+  [{ RAMIFY_CANARY_SHARE: '1' }, [], 'RAMIFY_CANARY_SHARE=1: must be off, or a share between 0'],
+  [{ RAMIFY_CANARY_SHARE: '0' }, [], 'RAMIFY_CANARY_SHARE=0: must be off, or a share'],
+  [{ RAMIFY_CANARY_MINUTES: '5' }, [], 'RAMIFY_CANARY_MINUTES does nothing without RAMIFY_CANARY'],
+  [
+    { RAMIFY_CANARY_SHARE: '0.1', RAMIFY_ROLLBACK_TOLERANCE: 'off' },
+    [],
+    'RAMIFY_ROLLBACK_TOLERANCE=off: a canary is useless',
+  ],
+  [{ RAMIFY_ROLLBACK_TOLERANCE: '-1' }, [], 'RAMIFY_ROLLBACK_TOLERANCE=-1: must be off, or a'],
+  [{ RAMIFY_POLICIES_KEPT: 'all' }, [], 'RAMIFY_POLICIES_KEPT=all: must be an integer'],
   [{ RAMIFY_PORT: '70000' }, [], 'RAMIFY_PORT=70000: must be a port from 0 to 65535'],
   [{ RAMIFY_PORT: '80x' }, [], 'RAMIFY_PORT=80x'],
   [{ RAMIFY_HOST: '0.0.0.0' }, [], 'RAMIFY_HOST=0.0.0.0: only a loopback address'],

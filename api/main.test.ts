@@ -58,7 +58,9 @@ function launch(environment: Record<string, string> = {}): Run {
   return run;
 }
 
-async function start(environment: Record<string, string> = {}): Promise<Run & { url: string }> {
+type Server = Run & { url: string };
+
+async function start(environment: Record<string, string> = {}): Promise<Server> {
   const run = launch(environment);
   while (!run.out.includes('\n')) {
     await Promise.race([
@@ -138,28 +140,54 @@ test('SIGTERM lets a stream end; the listener is closed meanwhile', async () => 
   await expect(fetch(`${server.url}/healthz`)).rejects.toThrow();
 });
 
-test('a training run in its process, to a verdict; a kill of the server marks the next one', async () => {
-  const server = await start();
+test('a training run in its process, to a verdict; the next one goes on after kills of the server', async () => {
+  const first = await start();
   const settings = {
     groupSize: 4,
     promptsPerStep: 2,
     maxTokens: 16,
     gateTasks: 4,
     initialRollouts: 2,
+    checkpointEvery: 1,
   };
-  const retrain = (): Promise<Response> =>
-    post(server.url, '/v1/admin/retrain', { steps: 1, seed: 1, settings });
-  const run = (await (await retrain()).json()) as { id: string };
-  const events = await fetch(`${server.url}/v1/admin/training-runs/${run.id}/events`);
-  const text = await events.text();
+  const retrain = async (server: Server, steps: number): Promise<string> => {
+    const answer = await post(server.url, '/v1/admin/retrain', { steps, seed: 1, settings });
+    return ((await answer.json()) as { id: string }).id;
+  };
+  const path = '/v1/admin/training-runs';
+  const events = async (server: Server, id: string): Promise<string> =>
+    (await fetch(`${server.url}${path}/${id}/events`)).text();
+  const text = await events(first, await retrain(first, 1));
   expect(text).toContain('event: gate.completed\n');
+  expect(text).toContain('event: policy.decided\n');
   expect(text).toMatch(/event: run\.completed\n/);
-  const next = (await (await retrain()).json()) as { id: string };
-  server.child.kill('SIGKILL');
-  await once(server.child, 'exit');
-  const again = await start();
-  const marked = await fetch(`${again.url}/v1/admin/training-runs/${next.id}`);
-  expect(await marked.json()).toMatchObject({ status: 'interrupted' });
+  const steps = 4;
+  const id = await retrain(first, steps);
+  interface Progress {
+    status: string;
+    progress: { step: number };
+    metrics: { step: number }[];
+  }
+  const read = async (server: Server): Promise<Progress> =>
+    (await fetch(`${server.url}${path}/${id}?include=metrics`)).json() as Promise<Progress>;
+  let server = first;
+  for (const step of [1, 2]) {
+    await expect
+      .poll(async () => (await read(server)).progress.step, { timeout: 60_000, interval: 50 })
+      .toBeGreaterThanOrEqual(step);
+    server.child.kill('SIGKILL');
+    await once(server.child, 'exit');
+    server = await start();
+  }
+  const whole = await events(server, id);
+  expect(whole.match(/event: step\.completed\n/g)).toHaveLength(steps);
+  expect(whole).toMatch(/event: run\.completed\n/);
+  const run = await read(server);
+  expect(run.metrics.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
+  const list = await fetch(`${server.url}/v1/trajectories?training_run_id=${id}&limit=100`);
+  const rollouts = ((await list.json()) as { data: unknown[] }).data;
+  expect(rollouts).toHaveLength(steps * settings.promptsPerStep * settings.groupSize);
+  await expect.poll(() => existsSync(join(data, 'checkpoints', id))).toBe(false);
 });
 
 test('a port in use', async () => {

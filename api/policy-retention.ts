@@ -84,16 +84,11 @@ function versionsInUse({ stores, policies }: RetentionOptions): Set<number> {
   return inUse;
 }
 
-/** Directories that adapters lie over. One whose config can't be read has no base to protect. */
+/**
+ * Directories that adapters lie over. An adapter that can't be read stops the deletion: a base that
+ * goes is lost, a full disk is not.
+ */
 function basesOf(policies: readonly PolicyRecord[]): Set<string> {
-  const bases = new Set<string>();
-  for (const { kind, path } of policies) {
-    if (kind !== 'lora') continue;
-    try {
-      bases.add(resolve(baseDirectoryOf(path)));
-    } catch {
-      continue;
-    }
-  }
-  return bases;
+  const adapters = policies.filter(({ kind }) => kind === 'lora');
+  return new Set(adapters.map(({ path }) => resolve(baseDirectoryOf(path))));
 }

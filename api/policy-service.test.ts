@@ -59,3 +59,25 @@ test('activating the active version changes nothing', async () => {
   expect(h.deps.policies.liveVersion).toBe(1);
   expect(h.engine.stats().versions).toEqual([1]);
 });
+
+test('a version that a new worker could not load again is loaded by the next request', async () => {
+  expect(await open('ramify@3')).toBe(3);
+  // What the engine does when its worker was replaced and the files were broken meanwhile.
+  for (const version of [1, 3]) await h.engine.unload(version);
+  expect(await open('ramify@3')).toBe(3);
+  expect(await open('ramify')).toBe(1);
+  expect(h.engine.stats().versions).toEqual([3, 1]);
+});
+
+test('one that cannot be loaded again: unknown when it is pinned, unavailable when it is live', async () => {
+  const { policies } = h.deps.stores;
+  expect(await open('ramify@3')).toBe(3);
+  for (const version of [1, 3]) {
+    await h.engine.unload(version);
+    policies.setPath(version, '/nowhere');
+  }
+  const code = async (model: string): Promise<unknown> =>
+    open(model).catch((error: unknown) => (error as { code: string }).code);
+  expect(await code('ramify@3')).toBe('model_not_found');
+  expect(await code('ramify')).toBe('engine_unavailable');
+});
