@@ -1,5 +1,5 @@
 /**
- * `npm run bench:resume [-- --kills 20 --steps 24 --seed 1]`: trains the shipped policy once
+ * `npm run bench:resume [-- --kills 20 --steps 60 --seed 1]`: trains the shipped policy once
  * undisturbed and once with the trainer's process killed at seeded moments, and compares the two
  * candidates byte by byte (sha256 of the directory). Prints each kill and what it cost.
  */
@@ -15,7 +15,7 @@ import { readTasks } from './policy/evaluation.ts';
 const { values: flags } = parseArgs({
   options: {
     kills: { type: 'string', default: '20' },
-    steps: { type: 'string', default: '24' },
+    steps: { type: 'string', default: '60' },
     seed: { type: 'string', default: '1' },
     threads: { type: 'string', default: '2' },
     training: { type: 'string', default: 'full' },

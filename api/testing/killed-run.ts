@@ -3,8 +3,9 @@
  * again each time, as the server does with an interrupted run; and the same run left alone, to
  * compare with.
  *
- * Two kinds of moments take turns: some time after some event, which falls anywhere (rollouts, an
- * update, the gate), and in the middle of writing a checkpoint, seen by its temporary folder.
+ * Three kinds of moments: some time after some event, which falls anywhere (rollouts, an update, a
+ * reload); in the middle of writing a checkpoint, seen by its temporary folder, every third time;
+ * and at last some time after the last step (the last checkpoint, the gate, the candidate).
  */
 import { existsSync, mkdirSync, rmSync, watch } from 'node:fs';
 import { quiet } from '../../core/log.ts';
@@ -22,7 +23,7 @@ export interface KilledRunOptions {
 }
 
 export interface Kill {
-  moment: 'after an event' | 'in a checkpoint';
+  moment: 'after an event' | 'in a checkpoint' | 'after the last step';
   /** The last event before it, and the step done then. */
   event: string;
   step: number;
@@ -38,7 +39,9 @@ const startTrainer = trainerStarter({
 });
 
 /** Events after which a kill may be set off, counted in the process's own. */
-const EVENTS_MAX = 6;
+const EVENTS_MAX = 12;
+/** What follows the last step takes longer than this, so the kill is never too late. */
+const END_MS_MAX = 60;
 
 /** Runs a job to its end without disturbance. Throws what made it end otherwise. */
 export async function wholeRun(job: TrainingJob): Promise<Candidate> {
@@ -58,11 +61,10 @@ export async function killedRun(
   const done: Kill[] = [];
   for (let attempt = 0; attempt < kills; attempt++) {
     const delayMs = uniform(seed, attempt, 0) * delayMsMax;
-    const after = Math.floor(uniform(seed, attempt, 1) * EVENTS_MAX);
-    const { candidate, kill } =
-      attempt % 3 === 2
-        ? await killInCheckpoint(job, uniform(seed, attempt, 2))
-        : await killAfterEvent(job, after, delayMs);
+    const { candidate, kill } = await killOnce(job, {
+      ...{ seed, attempt, delayMs },
+      last: attempt === kills - 1,
+    });
     noteResume(done, kill.resumedAt);
     if (candidate !== null) return { candidate, kills: done };
     done.push(kill);
@@ -82,13 +84,37 @@ interface Attempt {
   kill: Kill;
 }
 
-async function killAfterEvent(job: TrainingJob, after: number, delayMs: number): Promise<Attempt> {
+function killOnce(
+  job: TrainingJob,
+  plan: { seed: number; attempt: number; delayMs: number; last: boolean },
+): Promise<Attempt> {
+  const { seed, attempt, delayMs, last } = plan;
+  if (last) {
+    return killAfter(
+      job,
+      'after the last step',
+      Math.min(delayMs, END_MS_MAX),
+      (event) => event.type === 'step' && event.step === job.steps,
+    );
+  }
+  if (attempt % 3 === 2) return killInCheckpoint(job, uniform(seed, attempt, 2));
+  const after = Math.floor(uniform(seed, attempt, 1) * EVENTS_MAX);
+  return killAfter(job, 'after an event', delayMs, (_, index) => index === after);
+}
+
+/** Kills `delayMs` after the first event that `isDue` says yes to. */
+async function killAfter(
+  job: TrainingJob,
+  moment: Kill['moment'],
+  delayMs: number,
+  isDue: (event: TrainerEvent, index: number) => boolean,
+): Promise<Attempt> {
   const events: TrainerEvent[] = [];
   const { candidate } = await runOnce(job, (event, kill) => {
-    if (events.length === after) setTimeout(kill, delayMs);
+    if (isDue(event, events.length)) setTimeout(kill, delayMs);
     events.push(event);
   });
-  return { candidate, kill: killOf('after an event', events) };
+  return { candidate, kill: killOf(moment, events) };
 }
 
 /** Kills while the `share`-th part of the first checkpoint that is seen is written. */
