@@ -17,8 +17,10 @@ const tools: ToolRunner = {
   call: () => Promise.reject(new Error('no tool is called')),
 };
 
+const limits = { maxToolCalls: 2, maxTokens: 7 };
+
 const questions = (samples: readonly LiveSample[], heldOut = 0) =>
-  liveQuestions(samples, { tools, version: 3, heldOut });
+  liveQuestions(samples, { tools, version: 3, maxStaleness: 8, limits, heldOut });
 
 describe('liveQuestions', () => {
   it('puts conversations of one question together, newest first', () => {
@@ -70,11 +72,20 @@ describe('liveQuestions', () => {
         liveSample({ question: 'a', answer: 'Ohio', reward: 1, version: 1 }),
         liveSample({ question: 'a', answer: 'Iowa', reward: 0, version: 11 }),
       ],
-      { tools, version: 10, heldOut: 0 },
+      { tools, version: 10, maxStaleness: 8, limits, heldOut: 0 },
     );
     expect(leftOut).toEqual({ stale: 1 });
     expect(train[0]?.logged.map(({ trajectory }) => trajectory.answer)).toEqual(['Iowa']);
     expect(train[0]?.answers.judge({ answer: 'ohio', formatError: null })?.reward).toBe(1);
+  });
+
+  it('trains on no tokens that left a fork no room', () => {
+    const { train, leftOut } = questions([
+      liveSample({ question: 'a', toolSteps: [toolStep(), toolStep()] }),
+      liveSample({ question: 'a', toolSteps: [toolStep(), toolStep(), toolStep()] }),
+    ]);
+    expect(leftOut).toEqual({ over_limit: 1 });
+    expect(train[0]?.logged.map(({ trajectory }) => trajectory.toolCalls)).toEqual([2]);
   });
 
   it('trains on no tokens that follow another prompt', () => {

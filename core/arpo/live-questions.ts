@@ -8,8 +8,8 @@
  * run. Knows nothing of sampling and of the policy but its version.
  */
 import { createHash } from 'node:crypto';
+import type { EpisodeLimits } from '../agent/types.ts';
 import { must } from '../assert.ts';
-import { LIMITS } from '../limits.ts';
 import type { ToolRunner } from '../ports.ts';
 import type { LiveSample, Task } from '../records.ts';
 import { parseQuantity } from './quantity.ts';
@@ -34,13 +34,14 @@ export type LeftOutReason =
   | 'no_liked_answer'
   | 'not_completed'
   | 'other_prompt'
+  | 'over_limit'
   | 'stale'
   | 'unknown_tool';
 
 export interface LiveQuestions {
   train: LiveQuestion[];
   heldOut: LiveQuestion[];
-  /** Conversations by why no tokens of theirs are trained on; the ratings of `stale` ones count. */
+  /** Conversations by why no tokens of theirs are trained on. The ratings of `stale` and others count. */
   leftOut: Partial<Record<LeftOutReason, number>>;
 }
 
@@ -48,6 +49,10 @@ export interface LiveQuestionOptions {
   tools: ToolRunner;
   /** The policy that is trained. */
   version: number;
+  /** Versions between a conversation and the policy that is trained on its tokens, at most. */
+  maxStaleness: number;
+  /** Of the trajectories of its groups: one that reached them leaves a fork no room. */
+  limits: EpisodeLimits;
   /** Share of questions that are held out, in [0, 1). */
   heldOut: number;
 }
@@ -77,7 +82,7 @@ export function liveQuestions(
       continue;
     }
     for (const sample of members) {
-      const reason = unused(sample, question.task, options.version);
+      const reason = unused(sample, question.task, options);
       if (reason !== null) leaveOut(reason);
       else question.logged.push(sample);
     }
@@ -107,11 +112,13 @@ function unfit(
 function unused(
   { trajectory, steps }: LiveSample,
   { promptTokens }: PromptedTask,
-  version: number,
+  { version, maxStaleness, limits }: LiveQuestionOptions,
 ): LeftOutReason | null {
   // After a rollback the log has versions above the one that is live.
   const age = Math.abs(version - trajectory.policyVersion);
-  if (age > LIMITS.liveStalenessMax) return 'stale';
+  if (age > maxStaleness) return 'stale';
+  const { toolCalls, sampledTokens } = trajectory;
+  if (toolCalls > limits.maxToolCalls || sampledTokens >= limits.maxTokens) return 'over_limit';
   const own = steps[0]?.tokens ?? [];
   const same =
     own.length === promptTokens.length && promptTokens.every((token, t) => token === own[t]);

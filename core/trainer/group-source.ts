@@ -8,9 +8,12 @@
 import type { EpisodeContext } from '../agent/types.ts';
 import { forestSteps, type RolloutGroup } from '../arpo/rollout.ts';
 import type { ArpoSettings } from '../arpo/settings.ts';
+import { AppError } from '../errors.ts';
+import type { TrainingSession } from '../model/types.ts';
 import type { Sampler } from '../ports.ts';
 import type { StepRecord, TrajectoryRecord } from '../records.ts';
 import type { Figures } from './figures.ts';
+import { LiveSource, MixedSource, questionsOf, reasons, withPrompts } from './live-source.ts';
 import { TaskSource } from './task-source.ts';
 import type { TrainingJob } from './types.ts';
 
@@ -37,11 +40,28 @@ export interface SourceOptions {
   settings: ArpoSettings;
   sampler: Sampler;
   context: EpisodeContext;
+  session: TrainingSession;
+  /** Tokens of one forward run; from the vocabulary alone when left out. */
+  tokensPerRun?: number;
 }
 
 /** The source that a job asks for. Throws invalid_request when it has nothing to draw from. */
 export function groupSource(options: SourceOptions): GroupSource {
-  return new TaskSource(options);
+  const { job, context, settings } = options;
+  const { train, leftOut } = questionsOf(job, settings, context.tools);
+  if (train.length === 0 && job.trainTasks.length === 0) {
+    throw new AppError(
+      'invalid_request',
+      `there is nothing to train on: no task of split train, and no question with a liked answer` +
+        reasons(leftOut),
+    );
+  }
+  if (train.length === 0) return new TaskSource(options);
+  const ofTasks = job.trainTasks.length === 0 ? 0 : Math.floor(settings.promptsPerStep / 2);
+  const live = new LiveSource(withPrompts(options, settings.promptsPerStep - ofTasks), train);
+  return ofTasks === 0
+    ? live
+    : new MixedSource([live, new TaskSource(withPrompts(options, ofTasks))]);
 }
 
 /** What the log gets of a group: the steps and trajectories that it does not have yet. */
@@ -49,8 +69,11 @@ export function logOf(group: RolloutGroup): {
   steps: StepRecord[];
   trajectories: TrajectoryRecord[];
 } {
+  const given = group.trajectories.filter((trajectory) => trajectory.given === true);
+  const sampled = group.trajectories.filter((trajectory) => trajectory.given !== true);
+  const known = new Set(given.flatMap(({ steps }) => steps.map(({ id }) => id)));
   return {
-    steps: forestSteps(group),
-    trajectories: group.trajectories.map((trajectory) => trajectory.record),
+    steps: forestSteps({ ...group, trajectories: sampled }).filter(({ id }) => !known.has(id)),
+    trajectories: sampled.map((trajectory) => trajectory.record),
   };
 }

@@ -5,7 +5,7 @@
  */
 import type { RolloutGroup } from '../arpo/rollout.ts';
 import { must } from '../assert.ts';
-import type { TrainingSession } from '../model/types.ts';
+import type { ScoreResult, TrainingSession } from '../model/types.ts';
 import type { StepRecord } from '../records.ts';
 import { planRuns } from './pack-plan.ts';
 
@@ -31,7 +31,7 @@ export async function rescoredGroups(
       paths.push(steps);
     }
   }
-  const scored = await scoreRows(paths.map(tokensOf), options);
+  const { logprobs: scored } = await scoreRows(paths.map(tokensOf), options);
   const found = new Map<string, Float32Array>();
   paths.forEach((steps, i) => {
     let at = 0;
@@ -46,12 +46,13 @@ export async function rescoredGroups(
   return groups.map((group) => ({ ...group, rescored: rescoredOf(group, found) }));
 }
 
-/** ln p of each token of each row, aligned with it (0 at index 0), whatever the micro-batches. */
+/** ln p and entropy of each token of each row, aligned with it (0 at index 0), whatever the runs. */
 export async function scoreRows(
   rows: readonly Uint32Array[],
   { session, tokenBudget, signal }: ScoreOptions,
-): Promise<Float32Array[]> {
-  const result: Float32Array[] = rows.map((row) => new Float32Array(row.length));
+): Promise<ScoreResult> {
+  const empty = (): Float32Array[] => rows.map((row) => new Float32Array(row.length));
+  const result = { logprobs: empty(), entropies: empty() };
   const planned = rows.map((tokens) => {
     const predictions = Math.max(0, tokens.length - 1);
     return { tokens, used: predictions, predictions };
@@ -60,8 +61,11 @@ export async function scoreRows(
   for (const { rows: indices, form } of plan) {
     signal?.throwIfAborted();
     const batch = indices.map((i) => must(rows[i], 'a planned row'));
-    const { logprobs } = await session.score(batch, form);
-    indices.forEach((index, k) => (result[index] = must(logprobs[k], 'logprobs of each row')));
+    const { logprobs, entropies } = await session.score(batch, form);
+    indices.forEach((index, k) => {
+      result.logprobs[index] = must(logprobs[k], 'logprobs of each row');
+      result.entropies[index] = must(entropies[k], 'entropies of each row');
+    });
   }
   return result;
 }

@@ -13,4 +13,7 @@ export const SEEDS = {
   /** Groups drawn in the place of ones that teach nothing. */
   replacements: 7,
   curriculum: 8,
+  /** Order of live questions, and their groups. */
+  questions: 9,
+  rebuilt: 10,
 } as const;

@@ -32,6 +32,7 @@ import { judgeCandidate, type GateAnswers } from './gate.ts';
 import { groupSource, logOf } from './group-source.ts';
 import { jobIdentity } from './job-identity.ts';
 import type { Emit } from './job-loop.ts';
+import { gateTasksOf } from './live-source.ts';
 import { tokensPerRun } from './memory-budget.ts';
 import { rescoredGroups } from './rescoring.ts';
 import { restoreState, snapshotOf, type RunState } from './run-state.ts';
@@ -80,8 +81,12 @@ export async function train(
 ): Promise<void> {
   const settings = parseSettings(job.algorithm, job.settings, job.baseKind);
   await emit({ type: 'started', runId: job.runId, settings: { ...settings } });
-  const tasks = drawGateTasks(job.gateTasks, settings.gateTasks, mix(job.seed, SEEDS.gateTasks));
   const { sampler, context } = parts;
+  const tasks = drawGateTasks(
+    gateTasksOf(job, settings, context.tools),
+    settings.gateTasks,
+    mix(job.seed, SEEDS.gateTasks),
+  );
   const folder = job.checkpointDirectory;
   const run: Run = {
     ...{ job, parts, settings, emit, signal },

@@ -1,6 +1,7 @@
 /** The trainer as the server sees it, and what crosses the process border. */
 import type {
   GateReport,
+  LiveSample,
   PolicyRecord,
   StepRecord,
   Task,
@@ -31,7 +32,10 @@ export interface TrainingJob {
   /** What the trainer may take of memory; 80 % of the machine's when left out. */
   memoryBytes?: number;
   trainTasks: Task[];
+  /** None: the gate compares on a held-out share of the conversations. */
   gateTasks: Task[];
+  /** Rated live conversations, the newest rating first. */
+  liveSamples?: LiveSample[];
   /** onnxruntime threads of the trainer. */
   threads: number;
   /** Where the trainer computes; cpu when left out. */
