@@ -1,0 +1,147 @@
+/**
+ * The arms of the experiments: named settings that are compared, each with the question that it
+ * answers. Whatever an arm of ours is said to gain must hold against its controls: the same tree
+ * without entropy, plain groups that are smaller, and plain groups with the same way of stopping.
+ *
+ * Knows nothing of seeds, steps or tasks: those are the plan's, equal for all.
+ */
+import { AppError } from '../../core/errors.ts';
+
+export type ArmSet = 'rules' | 'off-policy';
+
+export interface Arm {
+  name: string;
+  algorithm: 'arpo' | 'grpo';
+  /** Overrides of the defaults. */
+  settings: Readonly<Record<string, unknown>>;
+  /** For the legend of tables and figures. */
+  about: string;
+  /**
+   * Times as many steps as the plan has. Small plain groups are the cheapest rival at equal calls:
+   * they get the calls that the large ones use, not only as many steps.
+   */
+  stretch?: number;
+}
+
+/** What the untrained start is called in records: a run of no steps. */
+export const START: Arm = { name: 'start', algorithm: 'grpo', settings: {}, about: 'untrained' };
+
+/** The arm whose final accuracy and calls the others are measured by. */
+export const REFERENCE = 'grpo-16';
+/** What an arm must be ahead of at equal calls, beside the reference. */
+export const CONTROLS = ['grpo-8', 'random'] as const;
+
+const deferred = (
+  initialRollouts: number,
+  by: 'entropy' | 'value',
+  more: Arm['settings'] = {},
+): Pick<Arm, 'algorithm' | 'settings'> => ({
+  algorithm: 'arpo',
+  settings: { branch: 'deferred', forkBy: by, initialRollouts, ...more },
+});
+
+const uniform = (
+  initialRollouts: number,
+  more: Arm['settings'] = {},
+): Pick<Arm, 'algorithm' | 'settings'> => ({
+  algorithm: 'arpo',
+  settings: { branch: 'uniform', initialRollouts, ...more },
+});
+
+const RULES: readonly Arm[] = [
+  {
+    name: 'grpo-16',
+    algorithm: 'grpo',
+    settings: { groupSize: 16 },
+    about: 'plain groups of 16: the reference',
+  },
+  {
+    name: 'grpo-8',
+    algorithm: 'grpo',
+    settings: { groupSize: 8 },
+    about: 'plain groups of 8, for twice the steps',
+    stretch: 2,
+  },
+  {
+    name: 'grpo-4',
+    algorithm: 'grpo',
+    settings: { groupSize: 4 },
+    about: 'plain groups of 4, for twice the steps',
+    stretch: 2,
+  },
+  {
+    name: 'random',
+    algorithm: 'arpo',
+    settings: { branch: 'random' },
+    about: 'branches at half of the results, whatever the entropy',
+  },
+  { name: 'paper', algorithm: 'arpo', settings: { branch: 'paper' }, about: "the paper's rule" },
+  {
+    name: 'released-code',
+    algorithm: 'arpo',
+    settings: { branch: 'released-code' },
+    about: "the authors' code: entropy from before the result",
+  },
+  { name: 'aepo', algorithm: 'arpo', settings: { branch: 'aepo' }, about: 'AEPO' },
+  {
+    name: 'surprisal',
+    algorithm: 'arpo',
+    settings: { branch: 'surprisal' },
+    about: "the paper's rule on -ln p of the sampled tokens",
+  },
+  { name: 'uniform-8', ...uniform(8), about: 'deferred from 8 roots, points drawn evenly' },
+  { name: 'entropy-8', ...deferred(8, 'entropy'), about: 'deferred from 8 roots by entropy' },
+  { name: 'value-8', ...deferred(8, 'value'), about: 'deferred from 8 roots by value' },
+  { name: 'uniform-4', ...uniform(4), about: 'deferred from 4 roots, points drawn evenly' },
+  { name: 'entropy-4', ...deferred(4, 'entropy'), about: 'deferred from 4 roots by entropy' },
+  { name: 'value-4', ...deferred(4, 'value'), about: 'deferred from 4 roots by value' },
+  {
+    name: 'entropy-max-4',
+    ...deferred(4, 'entropy', { entropy: 'max' }),
+    about: 'deferred from 4 roots by the largest entropy of a step',
+  },
+  {
+    name: 'uniform-8-settled',
+    ...uniform(8, { settleEarly: true }),
+    about: 'as uniform-8; equal rewards of the roots end the group',
+  },
+  {
+    name: 'value-8-settled',
+    ...deferred(8, 'value', { settleEarly: true }),
+    about: 'as value-8; equal rewards of the roots end the group',
+  },
+  {
+    name: 'value-4-settled',
+    ...deferred(4, 'value', { settleEarly: true }),
+    about: 'as value-4; equal rewards of the roots end the group',
+  },
+  {
+    name: 'grpo-16-curriculum',
+    algorithm: 'grpo',
+    settings: { groupSize: 16, curriculum: 'solved-share' },
+    about: 'plain groups of 16, tasks by the share that is solved',
+  },
+  {
+    name: 'value-4-curriculum',
+    ...deferred(4, 'value', { curriculum: 'solved-share' }),
+    about: 'as value-4, tasks by the share that is solved',
+  },
+];
+
+const OFF_POLICY: readonly Arm[] = [];
+
+export const ARM_SETS: Readonly<Record<ArmSet, readonly Arm[]>> = {
+  rules: RULES,
+  'off-policy': OFF_POLICY,
+};
+
+/** The arms named, in the order of the set; all when none is. Throws config_invalid. */
+export function chooseArms(set: ArmSet, names: readonly string[] | null): Arm[] {
+  const arms = ARM_SETS[set];
+  for (const name of names ?? []) {
+    if (arms.some((arm) => arm.name === name)) continue;
+    const known = arms.map((arm) => arm.name).join(', ');
+    throw new AppError('config_invalid', `--arms: no arm '${name}' in ${set}; known: ${known}`);
+  }
+  return arms.filter((arm) => names === null || names.includes(arm.name));
+}
