@@ -1,164 +1,165 @@
 /**
- * Group rollouts on a table-driven policy, for many seeds: groups are filled exactly, shared
- * prefixes are shared, counts add up, nothing depends on timing, and everything is closed in the
- * end.
+ * Group rollouts on a table-driven policy, for every branch rule and several seeds: groups are filled
+ * exactly, shared prefixes are shared, counts add up, nothing depends on timing or on other groups,
+ * and everything is closed in the end. What single rules do is in the tests of their growth.
  */
 import { describe, expect, it } from 'vitest';
 import { AppError } from '../errors.ts';
-import {
-  FunctionTools,
-  TableSampler,
-  echoTools,
-  tableContext,
-  tableWith,
-  type TableSamplerOptions,
-} from '../../test/support/table-policy.ts';
+import { FunctionTools, tableWith } from '../../test/support/table-policy.ts';
 import { groupAdvantages } from './advantage.ts';
-import { forestSteps, rolloutGroups, type RolloutGroup, type RolloutOptions } from './rollout.ts';
+import { forestSteps, type RolloutGroup } from './rollout.ts';
 import { parseSettings } from './settings.ts';
+import {
+  jittered,
+  policySteps as policyOf,
+  roll,
+  shapeOf,
+  sum,
+  TASKS,
+} from './testing/table-rollouts.ts';
 import { trainRows } from './train-rows.ts';
-import type { StepRecord, Task } from '../records.ts';
+import type { StepRecord } from '../records.ts';
 
-const TASKS = ['who?', 'where?', 'when?'].map((question, i): Task => ({
-  id: `task_${i}`,
-  family: 'letters',
-  split: 'train',
-  question,
-  truths: ['a'],
-  verifier: 'exact',
-  tools: ['search', 'lookup'],
-  metadata: {},
-}));
-
-interface Set {
-  sampler?: TableSamplerOptions;
-  tools?: FunctionTools;
-  settings?: Record<string, unknown>;
-  algorithm?: 'arpo' | 'grpo';
-  seed?: number;
-  tasks?: readonly Task[];
-  signal?: AbortSignal;
-}
-
-async function roll(set: Set = {}) {
-  const sampler = new TableSampler(set.sampler);
-  const tools = set.tools ?? echoTools();
-  const options: RolloutOptions = {
-    sampler,
-    context: tableContext(tools),
-    tasks: set.tasks ?? TASKS,
-    settings: parseSettings(set.algorithm ?? 'arpo', set.settings),
-    seed: set.seed ?? 1,
-    runId: 'trn_1',
-    version: 2,
-    source: 'rollout',
-    ...(set.signal && { signal: set.signal }),
-  };
-  const settled = await rolloutGroups(options).then(
-    (groups) => ({ groups, error: null }),
-    (error: unknown) => ({ groups: [] as RolloutGroup[], error }),
-  );
-  return { ...settled, sampler, tools };
-}
-
-/** What a group is, without ids and times. */
-const shape = (group: RolloutGroup) =>
-  group.trajectories.map(({ steps, branch, root, reward, record }) => ({
-    steps: steps.map(({ kind, text, sampling }) => `${kind} ${sampling?.seed ?? ''} ${text}`),
-    from: branch === null ? null : [branch.parent, branch.stepIndex],
-    root,
-    reward,
-    end: record.endReason,
-  }));
-
-const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
 const policy = (steps: readonly StepRecord[]) => steps.filter((step) => step.kind === 'policy');
-const seeds = [1, 2, 3, 4, 5, 6, 7, 8];
 
-describe.each(seeds)('arpo, seed %i', (seed) => {
-  it('fills groups exactly; the counts are those of the forest', async () => {
-    const { groups, sampler, tools } = await roll({ seed });
-    expect(groups.map(({ task }) => task.id)).toEqual(TASKS.map(({ id }) => id));
-    for (const group of groups) {
-      const { trajectories, counts } = group;
-      expect(trajectories).toHaveLength(16);
-      expect(trajectories.map(({ index }) => index)).toEqual([...Array(16).keys()]);
-      expect(counts.rootRollouts + counts.branches).toBe(16);
-      expect(counts.rootRollouts).toBeGreaterThanOrEqual(8);
-      const unique = forestSteps(group);
-      const ran = counts.toolCallsExecuted + counts.toolCallsCached;
-      expect(ran).toBe(unique.filter(({ kind }) => kind === 'tool').length);
-      expect(counts.tokensSampled).toBe(sum(policy(unique).map(({ tokens }) => tokens.length)));
-      const flatCalls = sum(trajectories.map(({ record }) => record.toolCalls));
-      expect(ran + counts.toolCallsSaved).toBe(flatCalls);
-      const flatTokens = sum(trajectories.map(({ record }) => record.sampledTokens));
-      expect(counts.tokensSampled + counts.tokensShared).toBe(flatTokens);
-      expect(sum(group.decisions.map(({ siblings }) => siblings))).toBe(counts.branches);
-    }
-    expect(tools.calls).toHaveLength(sum(groups.map(({ counts }) => counts.toolCallsExecuted)));
-    expect(sum(groups.map(({ counts }) => counts.toolCallsCached))).toBeGreaterThan(0);
-    expect(sampler.sampledTokens).toBe(sum(groups.map(({ counts }) => counts.tokensSampled)));
-    expect(sampler.openSequences).toBe(0);
-    expect(sampler.openSequencesMax).toBeLessThanOrEqual(3 * 17);
-  });
+/** Every rule, with more than one sibling a branch too, and with a policy that is unsure. */
+const RULES: [string, Record<string, unknown>][] = [
+  ['none', { branch: 'none' }],
+  ['paper', { branch: 'paper' }],
+  ['paper, two siblings', { branch: 'paper', beamSize: 3, initialRollouts: 4 }],
+  ['paper, threshold', { branch: 'paper', branchThreshold: 0.5, initialRollouts: 3 }],
+  ['random', { branch: 'random', initialRollouts: 3 }],
+  ['surprisal', { branch: 'surprisal', entropy: 'max' }],
+  ['released-code', { branch: 'released-code', initialRollouts: 5 }],
+  ['released-code, three siblings', { branch: 'released-code', beamSize: 4 }],
+  ['aepo', { branch: 'aepo', beamSize: 3 }],
+  ['deferred by entropy', { branch: 'deferred', waves: 2, initialRollouts: 4 }],
+  ['deferred by value', { branch: 'deferred', forkBy: 'value', beamSize: 3 }],
+  ['uniform', { branch: 'uniform', initialRollouts: 4, forksPerPoint: 1 }],
+];
 
-  it('parent links form one tree a group; branches leave from tool results', async () => {
-    const { groups } = await roll({ seed });
-    for (const group of groups) {
-      const byId = new Map(forestSteps(group).map((step) => [step.id, step]));
-      expect([...byId.values()].filter(({ parentId }) => parentId === null)).toHaveLength(1);
-      for (const { steps, record, branch, root, index } of group.trajectories) {
-        const climbed: string[] = [];
-        let at: string | null = record.leafStepId;
-        while (at !== null) {
-          climbed.unshift(at);
-          at = byId.get(at)?.parentId ?? null;
-        }
-        expect(climbed).toEqual(steps.map(({ id }) => id));
-        expect(record).toMatchObject({
-          groupId: group.id,
-          trainingRunId: 'trn_1',
-          source: 'rollout',
-        });
-        expect(record.branchedFromStepId).toBe(branch?.stepId ?? null);
-        if (branch === null) {
-          expect(root).toBe(index);
-          continue;
-        }
-        const parent = group.trajectories[branch.parent];
-        expect(byId.get(branch.stepId)?.kind).toBe('tool');
-        expect(root).toBe(parent?.root);
-        // Same records, not copies, up to the branch; different steps after it.
-        steps.forEach((step, i) => {
-          expect(step === parent?.steps[i]).toBe(i <= branch.stepIndex);
-        });
+describe.each(RULES)('%s', (name, settings) => {
+  const seeds = [1, 2, 3];
+
+  it.each(seeds)(
+    'fills groups exactly; the counts are those of the forest: seed %i',
+    async (seed) => {
+      const { groups, sampler, tools } = await roll({ seed, settings });
+      expect(groups.map(({ task }) => task.id)).toEqual(TASKS.map(({ id }) => id));
+      for (const group of groups) {
+        const { trajectories, counts } = group;
+        expect(trajectories.map(({ index }) => index)).toEqual([...Array(16).keys()]);
+        expect(counts.rootRollouts + counts.branches).toBe(16);
+        const unique = forestSteps(group);
+        const ran = counts.toolCallsExecuted + counts.toolCallsCached;
+        expect(ran).toBe(unique.filter(({ kind }) => kind === 'tool').length);
+        expect(counts.tokensSampled).toBe(sum(policy(unique).map(({ tokens }) => tokens.length)));
+        const flatCalls = sum(trajectories.map(({ record }) => record.toolCalls));
+        expect(ran + counts.toolCallsSaved).toBe(flatCalls);
+        const flatTokens = sum(trajectories.map(({ record }) => record.sampledTokens));
+        expect(counts.tokensSampled + counts.tokensShared).toBe(flatTokens);
+        expect(sum(group.decisions.map(({ siblings }) => siblings))).toBe(counts.branches);
+        expect(new Set(group.decisions.map(({ rule }) => rule)).size).toBeLessThanOrEqual(1);
       }
-    }
-  });
+      const branches = sum(groups.map(({ counts }) => counts.branches));
+      if (name === 'none') expect(branches).toBe(0);
+      else expect(branches).toBeGreaterThan(0);
+      expect(tools.calls).toHaveLength(sum(groups.map(({ counts }) => counts.toolCallsExecuted)));
+      expect(sampler.sampledTokens).toBe(sum(groups.map(({ counts }) => counts.tokensSampled)));
+      expect(sampler.openSequences).toBe(0);
+      expect(sampler.openSequencesMax).toBeLessThanOrEqual(3 * 17);
+    },
+  );
 
-  it('every draw has its own key', async () => {
-    const { groups } = await roll({ seed });
-    const steps = groups.flatMap((group) => policy(forestSteps(group)));
+  it.each(seeds)(
+    'branches share what lies before them, and nothing else: seed %i',
+    async (seed) => {
+      const { groups, sampler } = await roll({ seed, settings });
+      let given = 0;
+      for (const group of groups) {
+        const byId = new Map(forestSteps(group).map((step) => [step.id, step]));
+        given += sum(
+          [...byId.values()].map(({ kind, tokens }) => (kind === 'policy' ? 0 : tokens.length)),
+        );
+        expect([...byId.values()].filter(({ parentId }) => parentId === null)).toHaveLength(1);
+        for (const { steps, record, branch, root, index } of group.trajectories) {
+          const climbed: string[] = [];
+          let at: string | null = record.leafStepId;
+          while (at !== null) {
+            climbed.unshift(at);
+            at = byId.get(at)?.parentId ?? null;
+          }
+          expect(climbed).toEqual(steps.map(({ id }) => id));
+          expect(record).toMatchObject({
+            groupId: group.id,
+            trainingRunId: 'trn_1',
+            source: 'rollout',
+          });
+          expect(record.branchedFromStepId).toBe(branch?.stepId ?? null);
+          const own = policy(steps);
+          // H_init is that of the whole path, so a branch has its parent's.
+          for (const { stepEntropy, deltaEntropy } of own) {
+            expect(deltaEntropy).toBeCloseTo((stepEntropy ?? 0) - (own[0]?.stepEntropy ?? 0), 12);
+          }
+          if (branch === null) {
+            expect(root).toBe(index);
+            continue;
+          }
+          const parent = group.trajectories[branch.parent];
+          expect(branch.parent).toBeLessThan(index);
+          expect(byId.get(branch.stepId)?.kind).toBe('tool');
+          expect(root).toBe(parent?.root);
+          // Same records, not copies, up to the branch; different steps after it.
+          steps.forEach((step, i) => {
+            expect(step === parent?.steps[i]).toBe(i <= branch.stepIndex);
+          });
+        }
+      }
+      // One prompt a group and each result once: no fork was given its prefix again.
+      expect(sampler.appendedTokens).toBe(given);
+      expect(sampler.openCalls).toBe(groups.length);
+    },
+  );
+
+  it.each(seeds)('every draw has its own key: seed %i', async (seed) => {
+    const { groups } = await roll({ seed, settings });
+    const steps = groups.flatMap(policyOf);
     expect(new Set(steps.map(({ sampling }) => sampling?.seed)).size).toBe(steps.length);
   });
 
-  it('is the same whatever the timing, and differs by seed', async () => {
-    const straight = await roll({ seed });
-    const jittered = await roll({ seed, sampler: { delay: (call) => (call * 7919) % 13 } });
-    const alone = await roll({ seed, tasks: TASKS.slice(0, 1) });
-    expect(jittered.groups.map(shape)).toEqual(straight.groups.map(shape));
-    expect(alone.groups.map(shape)).toEqual(straight.groups.slice(0, 1).map(shape));
-    expect((await roll({ seed: seed + 100 })).groups.map(shape)).not.toEqual(
-      straight.groups.map(shape),
-    );
+  it.each(seeds)('is the same whatever the timing, and differs by seed: %i', async (seed) => {
+    const straight = (await roll({ seed, settings })).groups.map(shapeOf);
+    for (const timing of [1, 2]) {
+      const late = await roll({ seed, settings, ...jittered(timing) });
+      expect(late.groups.map(shapeOf)).toEqual(straight);
+    }
+    const plain = await roll({ seed, settings: { ...settings, cassette: false }, ...jittered(4) });
+    expect(plain.groups.map(shapeOf)).toEqual(straight);
+    const alone = await roll({ seed, settings, tasks: TASKS.slice(0, 1), ...jittered(5) });
+    expect(alone.groups.map(shapeOf)).toEqual(straight.slice(0, 1));
+    expect((await roll({ seed: seed + 100, settings })).groups.map(shapeOf)).not.toEqual(straight);
   });
+});
 
+it('a group without tool calls is filled by fresh roots under every rule', async () => {
+  const table = tableWith({ '</think>': { '<answer>': 1 } });
+  for (const [, settings] of RULES) {
+    const { groups } = await roll({ settings, sampler: { table } });
+    for (const { counts, trajectories, decisions } of groups) {
+      expect(counts).toMatchObject({ rootRollouts: 16, branches: 0, toolCallsExecuted: 0 });
+      expect(new Set(trajectories.map(({ reward }) => reward))).toEqual(new Set([0, 1]));
+      expect(decisions).toEqual([]);
+    }
+  }
+});
+
+describe.each([1, 2, 3, 4, 5, 6, 7, 8])('rows of training, seed %i', (seed) => {
   it('trains on sampled tokens only, at the probabilities that were recorded', async () => {
     const { groups } = await roll({ seed, settings: { maxTokens: 17 } });
     for (const group of groups) {
       const rewards = group.trajectories.map(({ reward }) => reward);
       const advantages = groupAdvantages(rewards);
-      const rows = trainRows(group, advantages);
+      const rows = trainRows(group, parseSettings('arpo', { maxTokens: 17 }));
       group.trajectories.forEach(({ steps, record }, i) => {
         const row = rows[i] as (typeof rows)[number];
         expect([...row.tokens]).toEqual(steps.flatMap(({ tokens }) => [...tokens]));
@@ -176,102 +177,6 @@ describe.each(seeds)('arpo, seed %i', (seed) => {
         expect(record.sampledTokens).toBeLessThanOrEqual(17);
       });
     }
-  });
-});
-
-describe('branching rule', () => {
-  const certain = tableWith({ '</think>': { '<search>': 1 } });
-
-  it('grpo samples every trajectory from the prompt', async () => {
-    const { groups, tools } = await roll({ algorithm: 'grpo' });
-    for (const { counts, trajectories, decisions } of groups) {
-      expect(counts).toMatchObject({ rootRollouts: 16, branches: 0, toolCallsSaved: 0 });
-      expect(trajectories.every(({ branch }) => branch === null)).toBe(true);
-      expect(decisions).toEqual([]);
-    }
-    expect(tools.calls).toHaveLength(sum(groups.map(({ counts }) => counts.toolCallsExecuted)));
-  });
-
-  it('always branching spends the shares at the first results', async () => {
-    const settings = {
-      groupSize: 7,
-      initialRollouts: 4,
-      alpha: 1,
-      beta: 0,
-      maxToolCalls: 2,
-      cassette: false,
-    };
-    const { groups } = await roll({ settings, sampler: { table: certain } });
-    for (const { trajectories, counts } of groups) {
-      const parents = trajectories.slice(4).map(({ branch }) => branch?.parent);
-      expect(new Set(parents).size).toBe(3);
-      expect(trajectories.slice(4).every(({ branch }) => branch?.stepIndex === 2)).toBe(true);
-      // 4 roots run two calls each; 3 forks take over one and run one.
-      expect(counts).toMatchObject({ toolCallsExecuted: 11, toolCallsSaved: 3, branches: 3 });
-    }
-  });
-
-  it('beamSize opens several siblings, never more than there are slots', async () => {
-    const settings = { groupSize: 6, initialRollouts: 2, alpha: 1, beta: 0, beamSize: 4 };
-    const { groups } = await roll({ settings, sampler: { table: certain } });
-    for (const { trajectories, decisions } of groups) {
-      const parents = trajectories.slice(2).map(({ branch }) => branch?.parent);
-      expect([
-        [0, 0, 0, 1],
-        [1, 1, 1, 0],
-      ]).toContainEqual(parents);
-      expect(decisions.map(({ siblings }) => siblings).sort()).toEqual([1, 3]);
-    }
-  });
-
-  it('a threshold decides by dH alone', async () => {
-    const settings = { groupSize: 8, initialRollouts: 4, branchThreshold: 0.5 };
-    const { groups } = await roll({ settings });
-    const decisions = groups.flatMap((group) => group.decisions);
-    expect(decisions.some(({ siblings }) => siblings === 1)).toBe(true);
-    for (const { deltaEntropy, probability, siblings } of decisions) {
-      expect(probability).toBeCloseTo(Math.min(1, Math.max(0, 0.5 + 2 * deltaEntropy)), 12);
-      expect(siblings).toBe(probability > 0.5 ? 1 : 0);
-    }
-    // A sure policy never passes it: the group is filled by fresh roots.
-    const sure = tableWith({
-      '</result>|<think>': { b: 1 },
-      '</user>|<think>': { a: 0.5, b: 0.5 },
-    });
-    const filled = await roll({ settings: { ...settings, beta: 5 }, sampler: { table: sure } });
-    for (const { counts, decisions: asked } of filled.groups) {
-      expect(counts.rootRollouts + counts.branches).toBe(8);
-      for (const { deltaEntropy, siblings } of asked)
-        expect(siblings).toBe(deltaEntropy > 0 ? 1 : 0);
-    }
-  });
-
-  it('fills the group with fresh roots when nothing calls a tool', async () => {
-    const table = tableWith({ '</think>': { '<answer>': 1 } });
-    const { groups } = await roll({ sampler: { table } });
-    for (const { counts, trajectories } of groups) {
-      expect(counts).toMatchObject({ rootRollouts: 16, branches: 0, toolCallsExecuted: 0 });
-      expect(new Set(trajectories.map(({ reward }) => reward))).toEqual(new Set([0, 1]));
-    }
-  });
-
-  it('branches at the rate P over many decisions', async () => {
-    const settings = { groupSize: 15, initialRollouts: 8, alpha: 0.3, beta: 0 };
-    let asked = 0;
-    let opened = 0;
-    for (let seed = 0; seed < 30; seed++) {
-      const { groups } = await roll({ settings, seed, sampler: { table: certain } });
-      // Only first results: later decisions stop when the slots are gone, which biases the count.
-      for (const { decisions } of groups) {
-        for (const { siblings } of decisions.slice(0, 7)) {
-          asked++;
-          opened += siblings;
-        }
-      }
-    }
-    // Standard error sqrt(.3 * .7 / 630) = .018; the bound is 4 of them.
-    expect(asked).toBe(630);
-    expect(Math.abs(opened / asked - 0.3)).toBeLessThan(0.073);
   });
 });
 
@@ -353,7 +258,7 @@ describe('odd endings', () => {
   it('temperature: off-policy draws get truncated importance weights', async () => {
     const { groups } = await roll({ settings: { temperature: 0.7 } });
     const group = groups[0] as RolloutGroup;
-    const rows = trainRows(group, new Array<number>(16).fill(1));
+    const rows = trainRows(group, parseSettings('arpo', { temperature: 0.7 }));
     const weights = new Set<number>();
     group.trajectories.forEach(({ steps }, i) => {
       let start = 0;
@@ -395,8 +300,8 @@ describe('ends of the work', () => {
   it('an engine failure is thrown as it is, and closes everything', async () => {
     const error = new AppError('engine_unavailable', 'gone');
     for (const call of [0, 5, 60]) {
-      for (const algorithm of ['arpo', 'grpo'] as const) {
-        const failed = await roll({ algorithm, sampler: { failAt: { call, error } } });
+      for (const [, settings] of RULES) {
+        const failed = await roll({ settings, sampler: { failAt: { call, error } } });
         expect(failed.error).toBe(error);
         expect(failed.sampler.openSequences).toBe(0);
       }

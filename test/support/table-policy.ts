@@ -149,6 +149,9 @@ export class TableSampler implements Sampler {
   /** Sequences that are open now, and the most that ever were. */
   openSequences = 0;
   openSequencesMax = 0;
+  /** Sequences that were opened empty, and tokens that were appended: what forks do not need. */
+  openCalls = 0;
+  appendedTokens = 0;
   sampleCalls = 0;
   sampledTokens = 0;
 
@@ -159,6 +162,7 @@ export class TableSampler implements Sampler {
   }
 
   open({ policyVersion }: OpenOptions): Sequence {
+    this.openCalls++;
     return new TableSequence(this, policyVersion, []);
   }
 }
@@ -192,6 +196,7 @@ class TableSequence implements Sequence {
       );
     }
     this.tokens.push(...tokens);
+    this.sampler.appendedTokens += tokens.length;
   }
 
   async sample(request: SampleRequest): Promise<SampleResult> {
