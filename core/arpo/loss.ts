@@ -1,7 +1,8 @@
 /**
- * The policy loss in plain JavaScript (arpo.md sections 6 and 7): the definition against which the
- * training graph is tested. The flat form sums over every token of every trajectory; the packed
- * form visits a token that trajectories share once and must give the same number and gradient.
+ * PPO's policy loss in plain JavaScript (arpo.md sections 6 and 7): the definition against which
+ * the training graph is tested. The flat form sums over every token of every trajectory; the packed
+ * form visits a token that trajectories share once and must give the same number and gradient. The
+ * other clip rules and ways to weigh are in loss-definition.ts.
  *
  * r = exp(logp - old). For A >= 0 the objective is min(r, 1 + epsHigh) A; for A < 0 it is
  * clamp(r, 1 - epsLow, dualClip) A. Both follow from PPO's min(r A, clip(r) A) with a dual clip.

@@ -167,6 +167,7 @@ describe('refusals', () => {
       { earlyStop: 'target', targetReward: 1 },
     ];
     const names = combinations.flatMap((some) => Object.keys(parseSettings('arpo', some)));
-    expect([...new Set(names)].sort()).toEqual(Object.keys(SPECS).sort());
+    const live = Object.keys(parseSettings('arpo', {}, 'full', true));
+    expect([...new Set([...names, ...live])].sort()).toEqual(Object.keys(SPECS).sort());
   });
 });

@@ -34,18 +34,25 @@ export const SPECS: Readonly<Record<string, SettingSpec>> = {
 /**
  * The settings in force for an algorithm: defaults and overrides. `arpo` branches by the paper's
  * rule unless told otherwise; `grpo` is branch `none` with every rollout from the prompt. A base
- * that is an adapter (`lora`) is trained on as one. Throws invalid_request; `param` is
- * `settings.NAME`.
+ * that is an adapter (`lora`) is trained on as one; `live` says whether logged conversations are
+ * trained on. Throws invalid_request; `param` is `settings.NAME`.
  */
 export function parseSettings(
   algorithm: Algorithm,
   overrides: Overrides = {},
   base: 'full' | 'lora' = 'full',
+  live = false,
 ): ArpoSettings {
   for (const [name, value] of Object.entries(overrides)) checkOne(name, value);
   const rollout = rolloutSettings(algorithm, overrides);
   const trainer = trainerSettings(overrides, base);
-  const loss = lossSettings(overrides, { updatesPerStep: trainer.miniBatches * trainer.epochs });
+  const loss = lossSettings(overrides, {
+    updatesPerStep: trainer.miniBatches * trainer.epochs,
+    branches: rollout.branch !== 'none',
+    temperature: rollout.temperature,
+    rolloutLag: trainer.rolloutLag,
+    live,
+  });
   const open = rollout.groupSize * trainer.promptsPerStep;
   if (open > LIMITS.sequencesMax) {
     refuse(

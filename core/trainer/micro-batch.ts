@@ -42,15 +42,16 @@ export interface MiniBatchOptions {
 
 /**
  * Loss and gradients of a mini-batch, micro-batch by micro-batch. The signal is looked at before
- * each run; an abort rejects with its reason. Needs at least one row with a policy token.
+ * each run; an abort rejects with its reason. Needs at least one row with a policy token. Without
+ * `weightSum` that of the rows' weights is taken.
  */
 export async function accumulateGradients(
   session: TrainingSession,
   rows: readonly TrainRow[],
-  loss: Omit<LossSettings, 'weightSum'>,
+  loss: Omit<LossSettings, 'weightSum'> & { weightSum?: number },
   options: MiniBatchOptions,
 ): Promise<MiniBatchResult> {
-  const weightSum = weightSumOf(rows);
+  const weightSum = loss.weightSum ?? weightSumOf(rows);
   assert(weightSum > 0, 'a mini-batch has no policy token');
   const { tokenBudget, packing = 'auto' } = options;
   const planned = rows.map(plannedRow);

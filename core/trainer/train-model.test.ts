@@ -70,7 +70,7 @@ async function traces(): Promise<TrainRow[]> {
     version: 1,
     source: 'rollout',
   });
-  return groups.flatMap((group) => trainRows(group, new Array<number>(8).fill(1)));
+  return groups.flatMap((group) => trainRows(group, parseSettings('grpo')));
 }
 
 async function coldStart(config: ModelConfig, weights: Weights): Promise<void> {

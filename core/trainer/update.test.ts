@@ -1,12 +1,12 @@
 /** One policy update: what is dropped, how mini-batches are cut, and that it goes the right way. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { groupAdvantages, isZeroVariance } from '../arpo/advantage.ts';
+import { isZeroVariance } from '../arpo/advantage.ts';
 import { tokenObjective } from '../arpo/loss.ts';
 import type { RolloutGroup } from '../arpo/rollout.ts';
 import { rolloutGroups } from '../arpo/rollout.ts';
 import { parseSettings } from '../arpo/settings.ts';
-import { trainRows } from '../arpo/train-rows.ts';
-import type { TrainRow, Weights } from '../model/types.ts';
+import { trainRows, type PolicyRow } from '../arpo/train-rows.ts';
+import type { Weights } from '../model/types.ts';
 import { initAdamW } from './adamw.ts';
 import { createBigramSampler, createBigramSession, tableOf } from './testing/bigram-policy.ts';
 import type { ColourSetting } from './testing/colour-task.ts';
@@ -51,16 +51,16 @@ async function update(
 }
 
 describe('miniBatches', () => {
-  const options = { miniBatches: 3, normalise: 'std' as const };
+  const options = parseSettings('grpo', { miniBatches: 3 });
 
   it('holds whole groups, each once, without those that teach nothing', () => {
     const mixed = groups.map((group, i) => (i % 4 === 0 ? dull(group) : group));
     const kept = mixed.filter((group) => !isZeroVariance(rewards(group)));
-    const expected = kept.map((group) => trainRows(group, groupAdvantages(rewards(group), 'std')));
+    const expected = kept.map((group) => trainRows(group, options));
     const batches = miniBatches(mixed, options);
     expect(batches.length).toBe(3);
-    expect(batches.flat()).toEqual(expected.flat());
-    for (const batch of batches) expect(batch.length % 6).toBe(0);
+    expect(batches.flatMap(({ rows }) => rows)).toEqual(expected.flat());
+    for (const { rows } of batches) expect(rows.length % 6).toBe(0);
   });
 
   it('makes fewer when there are fewer groups, and none of nothing', () => {
@@ -74,7 +74,7 @@ describe('updatePolicy', () => {
     const { weights } = await update(groups, { learningRate: 0.01, warmupSteps: 0 });
     const before = createBigramSession(setting.config, setting.freshWeights());
     const after = createBigramSession(setting.config, weights);
-    const rows = miniBatches(groups, { miniBatches: 1, normalise: 'std' }).flat();
+    const rows = miniBatches(groups, parseSettings('grpo')).flatMap((batch) => batch.rows);
     const loss = { epsLow: 0.2, epsHigh: 0.2, dualClip: 3, weightSum: 1 };
     const [old, now] = [
       await before.lossAndGradients(rows, loss),
@@ -103,7 +103,8 @@ describe('updatePolicy', () => {
   it('reports clip share and KL of later mini-batches against the recorded tokens', async () => {
     const settings = { learningRate: 1, warmupSteps: 0, miniBatches: 2 };
     const { figures } = await update(groups, settings);
-    const [first, second] = miniBatches(groups, { miniBatches: 2, normalise: 'std' });
+    const batches = miniBatches(groups, parseSettings('grpo', { miniBatches: 2 }));
+    const [first, second] = batches.map(({ rows }) => rows) as [PolicyRow[], PolicyRow[]];
     // The state that the second mini-batch meets: one update on the first alone.
     const weights = setting.freshWeights();
     const session = createBigramSession(setting.config, weights);
@@ -115,11 +116,11 @@ describe('updatePolicy', () => {
       settings: parseSettings('grpo', { ...settings, miniBatches: 1, groupSize: 6 }),
       tokenBudget: 300,
     });
-    const scored = await session.score((second as TrainRow[]).map((row) => row.tokens));
+    const scored = await session.score(second.map((row) => row.tokens));
     const clip = { epsLow: 0.2, epsHigh: 0.2, dualClip: 3 };
     let kl = 0;
     let clipped = 0;
-    (second as TrainRow[]).forEach((row, i) => {
+    second.forEach((row, i) => {
       row.weights.forEach((weight, t) => {
         if (weight === 0) return;
         const logp = scored.logprobs[i]?.[t] as number;
@@ -129,7 +130,7 @@ describe('updatePolicy', () => {
         if (gradient === 0 && row.advantages[t] !== 0) clipped++;
       });
     });
-    const tokens = [...(first as TrainRow[]), ...(second as TrainRow[])].reduce(
+    const tokens = [...first, ...second].reduce(
       (sum, row) => sum + row.weights.filter((weight) => weight > 0).length,
       0,
     );

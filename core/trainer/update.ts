@@ -9,12 +9,14 @@
  * to 1e-4; the difference at the first mini-batch is reported as `logprob_drift_max`, so that a
  * drift would show.
  */
-import { groupAdvantages, isZeroVariance } from '../arpo/advantage.ts';
+import { isZeroVariance } from '../arpo/advantage.ts';
+import { lossDivisor, type AggregateSettings } from '../arpo/aggregate.ts';
+import { lossTerms } from '../arpo/loss-settings.ts';
+import { LossTally } from '../arpo/loss-tally.ts';
 import type { RolloutGroup } from '../arpo/rollout.ts';
 import type { ArpoSettings } from '../arpo/settings.ts';
-import { trainRows } from '../arpo/train-rows.ts';
-import { must } from '../assert.ts';
-import type { TrainRow, TrainingSession } from '../model/types.ts';
+import { trainRows, type PolicyRow, type RowSettings } from '../arpo/train-rows.ts';
+import type { TrainingSession } from '../model/types.ts';
 import type { AdamWState } from './adamw.ts';
 import { ADAMW_DEFAULTS, clipScale, updateAdamW, warmedUpRate } from './adamw.ts';
 import type { Figures } from './figures.ts';
@@ -41,16 +43,14 @@ export async function updatePolicy(
   options: UpdateOptions,
 ): Promise<Figures> {
   const { session, optimiser, settings } = options;
-  const loss = {
-    epsLow: settings.epsLow,
-    epsHigh: settings.epsHigh,
-    dualClip: settings.dualClip,
-  };
+  const loss = lossTerms(settings);
   const batches = miniBatches(groups, settings);
-  const tally = new UpdateTally();
+  const tally = new UpdateTally(loss);
   const { epochs } = settings;
-  for (const rows of Array.from({ length: epochs }, () => batches).flat()) {
-    const result = await accumulateGradients(session, rows, loss, {
+  for (const batch of Array.from({ length: epochs }, () => batches).flat()) {
+    const { rows, weightSum } = batch;
+    const terms = { ...loss, weightSum };
+    const result = await accumulateGradients(session, rows, terms, {
       tokenBudget: options.tokenBudget,
       packing: settings.packing,
       ...(options.signal && { signal: options.signal }),
@@ -71,7 +71,7 @@ export async function updatePolicy(
       weightDecay,
       learningRate,
     });
-    tally.add(rows, result, { gradientNorm: norm, learningRate, settings });
+    tally.add(batch, result, { gradientNorm: norm, learningRate });
   }
   const zero = groups.filter((group) => isZeroVariance(rewardsOf(group))).length;
   return { zero_variance_share: zero / Math.max(1, groups.length), ...tally.figures() };
@@ -80,62 +80,68 @@ export async function updatePolicy(
 const rewardsOf = (group: RolloutGroup): number[] =>
   group.trajectories.map((trajectory) => trajectory.reward);
 
+export interface MiniBatch {
+  /** Those that have a token to learn from. */
+  rows: PolicyRow[];
+  /** Divides the loss of all of them. */
+  weightSum: number;
+  /** Sequences, and how many of them the geometric mask left out. */
+  sequences: number;
+  leftOut: number;
+}
+
 /** Rows of the groups that teach something, as mini-batches of whole groups in the order given. */
 export function miniBatches(
   groups: readonly RolloutGroup[],
-  settings: Pick<ArpoSettings, 'miniBatches' | 'normalise'>,
-): TrainRow[][] {
+  settings: RowSettings & AggregateSettings & Pick<ArpoSettings, 'miniBatches'>,
+): MiniBatch[] {
   const kept = groups
     .filter((group) => !isZeroVariance(rewardsOf(group)))
-    .map((group) => trainRows(group, groupAdvantages(rewardsOf(group), settings.normalise)));
+    .map((group) => trainRows(group, settings));
   const count = Math.min(settings.miniBatches, kept.length);
-  const batches = Array.from({ length: count }, (_, batch) =>
-    kept
-      .slice(
-        Math.floor((batch * kept.length) / count),
-        Math.floor(((batch + 1) * kept.length) / count),
-      )
-      .flat()
+  const batches = Array.from({ length: count }, (_, batch) => {
+    const first = Math.floor((batch * kept.length) / count);
+    const all = kept.slice(first, Math.floor(((batch + 1) * kept.length) / count)).flat();
+    return {
       // A trajectory that ended before the policy wrote a token has nothing to learn from.
-      .filter((row) => row.weights.some((weight) => weight > 0)),
-  );
-  return batches.filter((rows) => rows.length > 0);
+      rows: all.filter((row) => row.weights.some((weight) => weight > 0)),
+      weightSum: lossDivisor(all, settings),
+      sequences: all.length,
+      leftOut: all.filter((row) => row.leftOut).length,
+    };
+  });
+  return batches.filter(({ rows }) => rows.length > 0);
 }
 
 interface BatchFacts {
   gradientNorm: number;
   learningRate: number;
-  settings: ArpoSettings;
 }
 
 /** Adds up what the update reports. */
 class UpdateTally {
+  private readonly terms: ReturnType<typeof lossTerms>;
+  private readonly losses = new LossTally();
   private batches = 0;
-  private tokens = 0;
   private forwarded = 0;
   private runs = 0;
   private packedRuns = 0;
-  private clipped = 0;
-  private kl = 0;
-  private weight = 0;
-  private weightMax = 0;
-  private drift = 0;
+  private sequences = 0;
+  private leftOut = 0;
   private loss = 0;
   private gradientNorm = 0;
   private learningRate = 0;
 
-  add(rows: readonly TrainRow[], result: MiniBatchResult, facts: BatchFacts): void {
-    rows.forEach((row, i) => {
-      const logprobs = must(result.logprobs[i], 'logprobs of each row');
-      for (let t = 0; t < row.tokens.length; t++) {
-        const weight = row.weights[t] as number;
-        if (weight === 0) continue;
-        const change = (logprobs[t] as number) - (row.oldLogprobs[t] as number);
-        if (this.batches === 0) this.drift = Math.max(this.drift, Math.abs(change));
-        this.addToken(Math.exp(change), row.advantages[t] as number, weight, facts.settings);
-      }
-    });
+  constructor(terms: ReturnType<typeof lossTerms>) {
+    this.terms = terms;
+  }
+
+  add(batch: MiniBatch, result: MiniBatchResult, facts: BatchFacts): void {
+    const first = this.batches === 0;
+    this.losses.add(batch.rows, result.logprobs, { loss: this.terms, first });
     this.batches++;
+    this.sequences += batch.sequences;
+    this.leftOut += batch.leftOut;
     this.forwarded += result.tokensForwarded;
     this.runs += result.microBatches;
     this.packedRuns += result.packedMicroBatches;
@@ -144,32 +150,17 @@ class UpdateTally {
     this.learningRate = facts.learningRate;
   }
 
-  private addToken(ratio: number, advantage: number, weight: number, clip: ArpoSettings): void {
-    this.tokens++;
-    this.weight += weight;
-    this.weightMax = Math.max(this.weightMax, weight);
-    // The k3 estimate of KL(old || new): r - 1 - ln r, never negative.
-    this.kl += ratio - 1 - Math.log(ratio);
-    const stopped =
-      (advantage > 0 && ratio > 1 + clip.epsHigh) ||
-      (advantage < 0 && (ratio < 1 - clip.epsLow || ratio > clip.dualClip));
-    if (stopped) this.clipped++;
-  }
-
   figures(): Figures {
     if (this.batches === 0) return { tokens_trained: 0 };
+    const losses = this.losses.figures(this.terms);
     return {
       loss: this.loss / this.batches,
       gradient_norm: this.gradientNorm / this.batches,
       learning_rate: this.learningRate,
-      clip_share: this.clipped / this.tokens,
-      approx_kl: this.kl / this.tokens,
-      importance_weight_mean: this.weight / this.tokens,
-      importance_weight_max: this.weightMax,
-      logprob_drift_max: this.drift,
-      tokens_trained: this.tokens,
+      ...losses,
+      sequences_left_out_share: this.leftOut / this.sequences,
       tokens_forwarded: this.forwarded,
-      forwarded_per_trained: this.forwarded / this.tokens,
+      forwarded_per_trained: this.forwarded / (losses['tokens_trained'] ?? 1),
       packed_share: this.packedRuns / this.runs,
     };
   }
