@@ -44,6 +44,9 @@ export const leftTransposed = (a: Value, b: Value) => one(apply('leftTransposed'
 
 export const softmax = (x: Value, axis: number) => one(apply('softmax', [x], { axis }));
 export const logSoftmax = (x: Value, axis: number) => one(apply('logSoftmax', [x], { axis }));
+/** Softmax over the last axes of a and b together: its part over a, its part over b. */
+export const jointSoftmax = (a: Value, b: Value) =>
+  apply('jointSoftmax', [a, b], {}) as [Value, Value];
 export const rmsNorm = (x: Value, gain: Value, epsilon: number) =>
   one(apply('rmsNorm', [x, gain], { epsilon }));
 export const tokenLogprob = (logits: Value, ids: Value) =>
@@ -75,9 +78,6 @@ export const unsqueeze = (x: Value, axes: readonly number[]) =>
   one(apply('unsqueeze', [x], { axes }));
 export const concat = (parts: readonly Value[], axis: number) =>
   one(apply('concat', parts, { axis }));
-/** Undoes `concat`: x cut into parts that are as long on the axis as each of `likes`. */
-export const split = (x: Value, likes: readonly Value[], axis: number) =>
-  apply('split', [x, ...likes], { axis });
 /** The first elements of the last axis, as many as `like` has on its last axis. */
 export const head = (x: Value, like: Value) => one(apply('head', [x, like], {}));
 /** What `head` leaves. `size` names what is left. */

@@ -70,6 +70,8 @@ export interface OpParams {
   // Normalisers.
   softmax: Axis;
   logSoftmax: Axis;
+  /** jointSoftmax(a, b): softmax over the last axes of both together, in two parts again. */
+  jointSoftmax: None;
   /** rmsNorm(x, gain) = x / rms(x) * gain over the last axis. */
   rmsNorm: { epsilon: number };
   /** tokenLogprob(logits, ids) = log softmax(logits)[ids] over the last axis. */
@@ -89,8 +91,6 @@ export interface OpParams {
   reshapeLike: { ownLast: boolean };
   unsqueeze: { axes: readonly number[] };
   concat: Axis;
-  /** split(x, ...likes): the gradient of `concat`. */
-  split: Axis;
   /** head(x, like) / tail(x, like): x split on the last axis after size(like, -1) elements. */
   head: None;
   tail: { size: number | string };

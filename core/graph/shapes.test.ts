@@ -115,6 +115,11 @@ const REFUSED: Readonly<Partial<Record<OpName, readonly Call[]>>> = {
   ],
   softmax: axis(ops.softmax),
   logSoftmax: axis(ops.logSoftmax),
+  jointSoftmax: [
+    () => ops.jointSoftmax(f(2, 3), f(3, 3)),
+    () => ops.jointSoftmax(f(2, 3), f(1, 2, 3)),
+    () => ops.jointSoftmax(f(), f()),
+  ],
   rmsNorm: [
     () => ops.rmsNorm(f(2, 3), f(2), 1e-6),
     () => ops.rmsNorm(f(2, 3), f(1, 3), 1e-6),
@@ -153,7 +158,6 @@ const REFUSED: Readonly<Partial<Record<OpName, readonly Call[]>>> = {
     () => ops.concat([f(2, 3), f(2, 3, 1)], 1),
     () => ops.concat([f(2, 3)], 2),
   ],
-  split: [() => ops.split(f(2, 3), [f(2)], 0), () => ops.split(f(2, 3), [f(2, 3)], 2)],
   head: [() => ops.head(f(), f(2)), () => ops.head(f(2), f())],
   tail: [() => ops.tail(f(), f(2), 1), () => ops.tail(f(2), f(), 1)],
   gather: [() => ops.gather(f(), i(2))],

@@ -75,8 +75,7 @@ function mix(
   const blockScores = ops.matmulTransposed(perBlock, keys); // (K, S, L*G, L)
   const blockMasked = ops.add(ops.reshapeBefore(blockScores, perSlot), layout.blockMask);
   const block = ops.reshapeLike(blockMasked, blockScores);
-  const weights = ops.softmax(ops.concat([hub, block], -1), -1);
-  const [toHub, toBlock] = ops.split(weights, [hub, block], -1) as [Value, Value];
+  const [toHub, toBlock] = ops.jointSoftmax(hub, block);
 
   const fromBlock = ops.matmul(toBlock, values); // (K, S, L*G, d)
   const fromHub = ops.matmul(ops.reshapeLike(toHub, hubScores), inHub(states.values));

@@ -53,7 +53,7 @@ function refuseScalars(op: string, x: Value, like: Value): void {
 const CACHE_ONLY = 'splits attention over a KV cache, which is never differentiated';
 
 export const layoutOps: OpGroup<
-  'transpose' | 'reshape' | 'reshapeLike' | 'unsqueeze' | 'concat' | 'split' | 'head' | 'tail'
+  'transpose' | 'reshape' | 'reshapeLike' | 'unsqueeze' | 'concat' | 'head' | 'tail'
 > = {
   transpose: {
     takes: ['any'],
@@ -150,45 +150,8 @@ export const layoutOps: OpGroup<
       }
       return [{ dtype: first.dtype, shape: dims }];
     },
-    gradient: (ops, { inputs, params }, [grad]) => ops.split(grad as Value, inputs, params.axis),
+    gradient: { none: CACHE_ONLY },
     lower: (node) => [onnxNode('Concat', node, { axis: node.params.axis })],
-  },
-  split: {
-    takes: { each: 'any' },
-    infer: (inputs, { axis }) => {
-      const [x, ...likes] = inputs as [Value, ...Value[]];
-      const at = axisOf('split', axis, x.shape.length);
-      return likes.map((like) => {
-        if (like.shape.length !== x.shape.length) throw shapeError('split', 'one rank', x, like);
-        return { dtype: x.dtype, shape: x.shape.with(at, like.shape[at] as Dim) };
-      });
-    },
-    gradient: (ops, { inputs, outputs, params }, grads) => {
-      const zeros = (part: Value) => ops.mul(ops.onesLike(part), ops.scalar(part, 0));
-      const parts = outputs.map((part, i) => grads[i] ?? zeros(part));
-      return [ops.concat(parts, params.axis), ...inputs.slice(1).map(() => null)];
-    },
-    lower: (node) => {
-      const [x, ...likes] = node.inputs as [Value, ...Value[]];
-      const at = axisOf('split', node.params.axis, x.shape.length);
-      const sizes = likes.map(() => scratchName(node, 'size'));
-      const all = scratchName(node, 'sizes');
-      return [
-        ...likes.map((like, i) => ({
-          opType: 'Shape',
-          inputs: [like.name],
-          outputs: [sizes[i] as string],
-          attributes: { start: at, end: at + 1 },
-        })),
-        { opType: 'Concat', inputs: sizes, outputs: [all], attributes: { axis: 0 } },
-        {
-          opType: 'Split',
-          inputs: [x.name, all],
-          outputs: node.outputs.map(({ name }) => name),
-          attributes: { axis: at },
-        },
-      ];
-    },
   },
   head: {
     takes: ['any', 'any'],

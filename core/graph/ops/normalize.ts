@@ -12,7 +12,9 @@ function alongAxis(op: string) {
   };
 }
 
-export const normalizeOps: OpGroup<'softmax' | 'logSoftmax' | 'rmsNorm' | 'tokenLogprob'> = {
+export const normalizeOps: OpGroup<
+  'softmax' | 'logSoftmax' | 'jointSoftmax' | 'rmsNorm' | 'tokenLogprob'
+> = {
   softmax: {
     takes: ['float32'],
     infer: alongAxis('softmax'),
@@ -33,6 +35,48 @@ export const normalizeOps: OpGroup<'softmax' | 'logSoftmax' | 'rmsNorm' | 'token
       return [ops.sub(grad as Value, ops.mul(p, total))];
     },
     lower: (node) => [onnxNode('LogSoftmax', node, { axis: node.params.axis })],
+  },
+  jointSoftmax: {
+    takes: ['float32', 'float32'],
+    infer: (inputs) => {
+      const [a, b] = inputs as [Value, Value];
+      if (a.shape.length === 0 || !sameShape(a.shape.slice(0, -1), b.shape.slice(0, -1))) {
+        throw shapeError('jointSoftmax', '(.., n) and (.., m)', a, b);
+      }
+      return [a, b];
+    },
+    // As softmax; the parts are never put together on the way back.
+    gradient: (ops, { outputs }, grads) => {
+      const weighted = outputs.map((p, i) => (grads[i] ? ops.mul(grads[i], p) : null));
+      const sums = weighted.filter((x) => x !== null).map((x) => ops.reduceSum(x, [-1], true));
+      const total = sums.reduce((sum, next) => ops.add(sum, next));
+      return outputs.map((p, i) => {
+        const own = weighted[i] ?? null;
+        const shared = ops.mul(p, total);
+        return own === null ? ops.neg(shared) : ops.sub(own, shared);
+      });
+    },
+    lower: (node) => {
+      const axis = (node.inputs[0] as Value).shape.length - 1;
+      const scratch = (hint: string) => scratchName(node, hint);
+      const [both, all, cuts] = [scratch('both'), scratch('all'), scratch('cuts')];
+      const sizes = node.inputs.map(() => scratch('size'));
+      const inputs = node.inputs.map(({ name }) => name);
+      const outputs = node.outputs.map(({ name }) => name);
+      const shapes = inputs.map((input, i) => ({
+        opType: 'Shape',
+        inputs: [input],
+        outputs: [sizes[i] as string],
+        attributes: { start: axis, end: axis + 1 },
+      }));
+      return [
+        ...shapes,
+        { opType: 'Concat', inputs, outputs: [both], attributes: { axis } },
+        { opType: 'Softmax', inputs: [both], outputs: [all], attributes: { axis } },
+        { opType: 'Concat', inputs: sizes, outputs: [cuts], attributes: { axis: 0 } },
+        { opType: 'Split', inputs: [all, cuts], outputs, attributes: { axis } },
+      ];
+    },
   },
   rmsNorm: {
     takes: ['float32', 'float32'],

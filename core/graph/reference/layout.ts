@@ -61,16 +61,6 @@ export const layout: ReferenceGroup<keyof typeof layoutOps> = {
     return [{ shape: out, data }];
   },
   concat: (parts, { axis }) => [concat(parts, axis)],
-  split: ([input, ...likes], { axis }) => {
-    const x = input as Tensor;
-    const along = positive(axis, x.shape.length);
-    let start = 0;
-    return likes.map(({ shape }) => {
-      const [from, size] = [start, shape[along] as number];
-      start += size;
-      return mapLines(x, along, (line) => line.subarray(from, from + size), size);
-    });
-  },
   head: ([x, like]) => {
     const size = (like as Tensor).shape.at(-1) as number;
     return [mapLines(x as Tensor, -1, (line) => line.subarray(0, size), size)];

@@ -1,6 +1,6 @@
 /** Softmax family and RMSNorm of the slow twin. */
 import type { normalizeOps } from '../ops/normalize.ts';
-import { at, generate, mapLines, type ReferenceGroup, type Tensor } from './tensor.ts';
+import { at, generate, mapLines, sizeOf, type ReferenceGroup, type Tensor } from './tensor.ts';
 
 function logSoftmax(line: Float64Array): Float64Array {
   const largest = Math.max(...line);
@@ -13,6 +13,26 @@ export const normalize: ReferenceGroup<keyof typeof normalizeOps> = {
     mapLines(x as Tensor, axis, (line) => logSoftmax(line).map(Math.exp)),
   ],
   logSoftmax: ([x], { axis }) => [mapLines(x as Tensor, axis, logSoftmax)],
+  jointSoftmax: (inputs) => {
+    const parts = inputs.map((x) => ({ x, width: x.shape.at(-1) as number }));
+    const lines = sizeOf(parts[0]?.x.shape.slice(0, -1) as number[]);
+    const outputs = parts.map(({ x }) => ({
+      shape: x.shape,
+      data: new Float64Array(x.data.length),
+    }));
+    for (let line = 0; line < lines; line++) {
+      const values = parts.flatMap(({ x, width }) => [
+        ...x.data.subarray(line * width, (line + 1) * width),
+      ]);
+      const soft = logSoftmax(Float64Array.from(values)).map(Math.exp);
+      let from = 0;
+      parts.forEach(({ width }, i) => {
+        outputs[i]?.data.set(soft.subarray(from, from + width), line * width);
+        from += width;
+      });
+    }
+    return outputs;
+  },
   rmsNorm: ([x, gain], { epsilon }) => {
     const scaled = (line: Float64Array) => {
       const power = line.reduce((sum, v) => sum + v * v, 0) / line.length;

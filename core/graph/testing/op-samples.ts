@@ -220,6 +220,13 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
   leftTransposed: [two(ops.leftTransposed, float('n', 2), float('n', 4))],
   softmax: along(ops.softmax),
   logSoftmax: along(ops.logSoftmax),
+  jointSoftmax: [
+    [float('B', 2, 'T'), float('B', 2, 3)],
+    [float(3), float('S')],
+  ].map((inputs) => ({
+    inputs,
+    build: ([a, b]: readonly Value[]) => ops.jointSoftmax(a as Value, b as Value),
+  })),
   rmsNorm: [[4], ['B', 6], ['B', 'T', 2]].map((shape) => ({
     inputs: [float(...shape), float(shape.at(-1) as Dim)],
     build: ([x, gain]) => [ops.rmsNorm(x as Value, gain as Value, 1e-3)],
@@ -258,16 +265,6 @@ export const OP_SAMPLES: { readonly [K in OpName]: readonly OpSample[] } = {
     two((a, b) => ops.concat([a, b], -1), float('B', 2, 'S'), float('B', 2, 'T')),
     two((a, b) => ops.concat([a, b, a], 1), float('B', 2), float('B', 3)),
     two((a, b) => ops.concat([a, b], 0), int(9, 'B'), int(9, 2)),
-  ],
-  split: [
-    {
-      inputs: [float('B', 2, 5), fixed(1, 1, 2), fixed(1, 1, 3)],
-      build: ([x, ...likes]) => ops.split(x as Value, likes, -1),
-    },
-    {
-      inputs: [float(6, 'T'), fixed(1, 'T'), fixed(3, 'T'), fixed(2, 'T')],
-      build: ([x, ...likes]) => ops.split(x as Value, likes, 0),
-    },
   ],
   head: [two(ops.head, float('B', 2, 'n'), float(2, 'T')), two(ops.head, float(5), float(2))],
   tail: [
