@@ -435,6 +435,7 @@ describe('after a swap', () => {
     const first = await ask([QUESTION]);
     await swap();
     rmSync(h.deps.stores.policies.get(1).path, { recursive: true });
+    await h.engine.unload(1);
     const reply = await ask([QUESTION, plain(first), result(first.calls[0], 'Paris')]);
     expect(reply.version).toBe(2);
     expect(isSpliced(first, reply)).toBe(false);

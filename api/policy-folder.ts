@@ -79,11 +79,24 @@ async function findMoved({
   }
 }
 
-async function hashOf(directory: string): Promise<string> {
+/** @throws AppError policy_invalid when there is no such directory. */
+export async function requireDirectory(directory: string): Promise<void> {
   const found = await stat(directory).catch(() => null);
-  if (found?.isDirectory() !== true) {
-    throw new AppError('policy_invalid', `the policy directory ${directory} is missing`);
-  }
+  if (found?.isDirectory() === true) return;
+  throw new AppError('policy_invalid', `the policy directory ${directory} is missing`);
+}
+
+/** Bytes of the files of a policy directory; 0 when it is gone. */
+export async function directoryBytes(directory: string): Promise<number> {
+  const names = await readdir(directory).catch(() => []);
+  const stats = await Promise.all(
+    names.map((name) => stat(join(directory, name)).catch(() => null)),
+  );
+  return stats.reduce((sum, found) => sum + (found?.isFile() === true ? found.size : 0), 0);
+}
+
+async function hashOf(directory: string): Promise<string> {
+  await requireDirectory(directory);
   return directorySha256(directory);
 }
 

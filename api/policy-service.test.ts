@@ -1,5 +1,6 @@
 /** Tests of names, pinned versions that are loaded when asked for, and how many stay loaded. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { startHarness } from './testing/harness.ts';
 import type { Harness } from './testing/harness.ts';
@@ -80,4 +81,16 @@ test('one that cannot be loaded again: unknown when it is pinned, unavailable wh
     open(model).catch((error: unknown) => (error as { code: string }).code);
   expect(await code('ramify@3')).toBe('model_not_found');
   expect(await code('ramify')).toBe('engine_unavailable');
+});
+
+test('what was live before stays loaded, so that a rollback loads nothing', async () => {
+  await h.deps.policies.activate(2);
+  await h.deps.policies.activate(3);
+  // Only the one before: not the one before that.
+  expect(h.engine.stats().versions).toEqual([2, 3]);
+  h.engine.loadFault = new AppError('engine_unavailable', 'nothing may be loaded now');
+  expect((await h.deps.policies.rollback()).version).toBe(2);
+  h.engine.loadFault = null;
+  expect(h.engine.stats().versions).toEqual([2]);
+  expect((await h.deps.policies.rollback()).version).toBe(1);
 });

@@ -8,11 +8,10 @@
  * hash of the session alone, so a client stays on one side for as long as the canary lasts.
  *
  * Loading is one at a time. At most LIMITS.policiesLoadedMax versions stay loaded; the live one and
- * the canary always. Every move is written with its reason and figures before it takes effect;
+ * the canary always. What was live before stays ready for a rollback where it costs little: an
+ * adapter, or a small model. Every move is written with its reason and figures before it takes effect;
  * whether a move is wise is decided elsewhere (policy-releases.ts).
  */
-import { createHash } from 'node:crypto';
-import { stat } from 'node:fs/promises';
 import { must } from '../core/assert.ts';
 import type { Clock } from '../core/clock.ts';
 import type { PolicyEngine } from '../core/engine/types.ts';
@@ -30,6 +29,8 @@ import type {
 import type { GenerationConfig } from '../core/text/generation-config.ts';
 import type { Protocol, Tokenizer } from '../core/text/types.ts';
 import type { PolicyStore } from '../db/policy-store.ts';
+import { canaryDraw } from './canary-draw.ts';
+import { directoryBytes, requireDirectory } from './policy-folder.ts';
 
 export interface PolicyText {
   tokenizer: Tokenizer;
@@ -83,6 +84,8 @@ export class PolicyService {
   private readonly loaded = new Map<number, ServedPolicy>();
   private live: number | null = null;
   private trial: { version: number; share: number } | null = null;
+  /** What was live before, loaded still. */
+  private spare: number | null = null;
   /** Versions on their way out: the engine is done with one when its last sequence is closed. */
   private readonly leaving = new Map<number, Promise<void>>();
   /** The tail of the chain of loads and moves, so that they never overlap. */
@@ -158,12 +161,14 @@ export class PolicyService {
       if (policy.status === 'active') return policy;
       this.endCanary(version);
       const before = this.liveVersion;
+      const small =
+        (await directoryBytes(this.store.get(before).path)) <= LIMITS.readyPolicyBytesMax;
       this.store.decide(this.decision('activated', version, before, why), [
         [before, 'retired'],
         [version, 'active'],
       ]);
       this.trial = null;
-      return this.moved(version, before);
+      return this.moved(version, before, { spare: small ? before : null });
     });
   }
 
@@ -217,7 +222,7 @@ export class PolicyService {
       [live, 'rolled_back'],
       [version, 'active'],
     ]);
-    return this.moved(version, live);
+    return this.moved(version, live, { spare: null });
   }
 
   /** A canary that gives way before it has a verdict may still be activated by hand. */
@@ -255,6 +260,8 @@ export class PolicyService {
     }
     this.forgetLost(version);
     try {
+      // Also when it is loaded: the next start must find it.
+      await requireDirectory(policy.path);
       await this.load(policy);
     } catch (thrown) {
       const error = toAppError(thrown);
@@ -266,12 +273,22 @@ export class PolicyService {
     return policy;
   }
 
-  /** The registry has changed: from here on new requests get the other version. */
-  private moved(version: number, before: number): PolicyRecord {
+  /**
+   * The registry has changed: from here on new requests get the other version. What is neither live
+   * nor spare any more is kept only while requests run on it; a pin loads it again.
+   */
+  private moved(
+    version: number,
+    before: number,
+    { spare }: { spare: number | null },
+  ): PolicyRecord {
+    const leaving = new Set([before, this.spare]);
     this.live = version;
+    this.spare = spare;
     this.logger.info({ version, before }, 'policy activated');
-    // What was live before is kept only while requests run on it; a pin loads it again.
-    if (before !== version) this.unload(before);
+    for (const old of leaving) {
+      if (old !== null && old !== version && old !== spare) this.unload(old);
+    }
     return this.store.get(version);
   }
 
@@ -291,7 +308,8 @@ export class PolicyService {
   private versionOf(model: string, key: string | undefined): number {
     if (model === NAME) {
       const { trial } = this;
-      const drawn = trial !== null && key !== undefined && drawOf(key, trial.version) < trial.share;
+      const drawn =
+        trial !== null && key !== undefined && canaryDraw(key, trial.version) < trial.share;
       return drawn ? trial.version : this.liveVersion;
     }
     const pinned = /^ramify@([1-9]\d{0,8})$/.exec(model);
@@ -330,13 +348,7 @@ export class PolicyService {
   private async load({ version, path }: PolicyRecord): Promise<ServedPolicy> {
     const known = this.loaded.get(version);
     if (known !== undefined) return known;
-    const isDirectory = await stat(path).then(
-      (found) => found.isDirectory(),
-      () => false,
-    );
-    if (!isDirectory) {
-      throw new AppError('policy_invalid', `the policy directory ${path} is missing`);
-    }
+    await requireDirectory(path);
     const text = this.loadText(path);
     await this.leaving.get(version);
     await this.engine.load(version, path);
@@ -347,7 +359,7 @@ export class PolicyService {
 
   /** Does not wait: requests on the version may run for minutes. */
   private unload(version: number): void {
-    this.loaded.delete(version);
+    if (!this.loaded.delete(version)) return;
     const left = this.engine.unload(version).catch((error: unknown) => {
       // Serving goes on; the memory is freed when the worker ends.
       this.logger.warn({ version, error }, 'a policy version could not be unloaded');
@@ -378,12 +390,6 @@ export function pinnedName(version: number): string {
 /** Whether a model name leaves the choice of the version open, or means this one. */
 export function allowsVersion(model: string, version: number): boolean {
   return model === NAME || model === pinnedName(version);
-}
-
-/** A number in [0, 1) for a key; another canary takes other conversations. */
-function drawOf(key: string, version: number): number {
-  const digest = createHash('sha256').update(`${version}\0${key}`).digest();
-  return digest.readUIntBE(0, 6) / 2 ** 48;
 }
 
 function modelNotFound(model: string, cause?: unknown): AppError {

@@ -142,6 +142,8 @@ export const LIMITS = {
   agentRunsKeptMax: 256,
   /** Policy versions loaded side by side: the active one and pinned or draining ones. */
   policiesLoadedMax: 3,
+  /** Files of a version that stays loaded after another took its place: rolled back at once. */
+  readyPolicyBytesMax: 256 * 1024 * 1024,
   /** Rows of a training step written in one piece, so that live requests get their turn between. */
   rolloutRowsPerWrite: 24,
   /** Conversations of either side below which live traffic proves nothing about a version. */

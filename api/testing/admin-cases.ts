@@ -95,13 +95,14 @@ export const ADMIN_CASES: Case[] = [
     call: (h) => h.call('retrain', { body: {} }),
     check: ({ body }) => expect(body.error.param).toBe('source'),
   },
-  ...[{ source: 'live' }].map((body): Case => ({
+  {
     operation: 'retrain',
-    what: `does not offer ${JSON.stringify(body)}`,
+    what: 'on live conversations, of which none has a reward',
     status: 400,
-    code: 'unsupported_parameter',
-    call: (h) => retrain(h, body),
-  })),
+    code: 'invalid_request',
+    call: (h) => retrain(h, { source: 'live' }),
+    check: ({ body }) => expect(body.error.param).toBe('source'),
+  },
   {
     operation: 'retrain',
     what: 'a second run queues; a full queue refuses',
@@ -339,7 +340,8 @@ export const ADMIN_CASES: Case[] = [
     call: (h) => h.call('activatePolicy', { path: { version: secondPolicy(h) } }),
     check: async ({ body }, h) => {
       expect(body.status).toBe('active');
-      expect(h.deps.engine.stats().versions).toEqual([2]);
+      // The one before stays ready for a rollback.
+      expect(h.deps.engine.stats().versions).toEqual([1, 2]);
       const messages = [{ role: 'user', content: 'x' }];
       const model = 'ramify@1';
       const pinned = await h.call('createChatCompletion', { body: { model, messages } });
@@ -427,6 +429,7 @@ export const ADMIN_CASES: Case[] = [
     code: 'engine_unavailable',
     call: async (h) => {
       await endedRun(h, 'pass');
+      await h.engine.unload(1);
       h.engine.loadFault = new AppError('engine_unavailable', 'the worker stopped');
       return h.call('rollbackPolicy');
     },
