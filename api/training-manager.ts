@@ -38,6 +38,8 @@ export interface RetrainRequest {
   /** Default of the algorithm when absent. */
   steps?: number;
   settings: Record<string, unknown>;
+  /** What it is fed with: imported tasks (default), rated live conversations, or both. */
+  source?: 'tasks' | 'live' | 'both';
   seed?: number;
 }
 
@@ -111,7 +113,7 @@ export class TrainingManager {
 
   /**
    * Queues a run and starts it when none is active.
-   * @throws AppError invalid_request, unsupported_parameter (settings), training_queue_full.
+   * @throws AppError invalid_request, training_queue_full, not_ready.
    */
   retrain(
     request: RetrainRequest,
@@ -119,8 +121,9 @@ export class TrainingManager {
   ): TrainingRunRecord {
     const { stores, policies, clock, newId } = this.options;
     const { kind } = stores.policies.get(policies.liveVersion);
-    const settings = { ...parseSettings(request.algorithm, request.settings, kind) };
-    this.checkTasks();
+    const { algorithm, settings: overrides, source = 'tasks' } = request;
+    const settings = { ...parseSettings(algorithm, overrides, kind, source !== 'tasks') };
+    this.checkSource(source);
     if (this.stopping) throw new AppError('not_ready', 'the server is stopping');
     if (this.working !== null && this.queue.length >= LIMITS.trainingQueueMax) {
       throw new AppError(
@@ -312,7 +315,7 @@ export class TrainingManager {
   private async jobOf(queued: Queued): Promise<TrainingJob> {
     const { stores, runFiles, policiesFolder, threads, device } = this.options;
     const kept = await runFiles.find(queued.id);
-    const job = kept ?? this.newJob(queued);
+    const job = kept ?? (await this.newJob(queued));
     const { path } = stores.policies.get(job.baseVersion);
     const made = stores.policies.find(versionOf(job));
     const ours = made === null || made.sourceRunId === queued.id;
@@ -325,8 +328,14 @@ export class TrainingManager {
     return current;
   }
 
-  private newJob({ id, request }: Queued): TrainingJob {
-    const { stores, policies, policiesFolder, runFiles, threads, device } = this.options;
+  private async newJob({ id, request }: Queued): Promise<TrainingJob> {
+    const { stores, policies, policiesFolder, runFiles, threads, device, logger } = this.options;
+    const { source = 'tasks' } = request;
+    const live = source === 'tasks' ? null : await stores.liveSamples.newest();
+    if (live !== null) {
+      const conversations = live.samples.length;
+      logger.info({ runId: id, conversations, chats: live.chats }, 'rated conversations read');
+    }
     const base = stores.policies.get(policies.liveVersion);
     return {
       runId: id,
@@ -339,7 +348,8 @@ export class TrainingManager {
       baseKind: base.kind,
       candidateDirectory: join(policiesFolder, String(stores.policies.nextVersion())),
       checkpointDirectory: runFiles.checkpointDirectory(id),
-      trainTasks: stores.tasks.select({ split: 'train' }),
+      ...(live !== null && { liveSamples: live.samples }),
+      trainTasks: source === 'live' ? [] : stores.tasks.select({ split: 'train' }),
       gateTasks: stores.tasks.select({ split: 'gate' }),
       threads,
       device,
@@ -366,10 +376,15 @@ export class TrainingManager {
     return this.options.stores.training.update(id, change);
   }
 
-  private checkTasks(): void {
+  /** Whether the conversations are of use, and enough to hold some out, the trainer finds out. */
+  private checkSource(source: 'tasks' | 'live' | 'both'): void {
+    const { tasks, trajectories } = this.options.stores;
+    const rated = source !== 'tasks' && trajectories.countNewScored(0) > 0;
     for (const split of ['train', 'gate'] as const) {
-      if (this.options.stores.tasks.count({ split }) > 0) continue;
-      throw new AppError('invalid_request', `source: no task of split '${split}' is stored`, {
+      const asked = split === 'gate' || source !== 'live';
+      if (rated || (asked && tasks.count({ split }) > 0)) continue;
+      const or = source === 'tasks' ? '' : ', and no live conversation has a reward';
+      throw new AppError('invalid_request', `source: no task of split '${split}' is stored${or}`, {
         param: 'source',
       });
     }
@@ -389,7 +404,7 @@ export class TrainingManager {
         runPending: this.working !== null,
       });
       if (reason === null) return;
-      const run = this.retrain({ algorithm: 'arpo', settings: {} }, 'schedule');
+      const run = this.retrain({ algorithm: 'arpo', settings: {}, source: 'both' }, 'schedule');
       logger.info({ runId: run.id, reason }, 'scheduled training run');
     } catch (error) {
       logger.error({ error }, 'the scheduled training run could not be started');

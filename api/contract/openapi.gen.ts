@@ -1035,10 +1035,11 @@ export interface components {
                 [key: string]: unknown;
             };
             /**
+             * @description What the run is fed with: imported tasks, live agent runs that have a `reward`, or both. Answers are then worth what clients said of equal ones; where no task of split `gate` is stored, a fifth of the questions is held out.
              * @default tasks
              * @enum {string}
              */
-            source: "tasks";
+            source: "tasks" | "live" | "both";
             seed?: number;
         };
         /** @description By task family, and over `all`. */
@@ -1298,7 +1299,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description The body is wrong, or a setting would do nothing or is not offered. */
+        /** @description The body is wrong, or a setting would do nothing. */
         BadRetrain: {
             headers: {
                 [name: string]: unknown;

@@ -21,6 +21,7 @@ export function trainingRoutes(
       const run = deps.training.retrain({
         algorithm: body.algorithm ?? 'arpo',
         settings: body.settings ?? {},
+        ...(body.source !== undefined && { source: body.source }),
         ...(body.steps !== undefined && { steps: body.steps }),
         ...(body.seed !== undefined && { seed: body.seed }),
       });
