@@ -8,7 +8,6 @@
  * engine; all of it is undone in reverse. Knows nothing of HTTP.
  */
 import { join } from 'node:path';
-import { parseSettings } from '../core/arpo/settings.ts';
 import { systemClock } from '../core/clock.ts';
 import { createLocalEngine } from '../core/engine/local-engine.ts';
 import { idGenerator } from '../core/ids.ts';
@@ -19,6 +18,7 @@ import { javascriptTool } from '../core/tools/javascript-tool.ts';
 import { createToolRegistry } from '../core/tools/registry.ts';
 import { searchTool } from '../core/tools/search-tool.ts';
 import type { Emit } from '../core/trainer/job-loop.ts';
+import { settingsOf } from '../core/trainer/job-settings.ts';
 import { train } from '../core/trainer/train.ts';
 import { openTrainedPolicy } from '../core/trainer/trained-policy.ts';
 import { runTrainerProcess } from '../core/trainer/trainer-shell.ts';
@@ -27,7 +27,7 @@ import { openSearchIndex } from '../db/search-index.ts';
 
 async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promise<void> {
   const clock = systemClock;
-  const settings = parseSettings(job.algorithm, job.settings, job.baseKind);
+  const settings = settingsOf(job);
   const { tokenizer, protocol } = loadText(textDirectory(job.baseDirectory));
   const runtime = { device: job.device ?? 'cpu', threads: job.threads };
   const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
@@ -50,6 +50,7 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
   } finally {
     await sampler.close();
     await trained.session.dispose();
+    await trained.reference?.dispose();
     await javascript.stop();
     index.close();
   }

@@ -8,7 +8,6 @@ import { liveQuestions, type LiveQuestion, type LiveQuestions } from '../arpo/li
 import { episodeLimits, type ArpoSettings } from '../arpo/settings.ts';
 import { must } from '../assert.ts';
 import { AppError } from '../errors.ts';
-import { LIMITS } from '../limits.ts';
 import type { ToolRunner } from '../ports.ts';
 import { mix } from '../prng.ts';
 import type { Task } from '../records.ts';
@@ -31,7 +30,7 @@ export function questionsOf(
   return liveQuestions(job.liveSamples ?? [], {
     tools,
     version: job.baseVersion,
-    maxStaleness: LIMITS.liveStalenessMax,
+    maxStaleness: settings.maxStaleness ?? 0,
     limits: episodeLimits(settings),
     heldOut: job.gateTasks.length > 0 ? 0 : HELD_OUT_SHARE,
   });

@@ -14,7 +14,7 @@
  * Knows nothing of processes, SQL or HTTP: what happens goes out as events, each awaited, so that a
  * slow reader slows the run down. The signal is looked at between phases and ends sampling at once.
  */
-import { parseSettings, type ArpoSettings } from '../arpo/settings.ts';
+import type { ArpoSettings } from '../arpo/settings.ts';
 import type { EpisodeContext } from '../agent/types.ts';
 import type { Clock } from '../clock.ts';
 import type { TrainingSession, Weights } from '../model/types.ts';
@@ -32,6 +32,7 @@ import { judgeCandidate, type GateAnswers } from './gate.ts';
 import { groupSource, logOf } from './group-source.ts';
 import { jobIdentity } from './job-identity.ts';
 import type { Emit } from './job-loop.ts';
+import { settingsOf } from './job-settings.ts';
 import { gateTasksOf } from './live-source.ts';
 import { tokensPerRun } from './memory-budget.ts';
 import { rescoredGroups } from './rescoring.ts';
@@ -49,6 +50,8 @@ export interface TrainParts {
   session: TrainingSession;
   /** What the sampler reads: the session's arrays when left out, as without `rolloutLag`. */
   sampledWeights?: Weights;
+  /** Scores with the run's base weights; needed when `klCoefficient` is not 0. */
+  reference?: Pick<TrainingSession, 'score'>;
   /** Tokens of one forward and backward run; from the vocabulary alone when left out. */
   tokensPerRun?: number;
   /** Tokenizer, protocol and tools of the base policy. */
@@ -79,7 +82,7 @@ export async function train(
   emit: Emit,
   signal: AbortSignal,
 ): Promise<void> {
-  const settings = parseSettings(job.algorithm, job.settings, job.baseKind);
+  const settings = settingsOf(job);
   await emit({ type: 'started', runId: job.runId, settings: { ...settings } });
   const { sampler, context } = parts;
   const tasks = drawGateTasks(
@@ -167,7 +170,11 @@ async function trainStep(run: Run, state: RunState): Promise<Figures> {
     ? await rescoredGroups(groups, { session, tokenBudget, signal })
     : groups;
   const { optimiser } = state;
-  const update = await updatePolicy(scored, { session, optimiser, settings, tokenBudget, signal });
+  const { reference } = parts;
+  const update = await updatePolicy(scored, {
+    ...{ session, optimiser, settings, tokenBudget, signal },
+    ...(reference && { reference }),
+  });
   const updatedAt = clock.now();
 
   // 3. The next rollouts come from the new weights.
