@@ -18,7 +18,7 @@ function logged(seed: number): LoggedTrajectory {
     stepId: i === 0 ? null : steps[i]!.id,
     metricName: ['thumb', 'comment', 'reward'][i]!,
     value,
-    tags: i === 0 ? {} : { who: 'tester' },
+    tags: (i === 0 ? {} : { who: 'tester' }) as Record<string, string>,
     createdAt: 1_767_225_600_123 + i,
   }));
   const trajectory = trajectoryOf(id, steps.at(-1)!, {
@@ -61,7 +61,7 @@ test('every kind of float comes back with its bits, and every sampling option', 
   expect(after.steps[3]).toEqual(steps[3]);
 });
 
-type Edit = (line: Record<string, any>) => void;
+type Edit = (line: ReturnType<typeof JSON.parse>) => void;
 
 test.each<[string, Edit]>([
   ['steps[1].tokens[0]: must be', (line) => (line.steps[1].tokens[0] = -1)],

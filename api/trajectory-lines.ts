@@ -165,7 +165,7 @@ function renamed(object: object, name: (old: string) => string): Record<string, 
 function figures(values: Float32Array | null): Figure[] | null {
   if (values === null) return null;
   return Array.from(values, (value) => {
-    if (!Number.isFinite(value)) return String(value) as Figure;
+    if (!Number.isFinite(value)) return String(value);
     return Object.is(value, -0) ? '-0' : Number(value.toPrecision(9));
   });
 }

@@ -2,6 +2,7 @@
 import type { GraphPlacement } from '../../core/engine/measure-device.ts';
 import type { DeviceFinding } from '../../core/model/devices.ts';
 import type { DoctorReport, Measurement } from './doctor.ts';
+import { table } from './text.ts';
 
 const GIGABYTE = 1e9;
 
@@ -54,16 +55,4 @@ function graphRows({ device, dtype, graphs }: Measurement): string[][] {
 
 function gigabytes(bytes: number): string {
   return (bytes / GIGABYTE).toFixed(1);
-}
-
-/** Columns two spaces apart, each as wide as its widest cell. */
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const all = [head, ...rows];
-  const widths = head.map((_, i) => Math.max(...all.map((row) => (row[i] ?? '').length)));
-  return all.map((row) =>
-    row
-      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-      .join('  ')
-      .trimEnd(),
-  );
 }

@@ -15,6 +15,8 @@ import type { Device } from '../../core/model/session.ts';
 import type { ComputeType } from '../../core/model/types.ts';
 import { packageRoot } from '../../core/paths.ts';
 import { parseConfig, type Config } from '../config.ts';
+import { EXIT } from './command.ts';
+import type { Command } from './command.ts';
 import { adviceFor } from './doctor-advice.ts';
 import { doctorText } from './doctor-text.ts';
 
@@ -46,18 +48,21 @@ export interface DoctorReport {
   advice: string[];
 }
 
-/** Flags: `--json`, and those of the server (`--device`, `--policy`, ...). */
-export async function doctor(
-  flags: readonly string[],
-  environment: Readonly<Record<string, string | undefined>>,
-): Promise<string> {
-  const config = parseConfig(
-    environment,
-    flags.filter((flag) => flag !== '--json'),
-  );
-  const report = await examine(config);
-  return flags.includes('--json') ? JSON.stringify(report, null, 2) : doctorText(report);
-}
+const HELP = `npx ramify doctor [flags]: what this machine has, and how fast the policy runs on it.
+  --json               the report as one JSON object
+  also the flags of the server: --device, --policy, --dtype, --engine-threads, ...`;
+
+export const doctorCommand: Command = {
+  summary: 'devices found, which provider runs what, speed, and how to get more',
+  help: HELP,
+  run: async ({ words, environment, output }) => {
+    const flags = words.filter((word) => word !== '--json');
+    const report = await examine(parseConfig(environment, flags));
+    await output.text(doctorText(report));
+    await output.record(report);
+    return EXIT.done;
+  },
+};
 
 async function examine(config: Config): Promise<DoctorReport> {
   const endsAt = performance.now() + TIME_MS;

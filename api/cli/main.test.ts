@@ -22,11 +22,11 @@ async function ramify(...words: string[]) {
 }
 
 test.each([
-  ['serve', 'ramify: unknown command serve; known are doctor'],
+  ['serve', 'ramify: unknown command serve; known are train, eval, replay, export, import, doctor'],
   ['constructor', 'ramify: unknown command constructor'],
 ])('%s is refused in one line', async (word, message) => {
   const { code, out, err } = await ramify(word);
-  expect({ code, out }).toEqual({ code: 1, out: '' });
+  expect({ code, out }).toEqual({ code: 2, out: '' });
   expect(err).toMatch(/^[^\n]+\n$/);
   expect(err).toContain(message);
 });
@@ -39,7 +39,7 @@ test('without a command it says which there are', async () => {
 
 test('doctor refuses a wrong flag like the server does', async () => {
   const { code, err } = await ramify('doctor', '--jsno');
-  expect(code).toBe(1);
+  expect(code).toBe(2);
   expect(err).toContain('--jsno: unknown setting');
 });
 
