@@ -51,7 +51,7 @@ export interface TrainParts {
   /** What the sampler reads: the session's arrays when left out, as without `rolloutLag`. */
   sampledWeights?: Weights;
   /** Scores with the run's base weights; needed when `klCoefficient` is not 0. */
-  reference?: Pick<TrainingSession, 'score'>;
+  reference?: Pick<TrainingSession, 'config' | 'score'>;
   /** Tokens of one forward and backward run; from the vocabulary alone when left out. */
   tokensPerRun?: number;
   /** Tokenizer, protocol and tools of the base policy. */

@@ -22,6 +22,8 @@ export interface TrainedPolicy {
   session: TrainingSession;
   /** The arrays that the sampler reads: those that the session trains, or copies of them. */
   sampledWeights: Weights;
+  /** Scores with the weights as they are now, whatever becomes of them; for `klCoefficient`. */
+  reference?: TrainingSession;
   /** Writes what was trained into a directory, which the candidate becomes. */
   writeWeights: (directory: string) => Promise<void>;
 }
@@ -50,6 +52,9 @@ export function openTrainedPolicy(
     model: { config, weights: sampledWeights },
     session: createTrainingSession(config, weights, runtime),
     sampledWeights,
+    ...(settings.klCoefficient > 0 && {
+      reference: createTrainingSession(config, copyOf(weights), runtime),
+    }),
     writeWeights: async (directory) => savePolicyModel(directory, { config, weights }),
   };
 }
@@ -66,12 +71,14 @@ function adapterRun(
   const { config, adapter } = policy;
   const { job, settings, runtime } = options;
   const sampledWeights = forSampler(adapter.weights, settings);
+  const base = heldWeights(policy.baseWeights());
+  const over = (weights: Weights) => ({ ...runtime, adapter: { ...adapter, weights } });
   return {
     model: { ...policy, adapter: { ...adapter, weights: sampledWeights } },
     sampledWeights,
-    session: createTrainingSession(config, heldWeights(policy.baseWeights()), {
-      ...runtime,
-      adapter,
+    session: createTrainingSession(config, base, over(adapter.weights)),
+    ...(settings.klCoefficient > 0 && {
+      reference: createTrainingSession(config, base, over(copyOf(adapter.weights))),
     }),
     writeWeights: async (directory) =>
       saveAdapter(directory, adapter, { baseDirectory, finalDirectory: job.candidateDirectory }),

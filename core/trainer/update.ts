@@ -16,18 +16,22 @@ import { LossTally } from '../arpo/loss-tally.ts';
 import type { RolloutGroup } from '../arpo/rollout.ts';
 import type { ArpoSettings } from '../arpo/settings.ts';
 import { trainRows, type PolicyRow, type RowSettings } from '../arpo/train-rows.ts';
+import { must } from '../assert.ts';
 import type { TrainingSession } from '../model/types.ts';
 import type { AdamWState } from './adamw.ts';
 import { ADAMW_DEFAULTS, clipScale, updateAdamW, warmedUpRate } from './adamw.ts';
 import type { Figures } from './figures.ts';
 import type { MiniBatchResult } from './micro-batch.ts';
 import { accumulateGradients } from './micro-batch.ts';
+import { scoreRows } from './rescoring.ts';
 
 export interface UpdateOptions {
   session: TrainingSession;
   /** Kept by the caller over the run; one of its steps is one mini-batch. */
   optimiser: AdamWState;
   settings: ArpoSettings;
+  /** Scores with the run's base weights; needed when `klCoefficient` is not 0. */
+  reference?: Pick<TrainingSession, 'config' | 'score'>;
   /** Tokens of one micro-batch. */
   tokenBudget: number;
   signal?: AbortSignal;
@@ -45,6 +49,7 @@ export async function updatePolicy(
   const { session, optimiser, settings } = options;
   const loss = lossTerms(settings);
   const batches = miniBatches(groups, settings);
+  if (settings.klCoefficient > 0) await addReference(batches, options);
   const tally = new UpdateTally(loss);
   const { epochs } = settings;
   for (const batch of Array.from({ length: epochs }, () => batches).flat()) {
@@ -75,6 +80,17 @@ export async function updatePolicy(
   }
   const zero = groups.filter((group) => isZeroVariance(rewardsOf(group))).length;
   return { zero_variance_share: zero / Math.max(1, groups.length), ...tally.figures() };
+}
+
+/** Log-probabilities under the run's base weights, which the penalty of the loss is about. */
+async function addReference(batches: readonly MiniBatch[], options: UpdateOptions): Promise<void> {
+  const rows = batches.flatMap((batch) => batch.rows);
+  const session = must(options.reference, 'klCoefficient needs a reference');
+  const { logprobs: scored } = await scoreRows(
+    rows.map(({ tokens }) => tokens),
+    { ...options, session },
+  );
+  rows.forEach((row, i) => (row.referenceLogprobs = must(scored[i], 'a score of each row')));
 }
 
 const rewardsOf = (group: RolloutGroup): number[] =>
