@@ -8,63 +8,38 @@
  * Status: queued -> running -> completed (candidate released) | rejected (kept, not live) | failed |
  * cancelled | interrupted (the server stopped; queued again at its next start).
  */
-import { rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
 import { parseSettings } from '../core/arpo/settings.ts';
 import type { Clock } from '../core/clock.ts';
 import { AppError, toAppError } from '../core/errors.ts';
 import type { NewId } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
-import type { Logger } from '../core/log.ts';
 import { freshSeed } from '../core/prng.ts';
 import type { TrainingRunRecord } from '../core/records.ts';
 import { scheduledRunReason } from '../core/trainer/schedule.ts';
 import type { ScheduleSettings } from '../core/trainer/schedule.ts';
 import type { StartTrainer, TrainerHandle, TrainingJob } from '../core/trainer/types.ts';
 import type { TrainingRunChange } from '../db/training-store.ts';
-import type { Stores } from '../db/stores.ts';
 import { EventLog } from './event-log.ts';
 import type { PolicyReleases } from './policy-releases.ts';
-import type { PolicyService } from './policy-service.ts';
-import type { RunFiles } from './run-files.ts';
 import { RunRecorder, storedRun } from './run-recorder.ts';
 import type { Ending } from './run-recorder.ts';
 import { endEvent, eventsSoFar, runEvent, storedEvents } from './training-events.ts';
 import type { TrainingEvent } from './training-events.ts';
+import { candidateVersion, DEFAULT_STEPS, TrainingJobs } from './training-jobs.ts';
+import type { RetrainRequest, SeededRequest, TrainingJobsOptions } from './training-jobs.ts';
 
-export interface RetrainRequest {
-  algorithm: 'arpo' | 'grpo';
-  /** Default of the algorithm when absent. */
-  steps?: number;
-  settings: Record<string, unknown>;
-  /** What it is fed with: imported tasks (default), rated live conversations, or both. */
-  source?: 'tasks' | 'live' | 'both';
-  seed?: number;
-}
-
-export interface TrainingManagerOptions {
-  stores: Stores;
-  policies: PolicyService;
+export interface TrainingManagerOptions extends TrainingJobsOptions {
   releases: PolicyReleases;
   startTrainer: StartTrainer;
-  runFiles: RunFiles;
   /** Called after each run: deletes what is too much. */
   afterRun?: () => Promise<void>;
   /** Pause before a trainer that died is started again; LIMITS.trainerRestartMs by default. */
   restartMs?: number;
-  /** Candidates are written to <policiesFolder>/<version>. */
-  policiesFolder: string;
-  threads: number;
-  device: 'cpu' | 'cuda' | 'webgpu';
   schedule: ScheduleSettings;
   clock: Clock;
   newId: NewId;
-  logger: Logger;
 }
-
-/** Steps of a run that names none: enough for the embedded policy to learn its tasks. */
-export const DEFAULT_STEPS = 100;
 
 interface Queued {
   id: string;
@@ -72,8 +47,6 @@ interface Queued {
   request: SeededRequest;
   events: EventLog<TrainingEvent>;
 }
-
-type SeededRequest = RetrainRequest & { seed: number };
 
 interface Active extends Queued {
   /** Null between two processes. */
@@ -85,6 +58,7 @@ interface Active extends Queued {
 
 export class TrainingManager {
   private readonly options: TrainingManagerOptions;
+  private readonly jobs: TrainingJobs;
   /** The first stays here until it is active: at every moment a run is queued, active or ended. */
   private readonly queue: Queued[] = [];
   private active: Active | null = null;
@@ -95,6 +69,7 @@ export class TrainingManager {
 
   constructor(options: TrainingManagerOptions) {
     this.options = options;
+    this.jobs = new TrainingJobs(options);
     this.scheduleStartedAt = options.clock.now();
   }
 
@@ -123,7 +98,7 @@ export class TrainingManager {
     const { kind } = stores.policies.get(policies.liveVersion);
     const { algorithm, settings: overrides, source = 'tasks' } = request;
     const settings = { ...parseSettings(algorithm, overrides, kind, source !== 'tasks') };
-    this.checkSource(source);
+    this.jobs.checkSource(source);
     if (this.stopping) throw new AppError('not_ready', 'the server is stopping');
     if (this.working !== null && this.queue.length >= LIMITS.trainingQueueMax) {
       throw new AppError(
@@ -238,7 +213,8 @@ export class TrainingManager {
         const error = toAppError(thrown);
         if (this.queue[0] === next) this.queue.shift();
         this.options.logger.error({ runId: next.id, stack: error.stack }, error.message);
-        this.end(next, { status: 'failed', error: error.message });
+        const { endedAt } = this.options.stores.training.get(next.id);
+        if (endedAt === null) this.end(next, { status: 'failed', error: error.message });
       }
       this.active = null;
     }
@@ -247,7 +223,7 @@ export class TrainingManager {
 
   private async run(queued: Queued): Promise<void> {
     const { stores, clock } = this.options;
-    const job = await this.jobOf(queued);
+    const job = await this.jobs.jobOf(queued);
     if (this.queue[0] !== queued) {
       // Ended meanwhile: cancelled, or interrupted.
       if (!this.stopping) await this.options.runFiles.remove(queued.id);
@@ -300,7 +276,7 @@ export class TrainingManager {
   private recorder(active: Active, job: TrainingJob): RunRecorder {
     const { stores, releases, clock, logger } = this.options;
     const { id, events } = active;
-    const run = { id, events, baseVersion: job.baseVersion, version: versionOf(job) };
+    const run = { id, events, baseVersion: job.baseVersion, version: candidateVersion(job) };
     return new RunRecorder({ stores, releases, clock, logger, run });
   }
 
@@ -309,51 +285,6 @@ export class TrainingManager {
     const { attempts } = this.options.stores.training.get(id);
     this.update(id, { attempts: Math.max(0, attempts - 1) });
     return INTERRUPTED;
-  }
-
-  /** The job as it was first started, or a new one from the policy that is live now. */
-  private async jobOf(queued: Queued): Promise<TrainingJob> {
-    const { stores, runFiles, policiesFolder, threads, device } = this.options;
-    const kept = await runFiles.find(queued.id);
-    const job = kept ?? (await this.newJob(queued));
-    const { path } = stores.policies.get(job.baseVersion);
-    const made = stores.policies.find(versionOf(job));
-    const ours = made === null || made.sourceRunId === queued.id;
-    const version = ours ? versionOf(job) : stores.policies.nextVersion();
-    const candidateDirectory = join(policiesFolder, String(version));
-    // Left over from a process that died between writing and registering: nobody knows it.
-    if (made === null || !ours) await rm(candidateDirectory, { recursive: true, force: true });
-    const current = { ...job, baseDirectory: path, candidateDirectory, threads, device };
-    if (kept === null) await runFiles.keep(current);
-    return current;
-  }
-
-  private async newJob({ id, request }: Queued): Promise<TrainingJob> {
-    const { stores, policies, policiesFolder, runFiles, threads, device, logger } = this.options;
-    const { source = 'tasks' } = request;
-    const live = source === 'tasks' ? null : await stores.liveSamples.newest();
-    if (live !== null) {
-      const conversations = live.samples.length;
-      logger.info({ runId: id, conversations, chats: live.chats }, 'rated conversations read');
-    }
-    const base = stores.policies.get(policies.liveVersion);
-    return {
-      runId: id,
-      algorithm: request.algorithm,
-      steps: request.steps ?? DEFAULT_STEPS,
-      settings: request.settings,
-      seed: request.seed,
-      baseVersion: base.version,
-      baseDirectory: base.path,
-      baseKind: base.kind,
-      candidateDirectory: join(policiesFolder, String(stores.policies.nextVersion())),
-      checkpointDirectory: runFiles.checkpointDirectory(id),
-      ...(live !== null && { liveSamples: live.samples }),
-      trainTasks: source === 'live' ? [] : stores.tasks.select({ split: 'train' }),
-      gateTasks: stores.tasks.select({ split: 'gate' }),
-      threads,
-      device,
-    };
   }
 
   private end(queued: Queued, ending: Ending): TrainingRunRecord {
@@ -368,26 +299,12 @@ export class TrainingManager {
     }
     queued.events.close();
     logger.info({ runId: run.id, ...ending }, 'training run ended');
-    void afterRun?.();
+    if (!this.stopping) void afterRun?.();
     return run;
   }
 
   private update(id: string, change: TrainingRunChange): TrainingRunRecord {
     return this.options.stores.training.update(id, change);
-  }
-
-  /** Whether the conversations are of use, and enough to hold some out, the trainer finds out. */
-  private checkSource(source: 'tasks' | 'live' | 'both'): void {
-    const { tasks, trajectories } = this.options.stores;
-    const rated = source !== 'tasks' && trajectories.countNewScored(0) > 0;
-    for (const split of ['train', 'gate'] as const) {
-      const asked = split === 'gate' || source !== 'live';
-      if (rated || (asked && tasks.count({ split }) > 0)) continue;
-      const or = source === 'tasks' ? '' : ', and no live conversation has a reward';
-      throw new AppError('invalid_request', `source: no task of split '${split}' is stored${or}`, {
-        param: 'source',
-      });
-    }
   }
 
   /** Starts a run when one is due; called by the timer. */
@@ -418,8 +335,3 @@ const INTERRUPTED: Ending = {
 };
 
 const CANCELLED: Ending = { status: 'cancelled', error: null };
-
-/** The version that the candidate will get: its directory is named so. */
-function versionOf({ candidateDirectory }: TrainingJob): number {
-  return Number(basename(candidateDirectory));
-}
