@@ -89,8 +89,8 @@ export class TrainingJobs {
       candidateDirectory: join(policiesFolder, String(stores.policies.nextVersion())),
       checkpointDirectory: runFiles.checkpointDirectory(id),
       ...(live !== null && { liveSamples: live.samples }),
-      trainTasks: source === 'live' ? [] : stores.tasks.select({ split: 'train' }),
-      gateTasks: stores.tasks.select({ split: 'gate' }),
+      trainTasks: source === 'live' ? [] : await stores.tasks.select({ split: 'train' }),
+      gateTasks: await stores.tasks.select({ split: 'gate' }),
       threads,
       device,
     };

@@ -131,6 +131,8 @@ export const LIMITS = {
   pageItemsDefault: 20,
   pageItemsMax: 100,
   tasksPerImportMax: 100_000,
+  /** Tasks read in one piece for a training run, some milliseconds. */
+  taskRowsPerRead: 500,
   /** A line of a file: a trajectory of 131,072 tokens with all its figures takes some 8 MB. */
   fileLineCharsMax: 64 * 1024 * 1024,
   /** Trajectories of an imported file that become durable together; bounds memory. */

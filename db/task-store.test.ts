@@ -32,10 +32,10 @@ function task(id: string, fields: Partial<Task> = {}): Task {
 }
 
 describe('TaskStore', () => {
-  test('every field comes back; a known id is replaced', () => {
+  test('every field comes back; a known id is replaced', async () => {
     const tasks = [task('task_a'), task('task_b', { family: 'math', verifier: 'math', tools: [] })];
     expect(store.import(tasks)).toEqual({ created: 2, replaced: 0 });
-    expect(store.select({})).toEqual(tasks);
+    expect(await store.select({})).toEqual(tasks);
     const changed = task('task_a', { split: 'gate', question: 'Other?' });
     expect(store.import([changed, task('task_c')])).toEqual({ created: 1, replaced: 1 });
     expect(store.find('task_a')).toEqual(changed);
@@ -50,7 +50,20 @@ describe('TaskStore', () => {
     expect(() => store.import(tooMany)).toThrow(expect.objectContaining({ code: 'task_invalid' }));
   });
 
-  test('filters, pages and counts agree', () => {
+  test('many are read in pieces: all of them once, in order, or as many as wanted', async () => {
+    const piece = LIMITS.taskRowsPerRead;
+    const tasks = Array.from({ length: 2 * piece }, (_, i) =>
+      task(`task_${String(i).padStart(5, '0')}`),
+    );
+    store.import(tasks);
+    expect(await store.select({})).toEqual(tasks);
+    for (const limit of [piece - 1, piece, piece + 1, 3 * piece]) {
+      expect(await store.select({}, limit)).toEqual(tasks.slice(0, limit));
+    }
+    expect(await store.select({}, 0)).toEqual([]);
+  });
+
+  test('filters, pages and counts agree', async () => {
     const splits = ['train', 'gate', 'test'] as const;
     const tasks = Array.from({ length: 30 }, (_, i) =>
       task(`task_${String(i).padStart(2, '0')}`, {
@@ -66,8 +79,8 @@ describe('TaskStore', () => {
         );
         const filter = { family, split };
         expect(store.count(filter)).toBe(expected.length);
-        expect(store.select(filter)).toEqual(expected);
-        expect(store.select(filter, 3)).toEqual(expected.slice(0, 3));
+        expect(await store.select(filter)).toEqual(expected);
+        expect(await store.select(filter, 3)).toEqual(expected.slice(0, 3));
         const paged: Task[] = [];
         let cursor: string | undefined;
         do {

@@ -1,4 +1,5 @@
 /** Training and evaluation tasks: imported whole or not at all, read in pages or all of a split. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { and, asc, count, eq, gt } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
@@ -62,9 +63,20 @@ export class TaskStore {
 
   /**
    * By id, all that fit the filter up to `limit` (at most LIMITS.tasksPerImportMax): for training.
+   * Read in pieces, with the event loop's turn between them.
    */
-  select(filter: TaskFilter, limit: number = LIMITS.tasksPerImportMax): Task[] {
-    return this.read(filter, Math.min(limit, LIMITS.tasksPerImportMax));
+  async select(filter: TaskFilter, limit: number = LIMITS.tasksPerImportMax): Promise<Task[]> {
+    const rowsMax = Math.min(limit, LIMITS.tasksPerImportMax);
+    const selected: Task[] = [];
+    for (let last: Task | undefined; ; last = selected.at(-1)) {
+      const wanted = Math.min(LIMITS.taskRowsPerRead, rowsMax - selected.length);
+      const after = last === undefined ? undefined : gt(tasks.id, last.id);
+      const rows = this.read(filter, wanted, after);
+      selected.push(...rows);
+      // A short piece is the last one, and the bound ends with an empty one at the latest.
+      if (rows.length < LIMITS.taskRowsPerRead) return selected;
+      await nextTurn();
+    }
   }
 
   find(id: string): Task | null {

@@ -112,11 +112,13 @@ function readOptions(flags: Words<typeof FLAGS>['flags']): EvalOptions {
   };
 }
 
-function chosenTasks(store: TaskStore, { split, families, tasksMax }: EvalOptions): Task[] {
-  const all =
-    families.length === 0
-      ? store.select({ split })
-      : families.flatMap((family) => store.select({ split, family }));
+async function chosenTasks(
+  store: TaskStore,
+  { split, families, tasksMax }: EvalOptions,
+): Promise<Task[]> {
+  const filters =
+    families.length === 0 ? [{ split }] : families.map((family) => ({ split, family }));
+  const all = (await Promise.all(filters.map((filter) => store.select(filter)))).flat();
   if (all.length === 0) {
     const of = families.length === 0 ? '' : ` and family ${families.join(', ')}`;
     throw new AppError('invalid_request', `no task of split ${split}${of} is stored`);
