@@ -36,8 +36,8 @@ test('trajectories after the step go, with the steps that nothing else uses', as
     for (const trainingRunId of ['trn_a', 'trn_b']) {
       // A group of its own root, with a branch, and one that was rebuilt from the live path.
       const root = chain(prng, newId('step'), 4, null);
-      const branch = chain(prng, newId('step'), 2, root[1]!);
-      const rebuilt = chain(prng, newId('step'), 2, live[1]!);
+      const branch = chain(prng, newId('step'), 2, root[1]);
+      const rebuilt = chain(prng, newId('step'), 2, live[1]);
       const of = { source: 'rollout' as const, trainingRunId, trainingStep };
       const trajectories = [
         trajectoryOf(newId('trajectory'), root.at(-1)!, of),

@@ -70,7 +70,7 @@ export const evalCommand: Command = {
     const logger = output.logger(config.logLevel);
     const { policy, tasks } = await reading(config, async (stores) => ({
       policy: chosenPolicy(stores.policies, flags.version),
-      tasks: chosenTasks(stores.tasks, options),
+      tasks: await chosenTasks(stores.tasks, options),
     }));
     const answers = await withPolicy({ policy, config, logger }, (runtime) =>
       answerTasks(call, runtime, tasks, options),
