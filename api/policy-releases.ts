@@ -28,7 +28,7 @@ import type { PolicyService } from './policy-service.ts';
 export interface ReleaseSettings {
   /** How a candidate that passed the gate begins; null = live at once. */
   canary: CanaryTerms | null;
-  /** How much worse live traffic may be, in rewards and in share of errors; null = not looked at. */
+  /** How much worse live rewards, and the share of errors, may be; null = not looked at. */
   rollbackTolerance: number | null;
 }
 

@@ -9,8 +9,8 @@
  *
  * Loading is one at a time. At most LIMITS.policiesLoadedMax versions stay loaded; the live one and
  * the canary always. What was live before stays ready for a rollback where it costs little: an
- * adapter, or a small model. Every move is written with its reason and figures before it takes effect;
- * whether a move is wise is decided elsewhere (policy-releases.ts).
+ * adapter, or a small model. Every move is written with its reason and figures before it takes
+ * effect; whether a move is wise is decided elsewhere (policy-releases.ts).
  */
 import { must } from '../core/assert.ts';
 import type { Clock } from '../core/clock.ts';
@@ -198,7 +198,7 @@ export class PolicyService {
     return this.exclusive(() => this.takeBackNewest(why));
   }
 
-  /** The same, but only while this version is the one that would go. @throws AppError as rollback */
+  /** The same while this version is the one that would go, else null. @throws as rollback */
   takeBack(version: number, why: Why): Promise<PolicyRecord | null> {
     return this.exclusive(async () => {
       const newest = this.trial?.version ?? this.live;

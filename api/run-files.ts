@@ -1,6 +1,6 @@
 /**
- * What a training run keeps on disk until it ends, in <data>/checkpoints/<run id>: the job as it was
- * first started, so that a resumed run trains on the same tasks and conversations whatever was
+ * What a training run keeps on disk until it ends, in <data>/checkpoints/<run id>: the job as it
+ * was first started, so that a resumed run trains on the same tasks and conversations whatever was
  * imported or said meanwhile, and the trainer's checkpoints. Knows nothing of what is in those.
  */
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';

@@ -5,8 +5,8 @@
  * was. One whose process dies goes on from its checkpoint in another one; one that a stop of the
  * server interrupted does so when it starts again.
  *
- * Status: queued -> running -> completed (candidate released) | rejected (kept, not live) | failed |
- * cancelled | interrupted (the server stopped; queued again at its next start).
+ * Status: queued -> running -> completed (candidate released) | rejected (kept, not live) | failed
+ * | cancelled | interrupted (the server stopped; queued again at its next start).
  */
 import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
 import { parseSettings } from '../core/arpo/settings.ts';

@@ -185,8 +185,8 @@ export interface Task {
 }
 
 /**
- * candidate: not decided on; canary: answers a share of new conversations; active: answers the rest;
- * retired: was replaced; rejected: refused by the gate; rolled_back: was taken back.
+ * candidate: not decided on; canary: answers a share of new conversations; active: answers the
+ * rest; retired: was replaced; rejected: refused by the gate; rolled_back: was taken back.
  */
 export type PolicyStatus =
   'candidate' | 'canary' | 'active' | 'retired' | 'rejected' | 'rolled_back';

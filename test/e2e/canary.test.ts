@@ -1,8 +1,8 @@
 /**
  * A canary in the real server under 8 clients that rate what they get: it takes its share, answers
  * of it are rated badly, and the server takes it back by itself. What must hold: no request fails,
- * every answer is from one version, nobody gets the canary after it was taken back, and the log says
- * why, with the figures. A second server on the same data knows all of it.
+ * every answer is from one version, nobody gets the canary after it was taken back, and the log
+ * says why, with the figures. A second server on the same data knows all of it.
  */
 import { expect, it } from 'vitest';
 import { freshSeed } from '../../core/prng.ts';
