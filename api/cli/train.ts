@@ -22,6 +22,7 @@ import { percent, table } from './text.ts';
 
 const FLAGS = {
   algorithm: { type: 'string' },
+  source: { type: 'string' },
   steps: { type: 'string' },
   seed: { type: 'string' },
   set: { type: 'string', multiple: true },
@@ -30,6 +31,7 @@ const FLAGS = {
 
 const HELP = `npx ramify train [flags]: trains the live policy of a data folder that no server uses.
   --algorithm NAME     arpo (default) or grpo
+  --source NAME        tasks (default), live: conversations with a reward, or both
   --steps N            training steps (default ${DEFAULT_STEPS})
   --seed N             key of every random draw
   --set NAME=VALUE     a setting of docs/arpo.md, the value in JSON; may be repeated
@@ -65,7 +67,7 @@ export const trainCommand: Command = {
 
 /** Null: a run that was interrupted. @throws AppError invalid_request */
 function readRequest(flags: Words<typeof FLAGS>['flags']): RetrainRequest | null {
-  const { algorithm, steps, seed, set = [], resume } = flags;
+  const { algorithm, source, steps, seed, set = [], resume } = flags;
   if (resume === true) {
     const given = Object.keys(flags).find(
       (name) => Object.hasOwn(FLAGS, name) && name !== 'resume',
@@ -77,6 +79,7 @@ function readRequest(flags: Words<typeof FLAGS>['flags']): RetrainRequest | null
   return {
     algorithm: choice('--algorithm', algorithm ?? 'arpo', ['arpo', 'grpo']),
     settings: Object.fromEntries(set.map((text) => assignment('--set', text))),
+    ...(source !== undefined && { source: choice('--source', source, ['tasks', 'live', 'both']) }),
     ...(steps !== undefined && { steps: integer('--steps', steps, 1, LIMITS.trainingStepsMax) }),
     ...(seed !== undefined && { seed: integer('--seed', seed, 0, Number.MAX_SAFE_INTEGER) }),
   };
