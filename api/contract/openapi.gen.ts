@@ -486,7 +486,10 @@ export interface components {
          * @enum {string}
          */
         ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "context_length_exceeded" | "unknown_tool" | "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_invalid" | "feedback_conflict" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
-        /** @description `ramify` is the live policy, `ramify@12` pins version 12. */
+        /**
+         * @description `ramify` is the live policy, or the canary where one is out and the session is drawn for it;
+         *     `ramify@12` pins version 12.
+         */
         ModelName: string;
         /** @description Kept with the run; up to 16 pairs. */
         Metadata: {

@@ -3,8 +3,9 @@
  * plain 95 % interval would sooner or later blame a version that is as good as the one before. The
  * intervals here hold at every look at once: the mixture sequential probability ratio test of
  * Robbins for a difference of two means (as Johari, Pekelis and Walsh, "Always valid inference",
- * 2015, use it for A/B tests), with estimated variances, so it is exact only in the limit. Few conversations are
- * therefore not judged at all, and a variance is never taken to be below that of both sides pooled.
+ * 2015, use it for A/B tests), with estimated variances, so it is exact only in the limit. Few
+ * conversations are therefore not judged at all, and a variance is never taken to be below that of
+ * both sides pooled.
  *
  * Knows nothing of where outcomes come from, nor of what follows from a verdict.
  */
