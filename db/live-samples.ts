@@ -21,7 +21,7 @@ export interface LiveSamples {
   chats: number;
 }
 
-// Backwards over the rows, which is the order of arrival.
+// Within a metric the index has the order of arrival.
 const NEWEST_RATED = `
   SELECT trajectory_id AS id FROM feedback WHERE metric_name = '${REWARD_METRIC}'
   ORDER BY rowid DESC LIMIT ?`;

@@ -239,6 +239,8 @@ export const feedback = sqliteTable(
   },
   (table) => [
     index('feedback_trajectory').on(table.trajectoryId),
+    // Newest ratings first: within one metric the index is in the order of arrival.
+    index('feedback_metric').on(table.metricName),
     index('feedback_step')
       .on(table.stepId)
       .where(sql`"step_id" IS NOT NULL`),

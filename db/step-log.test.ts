@@ -215,7 +215,7 @@ describe('SqliteStepLog', () => {
     openStores(db, clock);
     db.sqlite.prepare = prepare;
     const plans = sources
-      .filter((sql) => /^\s*(WITH|SELECT|INSERT|UPDATE)/.test(sql))
+      .filter((sql) => /^\s*(WITH|SELECT|INSERT|UPDATE|DELETE)/.test(sql))
       .map((sql) => {
         const explain = `EXPLAIN QUERY PLAN ${sql.replace(/@\w+|\?/g, "'x'")}`;
         return (prepare(explain).all() as { detail: string }[]).map((row) => row.detail);

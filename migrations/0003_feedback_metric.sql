@@ -1,0 +1,1 @@
+CREATE INDEX `feedback_metric` ON `feedback` (`metric_name`);
