@@ -421,6 +421,17 @@ describe('after a swap', () => {
     expect(isSpliced(first, await ask(history, { model: 'ramify@1' }))).toBe(true);
   });
 
+  test('a version that was rolled back is left, unless the client names it', async () => {
+    await swap();
+    const first = await ask([QUESTION]);
+    await h.deps.policies.rollback();
+    const history = [QUESTION, plain(first), result(first.calls[0], 'Paris')];
+    const second = await ask(history);
+    expect([first.version, second.version]).toEqual([2, 1]);
+    expect(isSpliced(first, second)).toBe(false);
+    expect(isSpliced(first, await ask(history, { model: 'ramify@2' }))).toBe(true);
+  });
+
   test('keeps its version also where the path no longer fits', async () => {
     const first = await ask([QUESTION]);
     await swap();
