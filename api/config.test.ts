@@ -6,7 +6,8 @@ test('defaults serve on the loopback interface with the schedule off', () => {
   const config = parseConfig({ PATH: '/bin' }, []);
   expect(config).toMatchObject({ port: 8787, host: '127.0.0.1' });
   expect(config).toMatchObject({ device: 'auto', dtype: 'f32', kvBytesMax: null });
-  expect(config.schedule).toEqual({ minNewScored: null, everyMinutes: null });
+  expect(config.schedule).toEqual({ minNewScored: null, everyMinutes: null, run: {} });
+  expect(config.tasks).toBe('shipped');
   expect(config.policyFolder).toMatch(/policies\/embedded$/);
   expect(config.engineThreads).toBeGreaterThan(0);
 });
@@ -20,7 +21,13 @@ test('a flag wins over the environment, in both of its forms', () => {
   const config = parseConfig(environment, ['--port', '9000', '--min-new-scored=20']);
   expect(config.port).toBe(9000);
   expect(config.kvBytesMax).toBe(512 * 1024 * 1024);
-  expect(config.schedule).toEqual({ minNewScored: 20, everyMinutes: 0.5 });
+  expect(config.schedule).toEqual({ minNewScored: 20, everyMinutes: 0.5, run: {} });
+});
+
+test('what a scheduled run does can be said', () => {
+  const run = { algorithm: 'grpo', steps: 7, settings: { groupSize: 4 } };
+  const { schedule } = parseConfig({ RAMIFY_SCHEDULED_RUN: JSON.stringify(run) }, []);
+  expect(schedule.run).toEqual(run);
 });
 
 test('by default nothing is a canary, live traffic may take a version back, few files are kept', () => {
@@ -66,6 +73,11 @@ test.each([
   [{ RAMIFY_PROT: '1' }, [], 'RAMIFY_PROT=1: unknown setting; known are RAMIFY_PORT'],
   [{ RAMIFY_DATA: '' }, [], 'RAMIFY_DATA='],
   [{ RAMIFY_EVERY_MINUTES: '-1' }, [], 'RAMIFY_EVERY_MINUTES=-1'],
+  [{ RAMIFY_SCHEDULED_RUN: '{' }, [], 'RAMIFY_SCHEDULED_RUN={: must be a JSON object'],
+  [{ RAMIFY_SCHEDULED_RUN: '{"steps":0}' }, [], 'must be a JSON object with algorithm'],
+  [{ RAMIFY_SCHEDULED_RUN: '{"stepps":5}' }, [], 'must be a JSON object with algorithm'],
+  [{ RAMIFY_SCHEDULED_RUN: '{"settings":{"groupSise":4}}' }, [], "unknown setting 'groupSise'"],
+  [{ RAMIFY_TASKS: 'mine' }, [], 'RAMIFY_TASKS=mine: must be shipped or none'],
   [{}, ['--port'], '--port needs a value'],
   [{}, ['--prot', '1'], '--prot: unknown setting'],
   [{}, ['serve'], 'serve: unknown setting'],

@@ -5,10 +5,12 @@
  */
 import { availableParallelism } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
-import { AppError } from '../core/errors.ts';
+import { parseSettings } from '../core/arpo/settings.ts';
+import { AppError, toAppError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
 import { packageRoot } from '../core/paths.ts';
 import type { CanaryTerms } from '../core/records.ts';
-import type { ScheduleSettings } from '../core/trainer/schedule.ts';
+import type { ScheduledRun, ScheduleSettings } from '../core/trainer/schedule.ts';
 import type { ReleaseSettings } from './policy-releases.ts';
 
 export const DEVICES = ['auto', 'cuda', 'webgpu', 'cpu'] as const;
@@ -29,6 +31,8 @@ export interface Config {
   kvBytesMax: number | null;
   engineThreads: number;
   trainerThreads: number;
+  /** Tasks that an empty database begins with. */
+  tasks: 'shipped' | 'none';
   schedule: ScheduleSettings;
   release: ReleaseSettings;
   /** Policy versions that nothing needs and whose files are kept all the same. */
@@ -55,7 +59,12 @@ const SETTINGS = {
   RAMIFY_ENGINE_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
   RAMIFY_TRAINER_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
   RAMIFY_MIN_NEW_SCORED: { form: 'off, or an integer of at least 1', fallback: 'off' },
+  RAMIFY_TASKS: { form: 'shipped or none', fallback: 'shipped' },
   RAMIFY_EVERY_MINUTES: { form: 'off, or a number above 0', fallback: 'off' },
+  RAMIFY_SCHEDULED_RUN: {
+    form: 'a JSON object with algorithm, steps or settings, as of a retrain request',
+    fallback: '{}',
+  },
   RAMIFY_CANARY_SHARE: { form: 'off, or a share between 0 and 1', fallback: 'off' },
   RAMIFY_CANARY_CONVERSATIONS: { form: 'an integer from 1 to 1000', fallback: '50' },
   RAMIFY_CANARY_MINUTES: { form: 'off, or a number above 0', fallback: '1440' },
@@ -99,12 +108,14 @@ export function parseConfig(
         : integer('RAMIFY_KV_MEMORY', 1, 9_999_999) * 1024 * 1024,
     engineThreads: integer('RAMIFY_ENGINE_THREADS', 1, 256),
     trainerThreads: integer('RAMIFY_TRAINER_THREADS', 1, 256),
+    tasks: choice('RAMIFY_TASKS', ['shipped', 'none']),
     schedule: {
       minNewScored:
         text('RAMIFY_MIN_NEW_SCORED') === 'off'
           ? null
           : integer('RAMIFY_MIN_NEW_SCORED', 1, 1_000_000),
       everyMinutes: numberOrOff('RAMIFY_EVERY_MINUTES', text('RAMIFY_EVERY_MINUTES')),
+      run: scheduledRun(text('RAMIFY_SCHEDULED_RUN')),
     },
     release: releaseSettings(given, text, integer),
     policiesKept: integer('RAMIFY_POLICIES_KEPT', 0, 10_000),
@@ -199,6 +210,33 @@ function numberOrOff(name: SettingName, text: string): number | null {
   const value = /^\d{1,6}(\.\d{1,6})?$/.test(text) ? Number(text) : 0;
   return value > 0 ? value : refuse(name, text);
 }
+
+/** The settings are checked in full, so that a wrong one is known at the start. */
+function scheduledRun(text: string): ScheduledRun {
+  const name = 'RAMIFY_SCHEDULED_RUN';
+  let run: unknown;
+  try {
+    run = JSON.parse(text);
+  } catch {
+    return refuse(name, text);
+  }
+  if (!isObject(run)) return refuse(name, text);
+  const { algorithm = 'arpo', steps, settings = {}, ...others } = run;
+  const stepsFit =
+    steps === undefined ||
+    (Number.isInteger(steps) && Number(steps) >= 1 && Number(steps) <= LIMITS.trainingStepsMax);
+  const known = (algorithm === 'arpo' || algorithm === 'grpo') && stepsFit;
+  if (!known || Object.keys(others).length > 0 || !isObject(settings)) return refuse(name, text);
+  try {
+    parseSettings(algorithm, settings, 'full', true);
+  } catch (error) {
+    throw new AppError('config_invalid', `${name}=${text}: ${toAppError(error).message}`);
+  }
+  return run;
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 function refuse(name: SettingName, value: string): never {
   throw new AppError('config_invalid', `${name}=${value}: must be ${SETTINGS[name].form}`);

@@ -97,7 +97,9 @@ export async function startParts(
     logger,
   });
   const tools = startTools(logger, cleanups);
-  if (stores.tasks.count() === 0) importShippedTasks(stores, contract, newId);
+  if (config.tasks === 'shipped' && stores.tasks.count() === 0) {
+    importShippedTasks(stores, contract, newId);
+  }
   const engine = await startEngine(config, device, logger, cleanups);
   const policies = new PolicyService({
     store: stores.policies,

@@ -321,7 +321,10 @@ export class TrainingManager {
         runPending: this.working !== null,
       });
       if (reason === null) return;
-      const run = this.retrain({ algorithm: 'arpo', settings: {}, source: 'both' }, 'schedule');
+      const run = this.retrain(
+        { algorithm: 'arpo', settings: {}, ...schedule.run, source: 'both' },
+        'schedule',
+      );
       logger.info({ runId: run.id, reason }, 'scheduled training run');
     } catch (error) {
       logger.error({ error }, 'the scheduled training run could not be started');

@@ -5,7 +5,9 @@
  * be a lie.
  *
  * Entropies are as stored: H of a step (mean over its first tokens / ln V) and its difference to
- * the trajectory's first step. Steps that trajectories share count once. Knows nothing of updates.
+ * the trajectory's first step. Steps that trajectories share count once. Rewards and counts
+ * are of what was sampled: logged conversations with which a group began are in neither. Knows
+ * nothing of updates.
  */
 import type { RolloutGroup, RolloutTrajectory } from '../arpo/rollout.ts';
 import { forestSteps } from '../arpo/rollout.ts';
@@ -15,7 +17,7 @@ export type Figures = Record<string, number>;
 
 /** Figures of the groups of one training step. */
 export function rolloutFigures(groups: readonly RolloutGroup[]): Figures {
-  const trajectories = groups.flatMap((group) => group.trajectories);
+  const trajectories = groups.flatMap(sampled);
   const counts = countGroups(groups);
   const figures: Figures = {
     rollouts: counts.rollouts,
@@ -28,7 +30,7 @@ export function rolloutFigures(groups: readonly RolloutGroup[]): Figures {
   const families = new Set(groups.map((group) => group.task.family));
   for (const family of families) {
     const members = groups.filter((group) => group.task.family === family);
-    const { reward_mean, accuracy } = scores(members.flatMap((group) => group.trajectories));
+    const { reward_mean, accuracy } = scores(members.flatMap(sampled));
     put(figures, `reward_mean.${family}`, reward_mean);
     put(figures, `accuracy.${family}`, accuracy);
   }
@@ -40,13 +42,16 @@ export function countGroups(groups: readonly RolloutGroup[]): TrainingCounts {
   const sum = (value: (group: RolloutGroup) => number): number =>
     groups.reduce((total, group) => total + value(group), 0);
   return {
-    rollouts: sum((group) => group.trajectories.length),
+    rollouts: sum((group) => sampled(group).length),
     branches: sum((group) => group.counts.branches),
     toolCallsExecuted: sum((group) => group.counts.toolCallsExecuted),
     toolCallsSaved: sum((group) => group.counts.toolCallsSaved),
     tokensSampled: sum((group) => group.counts.tokensSampled),
   };
 }
+
+const sampled = ({ trajectories }: RolloutGroup): RolloutTrajectory[] =>
+  trajectories.filter(({ given }) => given !== true);
 
 /** The sum of two counts, name by name. */
 export function addCounts(a: TrainingCounts, b: TrainingCounts): TrainingCounts {

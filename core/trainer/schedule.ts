@@ -10,6 +10,14 @@ export interface ScheduleSettings {
   minNewScored: number | null;
   /** Minutes between the starts of two runs; null = never for this reason. */
   everyMinutes: number | null;
+  /** What a scheduled run is asked to do; what is left out is as for a run by request. */
+  run?: ScheduledRun;
+}
+
+export interface ScheduledRun {
+  algorithm?: 'arpo' | 'grpo';
+  steps?: number;
+  settings?: Record<string, unknown>;
 }
 
 export interface ScheduleState {
