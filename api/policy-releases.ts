@@ -5,7 +5,7 @@
  *
  * A canary and the live version get conversations by lot at the same time, so their difference is
  * the versions' own. A version that is live is compared with the newest conversations of the one
- * that it replaced, until LIMITS.liveWatchConversations; what changes later is not its doing. A
+ * that it replaced, until it has LIMITS.liveTrajectoriesMax; what changes later is not its doing. A
  * version that an operator activated is left alone: a person has decided.
  */
 import type { Clock } from '../core/clock.ts';
@@ -17,6 +17,7 @@ import type {
   CanaryTerms,
   GateReport,
   LiveComparison,
+  LiveOutcomes,
   PolicyDecision,
   PolicyRecord,
   TrainingRunRecord,
@@ -141,11 +142,13 @@ export class PolicyReleases {
     const terms = started?.figures.canary;
     if (started === null || terms === undefined) return;
     const since = started.createdAt;
-    const live = this.compare({ version: policies.liveVersion, since }, { version, since });
+    const own = stores.trajectories.liveOutcomes(version, since);
+    const live = this.compare({ version: policies.liveVersion, since }, own);
     if (await this.tookBack(version, live)) return;
     const minutes = (clock.now() - since) / 60_000;
     const { conversations } = live.candidate;
-    const enough = conversations >= terms.conversations;
+    const enough =
+      conversations >= terms.conversations || own.trajectories >= LIMITS.liveTrajectoriesMax;
     if (!enough && (terms.minutes === null || minutes < terms.minutes)) return;
     const time = `${conversations} conversations in ${minutes.toFixed(1)} minutes`;
     const reason = `nothing against it in ${time}`;
@@ -153,16 +156,16 @@ export class PolicyReleases {
   }
 
   private async lookAtActive({ version }: PolicyRecord): Promise<void> {
-    const { decisions } = this.options.stores.policies;
+    const { policies, trajectories } = this.options.stores;
+    const { decisions } = policies;
     const activated = decisions.newest(version, ['activated']);
     if (activated === null || activated.cause === 'request') return;
     if (activated.otherVersion === null) return;
     const canary = decisions.newest(version, ['canary_started']);
     const since = canary?.createdAt ?? activated.createdAt;
-    const base = { version: activated.otherVersion, since: 0 };
-    const live = this.compare(base, { version, since });
-    if (live.candidate.conversations >= LIMITS.liveWatchConversations) return;
-    await this.tookBack(version, live);
+    const own = trajectories.liveOutcomes(version, since);
+    if (own.trajectories >= LIMITS.liveTrajectoriesMax) return;
+    await this.tookBack(version, this.compare({ version: activated.otherVersion, since: 0 }, own));
   }
 
   private async tookBack(version: number, live: LiveComparison): Promise<boolean> {
@@ -181,13 +184,10 @@ export class PolicyReleases {
 
   private compare(
     base: { version: number; since: number },
-    candidate: { version: number; since: number },
+    candidate: LiveOutcomes,
   ): LiveComparison {
-    const { trajectories } = this.options.stores;
-    return compareLive(
-      trajectories.liveOutcomes(base.version, base.since),
-      trajectories.liveOutcomes(candidate.version, candidate.since),
-      this.options.settings.rollbackTolerance ?? 0,
-    );
+    const { stores, settings } = this.options;
+    const outcomes = stores.trajectories.liveOutcomes(base.version, base.since);
+    return compareLive(outcomes, candidate, settings.rollbackTolerance ?? 0);
   }
 }

@@ -150,10 +150,11 @@ export const LIMITS = {
   rolloutRowsPerWrite: 24,
   /** Conversations of either side below which live traffic proves nothing about a version. */
   liveRatedMin: 10,
-  /** Newest live trajectories of a version that are looked at: a read of some milliseconds. */
-  liveTrajectoriesMax: 2_000,
-  /** Conversations of a new version after which what comes is no longer its own doing. */
-  liveWatchConversations: 1_000,
+  /**
+   * Newest live trajectories of a version that are looked at, a read of 2 ms. A new version that has
+   * so many is watched no longer: what changes later is not its own doing.
+   */
+  liveTrajectoriesMax: 1_000,
   /** How often live traffic is looked at while a version is a canary or new. */
   livePollMs: 1_000,
   /** Newest ratings that a training run is fed with: about 10 kB of steps each. */

@@ -252,6 +252,8 @@ export interface CanaryTerms {
 /** What one version did in live conversations. */
 export interface LiveOutcomes {
   version: number;
+  /** That they were read from; a bounded number. */
+  trajectories: number;
   /** Finished: not those that their client cancelled. */
   conversations: number;
   /** Of those, with a failed trajectory or one of wrong format. */

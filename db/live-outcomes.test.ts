@@ -39,7 +39,8 @@ function modelOf(records: TrajectoryRecord[], version: number, since: number): L
     return rated.length === 0 ? [] : [rated.reduce((sum, value) => sum + value) / rated.length];
   });
   const errors = all.filter((one) => one.some(wrong)).length;
-  return { version, conversations: all.length, errors, rewards };
+  const trajectories = all.flat().length;
+  return { version, trajectories, conversations: all.length, errors, rewards };
 }
 
 const sorted = ({ rewards, ...rest }: LiveOutcomes): LiveOutcomes => ({

@@ -110,7 +110,7 @@ const LIVE_OUTCOMES = `
     WHERE policy_version = @version AND source = 'live' AND status <> 'cancelled'
       AND created_at >= @since
     ORDER BY id DESC LIMIT @limit)
-  SELECT avg(reward) AS reward,
+  SELECT count(*) AS trajectories, avg(reward) AS reward,
     max(status = 'failed' OR (status = 'completed' AND NOT format_ok)) AS wrong
   FROM newest GROUP BY conversation`;
 
@@ -122,7 +122,7 @@ export class TrajectoryStore {
   private readonly newestByKey: BetterSqlite3.Statement<[string], { id: string }>;
   private readonly outcomes: BetterSqlite3.Statement<
     [Record<string, number>],
-    { reward: number | null; wrong: number }
+    { trajectories: number; reward: number | null; wrong: number }
   >;
 
   constructor(db: Database) {
@@ -231,6 +231,7 @@ export class TrajectoryStore {
     const rows = this.outcomes.all({ version, since, limit: LIMITS.liveTrajectoriesMax });
     return {
       version,
+      trajectories: rows.reduce((sum, { trajectories }) => sum + trajectories, 0),
       conversations: rows.length,
       errors: rows.reduce((sum, { wrong }) => sum + wrong, 0),
       rewards: rows.flatMap(({ reward }) => (reward === null ? [] : [reward])),

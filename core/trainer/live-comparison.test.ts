@@ -11,7 +11,8 @@ import { compareLive, whyWorse } from './live-comparison.ts';
 const TOLERANCE = 0.02;
 
 function outcomes(version: number, rewards: number[], errors = 0): LiveOutcomes {
-  return { version, conversations: rewards.length, errors, rewards };
+  const conversations = rewards.length;
+  return { version, trajectories: conversations, conversations, errors, rewards };
 }
 
 /**
@@ -73,8 +74,8 @@ describe('compareLive', () => {
   });
 
   test('errors count by themselves, without any reward', () => {
-    const base = { version: 1, conversations: 200, errors: 4, rewards: [] };
-    const candidate = { version: 2, conversations: 20, errors: 12, rewards: [] };
+    const base = { version: 1, trajectories: 200, conversations: 200, errors: 4, rewards: [] };
+    const candidate = { version: 2, trajectories: 20, conversations: 20, errors: 12, rewards: [] };
     const seen = compareLive(base, candidate, TOLERANCE);
     expect(seen.reward).toBeNull();
     expect(seen.candidate).toEqual({
