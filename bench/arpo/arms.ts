@@ -24,7 +24,13 @@ export interface Arm {
 }
 
 /** What the untrained start is called in records: a run of no steps. */
-export const START: Arm = { name: 'start', algorithm: 'grpo', settings: {}, about: 'untrained' };
+export const START: Arm = {
+  name: 'start',
+  algorithm: 'grpo',
+  settings: {},
+  about: 'untrained',
+  stretch: 0,
+};
 
 /** The arm whose final accuracy and calls the others are measured by. */
 export const REFERENCE = 'grpo-16';
@@ -47,6 +53,9 @@ const uniform = (
   algorithm: 'arpo',
   settings: { branch: 'uniform', initialRollouts, ...more },
 });
+
+/** So that arms of few calls have made half of the reference's by their end, on every seed. */
+const LONGER = 1.25;
 
 const RULES: readonly Arm[] = [
   {
@@ -92,11 +101,27 @@ const RULES: readonly Arm[] = [
   { name: 'uniform-8', ...uniform(8), about: 'deferred from 8 roots, points drawn evenly' },
   { name: 'entropy-8', ...deferred(8, 'entropy'), about: 'deferred from 8 roots by entropy' },
   { name: 'value-8', ...deferred(8, 'value'), about: 'deferred from 8 roots by value' },
-  { name: 'uniform-4', ...uniform(4), about: 'deferred from 4 roots, points drawn evenly' },
-  { name: 'entropy-4', ...deferred(4, 'entropy'), about: 'deferred from 4 roots by entropy' },
-  { name: 'value-4', ...deferred(4, 'value'), about: 'deferred from 4 roots by value' },
+  {
+    name: 'uniform-4',
+    stretch: LONGER,
+    ...uniform(4),
+    about: 'deferred from 4 roots, points drawn evenly',
+  },
+  {
+    name: 'entropy-4',
+    stretch: LONGER,
+    ...deferred(4, 'entropy'),
+    about: 'deferred from 4 roots by entropy',
+  },
+  {
+    name: 'value-4',
+    stretch: LONGER,
+    ...deferred(4, 'value'),
+    about: 'deferred from 4 roots by value',
+  },
   {
     name: 'entropy-max-4',
+    stretch: LONGER,
     ...deferred(4, 'entropy', { entropy: 'max' }),
     about: 'deferred from 4 roots by the largest entropy of a step',
   },
@@ -112,6 +137,7 @@ const RULES: readonly Arm[] = [
   },
   {
     name: 'value-4-settled',
+    stretch: LONGER,
     ...deferred(4, 'value', { settleEarly: true }),
     about: 'as value-4; equal rewards of the roots end the group',
   },
@@ -123,12 +149,47 @@ const RULES: readonly Arm[] = [
   },
   {
     name: 'value-4-curriculum',
+    stretch: LONGER,
     ...deferred(4, 'value', { curriculum: 'solved-share' }),
     about: 'as value-4, tasks by the share that is solved',
   },
 ];
 
-const OFF_POLICY: readonly Arm[] = [];
+/** Enough that ratios move: two updates a step at three times the rate of the other set. */
+const OLD_DATA = { learningRate: 3e-4, miniBatches: 2 } as const;
+
+const OFF_POLICY: readonly Arm[] = [
+  {
+    name: 'fresh',
+    algorithm: 'grpo',
+    settings: OLD_DATA,
+    about: 'rollouts of the weights that are updated',
+  },
+  {
+    name: 'old-uncorrected',
+    algorithm: 'grpo',
+    settings: { ...OLD_DATA, rolloutLag: 4, importance: 'none' },
+    about: 'rollouts 4 steps old, nothing corrected',
+  },
+  {
+    name: 'old-token',
+    algorithm: 'grpo',
+    settings: { ...OLD_DATA, rolloutLag: 4, importance: 'token' },
+    about: '4 steps old, importance weights by token',
+  },
+  {
+    name: 'old-sequence',
+    algorithm: 'grpo',
+    settings: { ...OLD_DATA, rolloutLag: 4, importance: 'sequence' },
+    about: '4 steps old, importance weights by sequence',
+  },
+  {
+    name: 'old-token-masked',
+    algorithm: 'grpo',
+    settings: { ...OLD_DATA, rolloutLag: 4, importance: 'token', geometricMask: [0.9, 1.1] },
+    about: '4 steps old, by token, sequences of another kind left out',
+  },
+];
 
 export const ARM_SETS: Readonly<Record<ArmSet, readonly Arm[]>> = {
   rules: RULES,

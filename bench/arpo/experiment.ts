@@ -41,7 +41,18 @@ export function missingRuns({ plan, arms, seeds, out }: Experiment): PlannedRun[
     { plan: { ...plan }, arm: START, seed: 0 },
     ...seeds.flatMap((seed) => arms.map((arm) => ({ plan, arm, seed }))),
   ];
-  return all.filter(({ arm, seed }) => findRun(done, plan, arm.name, seed) === undefined);
+  return all.filter(({ arm, seed }) => {
+    const found = findRun(done, plan, arm.name, seed);
+    // An arm that was changed since is another one.
+    if (found !== undefined && found.steps !== armSteps(plan, arm)) {
+      throw new AppError(
+        'config_invalid',
+        `${out} has ${arm.name}, seed ${seed}, of ${found.steps} steps instead of ` +
+          `${armSteps(plan, arm)}; use another file`,
+      );
+    }
+    return found === undefined;
+  });
 }
 
 /** Seconds that a run will take: by the runs of its arm, else of all arms, that are there. */

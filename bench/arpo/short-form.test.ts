@@ -51,6 +51,8 @@ it('makes every run once', () => {
     'paper 1',
     'start 0',
   ]);
+  const start = runs.find(({ arm }) => arm === 'start');
+  expect(start).toMatchObject({ steps: 0, points: [{ step: 0, cost: { callsExecuted: 0 } }] });
   expect(missingRuns(experiment)).toEqual([]);
   expect(missingRuns({ ...experiment, seeds: [1, 2] }).map(({ seed }) => seed)).toEqual([2, 2]);
   // Another plan is another experiment.
