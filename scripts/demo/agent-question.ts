@@ -5,14 +5,19 @@ import { MAX_TOKENS, MAX_TOOL_CALLS, scored, type Answer } from './answer.ts';
 import type { HttpClient } from './http-client.ts';
 
 /** @throws AppError internal, or what fetch throws, when the run did not end well. */
-export async function askAgent(client: HttpClient, task: Task, seed: number): Promise<Answer> {
+export async function askAgent(
+  client: HttpClient,
+  task: Task,
+  seed: number,
+  temperature = 1,
+): Promise<Answer> {
   const run = await client.createAgentRun({
     model: 'ramify',
     input: task.question,
     tools: task.tools,
     max_tool_calls: MAX_TOOL_CALLS,
     max_tokens: MAX_TOKENS,
-    temperature: 1,
+    temperature,
     top_p: 1,
     top_k: 0,
     seed,

@@ -38,6 +38,33 @@ export class HttpClient {
     return this.call('POST', '/v1/admin/retrain', body);
   }
 
+  /** Newest first. */
+  trainingRuns(): Promise<Schemas['TrainingRunList']> {
+    return this.call('GET', '/v1/admin/training-runs?limit=100');
+  }
+
+  rollback(): Promise<Schemas['Policy']> {
+    return this.call('POST', '/v1/admin/policies/rollback');
+  }
+
+  /** How many tasks are stored, up to one page. */
+  tasks(): Promise<Schemas['TaskList']> {
+    return this.call('GET', '/v1/tasks?limit=100');
+  }
+
+  /** Tasks, one JSON object a line. */
+  async importTasks(lines: string): Promise<void> {
+    const path = '/v1/tasks/import';
+    const response = await fetch(this.url + path, {
+      method: 'POST',
+      signal: this.limited(REQUEST_MS),
+      headers: { 'content-type': 'application/x-ndjson' },
+      body: lines,
+    });
+    if (!response.ok) throw await refusal('POST', path, response);
+    await response.arrayBuffer();
+  }
+
   policies(): Promise<Schemas['PolicyList']> {
     return this.call('GET', '/v1/admin/policies');
   }

@@ -10,7 +10,11 @@ import { Prng } from '../../core/prng.ts';
 import type { Task } from '../../core/records.ts';
 
 export function readTestTasks(): Task[] {
-  const text = readFileSync(join(packageRoot, 'corpus', 'tasks', 'test.jsonl'), 'utf8');
+  return readTasks('test');
+}
+
+export function readTasks(split: Task['split']): Task[] {
+  const text = readFileSync(join(packageRoot, 'corpus', 'tasks', `${split}.jsonl`), 'utf8');
   return text
     .trim()
     .split('\n')

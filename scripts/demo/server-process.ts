@@ -28,19 +28,20 @@ export interface ServerProcess {
 }
 
 /**
- * Starts dist/api/main.js. RAMIFY_* settings of the environment hold, but for address and data
- * folder.
+ * Starts dist/api/main.js. RAMIFY_* settings of the environment hold, but for address, data folder
+ * and those given here.
  * @throws AppError not_ready with the server's own words when it does not get ready.
  */
 export async function startServerProcess(
   dataFolder: string,
   signal: AbortSignal,
+  settings: Readonly<Record<string, string>> = {},
 ): Promise<ServerProcess> {
   const main = builtModule(import.meta.url, '../../api/main.ts');
   const child = spawn(
     process.execPath,
     [fileURLToPath(main), '--host', '127.0.0.1', '--port', '0', '--data', dataFolder],
-    { env: serverEnvironment(process.env), stdio: ['ignore', 'pipe', 'pipe'] },
+    { env: { ...serverEnvironment(process.env), ...settings }, stdio: ['ignore', 'pipe', 'pipe'] },
   );
   const lastWords = keepStderr(child, join(dataFolder, 'server.log'));
   const died = new AbortController();
