@@ -1,6 +1,7 @@
 /**
  * `npm run live:learn`: what the server learns from live conversations with feedback alone, over
- * some seeds; with `--invert` what a poisoned stream does to it. Writes one JSON file.
+ * some seeds from `--first` on; with `--invert` what a poisoned stream does to it. Writes one JSON
+ * file.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
@@ -11,8 +12,9 @@ import { runSeed, type ExperimentOptions, type SeedResult } from './experiment.t
 
 const FLAGS = {
   seeds: { type: 'string', default: '3' },
+  first: { type: 'string', default: '1' },
   conversations: { type: 'string', default: '300' },
-  parts: { type: 'string', default: '2' },
+  parts: { type: 'string', default: '1' },
   questions: { type: 'string', default: '120' },
   steps: { type: 'string', default: '100' },
   settings: { type: 'string', default: '{}' },
@@ -22,7 +24,9 @@ const FLAGS = {
 
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: FLAGS, strict: true });
-  const count = (name: 'seeds' | 'conversations' | 'parts' | 'questions' | 'steps'): number => {
+  const count = (
+    name: 'seeds' | 'first' | 'conversations' | 'parts' | 'questions' | 'steps',
+  ): number => {
     const value = Number(values[name]);
     if (Number.isInteger(value) && value >= 1) return value;
     throw new AppError('config_invalid', `--${name} ${values[name]}: must be a positive integer`);
@@ -49,7 +53,8 @@ async function main(): Promise<void> {
     );
   }
   const results: SeedResult[] = [];
-  for (let seed = 1; seed <= count('seeds'); seed++) {
+  const first = count('first');
+  for (let seed = first; seed < first + count('seeds'); seed++) {
     results.push(await runSeed(seed, options, interrupt.signal));
   }
   const gain = (way: 'sampled' | 'greedy'): number =>
