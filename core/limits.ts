@@ -159,7 +159,7 @@ export const LIMITS = {
   livePollMs: 1_000,
   /** Newest ratings that a training run is fed with: about 10 kB of steps each. */
   liveSamplesMax: 1_000,
-  /** Conversations read for a training run before others get their turn: about a millisecond each. */
+  /** Conversations read for a run before others get their turn: about a millisecond each. */
   liveSamplesPerRead: 8,
   /** Versions between a logged conversation and the policy that is trained on it, at most. */
   liveStalenessMax: 8,

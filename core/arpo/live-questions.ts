@@ -41,7 +41,7 @@ export type LeftOutReason =
 export interface LiveQuestions {
   train: LiveQuestion[];
   heldOut: LiveQuestion[];
-  /** Conversations by why no tokens of theirs are trained on. The ratings of `stale` and others count. */
+  /** Conversations by why no token of theirs is trained on; ratings of `stale` ones do count. */
   leftOut: Partial<Record<LeftOutReason, number>>;
 }
 

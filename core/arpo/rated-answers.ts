@@ -5,13 +5,14 @@
  *
  * - It agrees with a rated answer: that answer's rating. Several ratings of one answer, conflicting
  *   ones too, count as their mean; no client is trusted more than another.
- * - It agrees with none, and some answer is liked (mean above 0): a question has one answer, so this
- *   one is wrong as far as it differs: the best F1 against a liked answer, times its rating.
+ * - It agrees with none, and some answer is liked (mean above 0): a question has one answer, so
+ *   this one is wrong as far as it differs: the best F1 against a liked answer, times its rating.
  * - It agrees with none, and none is liked: nothing is known. What is wrong does not say what is
  *   right, so such a trajectory has no reward and is never trained on.
  *
- * Answers agree when they are equal numbers or, in any order, the same words (normalised, F1 = 1). A format error is -1 whatever was said of the answer. There is no bonus for
- * tools: a rating is the whole reward.
+ * Answers agree when they are equal numbers or, in any order, the same words (normalised, F1 = 1).
+ * A format error is -1 whatever was said of the answer. There is no bonus for tools: a rating is
+ * the whole reward.
  */
 import { clamp, mean } from './number.ts';
 import { sameQuantity } from './quantity.ts';

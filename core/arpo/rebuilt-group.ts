@@ -1,9 +1,9 @@
 /**
  * Rebuilt groups (arpo.md section 3.6): a group that begins with logged conversations of a question
  * as finished roots, up to a quarter of it, and with forks of them, up to a quarter of the rest, at
- * the logged tool results behind which the policy of now is unsure (largest dH). From there it grows
- * by the run's branch rule, which forks from logged results too. A fork reads the recorded results
- * of its prefix; only what it calls itself runs a tool. Plain GRPO (`none`) forks nowhere.
+ * the logged tool results behind which the policy of now is unsure (largest dH). From there it
+ * grows by the run's branch rule, which forks from logged results too. A fork reads the recorded
+ * results of its prefix; only what it calls itself runs a tool. Plain GRPO (`none`) forks nowhere.
  *
  * Logged tokens were sampled by other weights: `rescored` has their log-probabilities under those
  * of now, and the step itself says what the behaviour was. Rewards of all come from the question's
@@ -157,7 +157,7 @@ function scoreRollout(
   return { ...scored, ...judgement, record: { ...scored.record, reward: judgement.reward } };
 }
 
-/** Its record stays as it is: what its client said is not what the question's ratings make of it. */
+/** Its record stays: what its client said is not what the question's ratings make of it. */
 function scoreLogged(
   question: LiveQuestion,
   { steps }: Episode,

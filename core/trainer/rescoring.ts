@@ -46,7 +46,7 @@ export async function rescoredGroups(
   return groups.map((group) => ({ ...group, rescored: rescoredOf(group, found) }));
 }
 
-/** ln p and entropy of each token of each row, aligned with it (0 at index 0), whatever the runs. */
+/** ln p and entropy of each token of each row, aligned with it (0 at index 0). */
 export async function scoreRows(
   rows: readonly Uint32Array[],
   { session, tokenBudget, signal }: ScoreOptions,
