@@ -14,6 +14,7 @@ import type { ToolRunner } from '../ports.ts';
 import type { LiveSample, Task } from '../records.ts';
 import { parseQuantity } from './quantity.ts';
 import { RatedAnswers } from './rated-answers.ts';
+import { isAdmissible } from './staleness.ts';
 
 /** A task that is asked by tokens, exactly as the log has them. */
 export interface PromptedTask extends Task {
@@ -114,9 +115,7 @@ function unused(
   { promptTokens }: PromptedTask,
   { version, maxStaleness, limits }: LiveQuestionOptions,
 ): LeftOutReason | null {
-  // After a rollback the log has versions above the one that is live.
-  const age = Math.abs(version - trajectory.policyVersion);
-  if (age > maxStaleness) return 'stale';
+  if (!isAdmissible({ steps }, version, { maxStaleness })) return 'stale';
   const { toolCalls, sampledTokens } = trajectory;
   if (toolCalls > limits.maxToolCalls || sampledTokens >= limits.maxTokens) return 'over_limit';
   const own = steps[0]?.tokens ?? [];

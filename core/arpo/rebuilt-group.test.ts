@@ -181,7 +181,7 @@ describe('rebuiltGroups', () => {
   it('asks anew where no conversation is young enough, by the logged prompt', async () => {
     const old = logged.map((sample) => ({
       ...sample,
-      trajectory: { ...sample.trajectory, policyVersion: 40 },
+      steps: sample.steps.map((step) => ({ ...step, policyVersion: 40 })),
     }));
     const question = questionOf(old);
     expect(question.logged).toEqual([]);
