@@ -52,7 +52,6 @@ function job(liveSamples: LiveSample[], change: Partial<TrainingJob> = {}): Trai
       learningRate: 0.3,
       warmupSteps: 2,
       maxTokens: 40,
-      gateSamples: 4,
     },
     seed: 7,
     baseVersion: 1,
@@ -108,6 +107,8 @@ describe('a run on live conversations alone', () => {
     expect(gate.candidate['live']?.accuracy).toBeGreaterThan(0.9);
     const questions = questionsOf(aJob, settingsOf(aJob), setting.context.tools);
     expect(gate.tasks).toBe(questions.heldOut.length);
+    // As many answers as gateTasks, by several samples of each question.
+    expect(gate.samples).toBe(Math.ceil(120 / gate.tasks));
     const heldOut = new Set(questions.heldOut.map(({ task }) => task.id));
     const trained = new Set<TrajectoryRecord['taskId']>();
     for (const event of events) {

@@ -51,7 +51,17 @@ export function gateTasksOf(job: TrainingJob, settings: ArpoSettings, tools: Too
   );
 }
 
-/** ", left out: stale 3, effects 1", or nothing. */
+/**
+ * Samples that the gate takes of each task. Held-out questions are few, often fewer than twenty: so
+ * that a single answer does not decide, each is asked until there are `gateTasks` answers.
+ */
+export function gateSamplesOf(job: TrainingJob, settings: ArpoSettings, tasks: number): number {
+  const { gateSamples, gateTasks } = settings;
+  if (job.gateTasks.length > 0) return gateSamples;
+  return Math.max(gateSamples, Math.ceil(gateTasks / tasks));
+}
+
+/** "; conversations left out: stale 3, effects 1", or nothing. */
 export function reasons(leftOut: LiveQuestions['leftOut']): string {
   const parts = Object.entries(leftOut).map(([reason, count]) => `${reason} ${count}`);
   return parts.length === 0 ? '' : `; conversations left out: ${parts.join(', ')}`;

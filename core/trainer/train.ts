@@ -33,7 +33,7 @@ import { groupSource, logOf } from './group-source.ts';
 import { jobIdentity } from './job-identity.ts';
 import type { Emit } from './job-loop.ts';
 import { settingsOf } from './job-settings.ts';
-import { gateTasksOf } from './live-source.ts';
+import { gateSamplesOf, gateTasksOf } from './live-source.ts';
 import { tokensPerRun } from './memory-budget.ts';
 import { rescoredGroups } from './rescoring.ts';
 import { restoreState, snapshotOf, type RunState } from './run-state.ts';
@@ -93,7 +93,11 @@ export async function train(
   const folder = job.checkpointDirectory;
   const run: Run = {
     ...{ job, parts, settings, emit, signal },
-    evaluate: () => answerGateTasks({ job, settings, sampler, context, tasks, signal }),
+    evaluate: () =>
+      answerGateTasks({
+        ...{ job, sampler, context, tasks, signal },
+        settings: { ...settings, gateSamples: gateSamplesOf(job, settings, tasks.length) },
+      }),
     checkpoints:
       folder === undefined ? null : new CheckpointFolder(folder, await jobIdentity(job, settings)),
   };
