@@ -1,9 +1,9 @@
 /**
  * Advantages of a group's trajectories from their rewards (arpo.md section 5): GRPO's z-score, its
  * form without the division (Dr.GRPO), each against the mean of the others (RLOO), and Tree-GRPO's
- * sum of a group and a tree part. A group whose rewards are all equal teaches nothing; it gets exact
- * zeros, so that rounding can't make a gradient. What becomes of them along a trajectory is in
- * token-advantage.ts.
+ * sum of a group and a tree part. A group whose rewards are all equal teaches nothing; it gets
+ * exact zeros, so that rounding can't make a gradient. What becomes of them along a trajectory is
+ * in token-advantage.ts.
  */
 import { assert } from '../assert.ts';
 import { mean, sampleDeviation } from './number.ts';

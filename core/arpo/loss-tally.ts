@@ -79,5 +79,5 @@ export function clippedTokens(row: PolicyRow, logprobs: Float32Array, loss: Loss
 const weighted = ({ weights }: PolicyRow): number[] =>
   [...weights.keys()].filter((t) => weights[t] !== 0);
 
-/** The k3 estimate from ln(q / p) of a token drawn from p: q / p - 1 - ln(q / p), never negative. */
+/** k3, from ln(q / p) of a token drawn from p: q / p - 1 - ln(q / p), never negative. */
 const divergence = (gap: number): number => Math.exp(gap) - 1 - gap;

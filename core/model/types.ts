@@ -114,8 +114,8 @@ export interface LossSettings {
   /** Of the entropy of the predictions, which is made larger; absent or 0: not in the loss. */
   entropyCoefficient?: number;
   /**
-   * Divides the weighted sum. Given by the caller for the whole mini-batch (core/arpo/aggregate.ts),
-   * so that splitting into micro-batches changes nothing.
+   * Divides the weighted sum. Given by the caller for the whole mini-batch, as in
+   * core/arpo/aggregate.ts, so that splitting into micro-batches changes nothing.
    */
   weightSum: number;
 }
