@@ -65,6 +65,8 @@ export const trainCommand: Command = {
   },
 };
 
+const SOURCES = ['tasks', 'live', 'both'] as const;
+
 /** Null: a run that was interrupted. @throws AppError invalid_request */
 function readRequest(flags: Words<typeof FLAGS>['flags']): RetrainRequest | null {
   const { algorithm, source, steps, seed, set = [], resume } = flags;
@@ -79,7 +81,7 @@ function readRequest(flags: Words<typeof FLAGS>['flags']): RetrainRequest | null
   return {
     algorithm: choice('--algorithm', algorithm ?? 'arpo', ['arpo', 'grpo']),
     settings: Object.fromEntries(set.map((text) => assignment('--set', text))),
-    ...(source !== undefined && { source: choice('--source', source, ['tasks', 'live', 'both']) }),
+    ...(source !== undefined && { source: choice('--source', source, SOURCES) }),
     ...(steps !== undefined && { steps: integer('--steps', steps, 1, LIMITS.trainingStepsMax) }),
     ...(seed !== undefined && { seed: integer('--seed', seed, 0, Number.MAX_SAFE_INTEGER) }),
   };
