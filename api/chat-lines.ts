@@ -1,7 +1,7 @@
 /**
  * A logged trajectory as chat messages in OpenAI's form, one line of JSON, as fine-tuning tools
- * read them. The log keeps tokens, not messages: the policy's messages are read from its steps by its
- * protocol, the client's from the prompt's tokens, where the template marks turns as ChatML or
+ * read them. The log keeps tokens, not messages: the policy's messages are read from its steps by
+ * its protocol, the client's from the prompt's tokens, where the template marks turns as ChatML or
  * Llama 3 do, or else from the task's question. What can be had from neither has no line.
  *
  * This form loses figures, versions and limits of sampling; api/trajectory-lines.ts keeps all.

@@ -5,7 +5,8 @@
  * log-probabilities under that, and the feedback.
  *
  * 32-bit figures are written with nine digits, which is enough to give the same bits back; what
- * JSON has no number for (-0, NaN, infinities) stands as a text. Knows nothing of files and databases.
+ * JSON has no number for (-0, NaN, infinities) stands as a text. Knows nothing of files and
+ * databases.
  */
 import { AppError } from '../core/errors.ts';
 import { parseBoundedJson } from '../core/bounded-json.ts';
