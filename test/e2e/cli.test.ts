@@ -1,7 +1,7 @@
 /**
  * The command line as processes on real data folders: a live answer of a real server is exported,
- * scored and imported elsewhere; a short run is trained, interrupted and resumed; a folder in use is
- * refused to what writes and open to what reads.
+ * scored and imported elsewhere; a short run is trained, interrupted and resumed; a folder in use
+ * is refused to what writes and open to what reads.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
