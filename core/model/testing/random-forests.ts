@@ -37,5 +37,7 @@ function trainRow(prng: Prng, tokens: Uint32Array): TrainRow {
     weights: values((t) => (t === sampled ? 1 : prng.pick([0, 0, 1, 1, 0.5]))),
     advantages: values(() => prng.gaussian()),
     oldLogprobs: values(() => -2.4 + prng.gaussian()),
+    behaviourLogprobs: values(() => -2.4 + prng.gaussian()),
+    referenceLogprobs: values(() => -2.4 + prng.gaussian()),
   };
 }
