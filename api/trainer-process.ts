@@ -33,7 +33,13 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
   const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
   const javascript = javascriptTool();
   const { model, ...trained } = openTrainedPolicy(job, settings, runtime);
-  const sampler = await createLocalEngine({ ...model, version: job.baseVersion, ...runtime });
+  const sampler = await createLocalEngine({
+    ...model,
+    ...runtime,
+    version: job.baseVersion,
+    // Rollouts must not depend on timing, or a run that was interrupted could end otherwise.
+    prefixCache: 'equal',
+  });
   try {
     const tools = createToolRegistry([searchTool(index), javascript], { clock });
     await train(

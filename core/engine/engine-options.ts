@@ -15,8 +15,12 @@ export interface LocalEngineOptions extends PolicySessionOptions {
   agingTurns?: number;
   /** Memory for keys and values; null: a quarter of what is free when the engine is made. */
   kvBytesMax?: number | null;
-  /** Whether prefixes are shared between sequences; without, only forks share. */
-  prefixCache?: boolean;
+  /**
+   * Whether prefixes are shared between sequences; without, only forks share. `equal`: prompts that
+   * wait in one turn and go on from one cache with the same tokens are computed once. So what a
+   * sequence holds is, to the bit, what it would have computed, and no result depends on timing.
+   */
+  prefixCache?: boolean | 'equal';
   clock?: Clock;
 }
 

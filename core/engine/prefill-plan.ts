@@ -1,7 +1,8 @@
 /**
  * Which prompts share a prefill run. A run is as wide as the piece of its first prompt; others join
  * when theirs is nearly as wide, so that little is padded. Of prompts that go on with the same
- * tokens after the same cached blocks only the first is computed; the others follow it.
+ * tokens after the same cached blocks only the first is computed; the others follow it. How far
+ * tokens must be the same is a matter of sharing: a block, or all that is left of the prompts.
  */
 import { LIMITS } from '../limits.ts';
 import type { LocalSequence } from './local-sequence.ts';
@@ -15,7 +16,7 @@ export interface PrefillRun<T> {
   rows: T[];
   /** Tokens of a row, padding included. */
   width: number;
-  /** Whose last tokens, less than a block, are the same as those of a row. */
+  /** Who takes over what a row has: its last tokens, less than a block, or all, are the same. */
   followers: Map<T, T[]>;
 }
 
@@ -23,9 +24,12 @@ export interface PrefillRun<T> {
 export function planPrefill<T extends Prompt>(
   waiting: readonly T[],
   tokensMax: number,
-  share: boolean,
+  share: boolean | 'equal',
 ): PrefillRun<T> {
-  const groups = share ? groupByNextTokens(waiting) : waiting.map((job) => [job]);
+  const groups =
+    share === false
+      ? waiting.map((job) => [job])
+      : groupBy(waiting, share === 'equal' ? allTokensKey : nextTokensKey);
   const [first] = groups;
   if (first === undefined) return { rows: [], width: 0, followers: new Map() };
   const width = pieceOf(first[0] as T);
@@ -36,7 +40,9 @@ export function planPrefill<T extends Prompt>(
     })
     .slice(0, Math.max(1, Math.floor(tokensMax / width)));
   const followers = new Map(
-    chosen.filter(isTail).map(([leader, ...rest]) => [leader as T, rest] as const),
+    (share === 'equal' ? chosen : chosen.filter(isTail)).map(
+      ([leader, ...rest]) => [leader as T, rest] as const,
+    ),
   );
   return { rows: chosen.map(([leader]) => leader as T), width, followers };
 }
@@ -55,11 +61,22 @@ function nextTokens({ sequence: { kv, tokens } }: Prompt): number[] {
   return tokens.slice(start, Math.min(start + BLOCK_TOKENS, tokens.length - 1));
 }
 
-function groupByNextTokens<T extends Prompt>(waiting: readonly T[]): T[][] {
+/** Equal for prompts whose next block is the same, after the same full blocks. */
+function nextTokensKey(job: Prompt): string {
+  const { kv } = job.sequence;
+  return `${kv.blocks[kv.fullBlocks - 1]?.id ?? 'none'} ${nextTokens(job).join()}`;
+}
+
+/** Equal for prompts that hold the same cache and lack the same tokens. */
+function allTokensKey({ sequence: { kv, tokens } }: Prompt): string {
+  const missing = tokens.slice(kv.length, tokens.length - 1);
+  return `${kv.blocks.at(-1)?.id ?? 'none'} ${kv.length} ${missing.join()}`;
+}
+
+function groupBy<T>(waiting: readonly T[], keyOf: (job: T) => string): T[][] {
   const groups = new Map<string, T[]>();
   for (const job of waiting) {
-    const { kv } = job.sequence;
-    const key = `${kv.blocks[kv.fullBlocks - 1]?.id ?? 'none'} ${nextTokens(job).join()}`;
+    const key = keyOf(job);
     const group = groups.get(key);
     if (group === undefined) groups.set(key, [job]);
     else group.push(job);

@@ -26,8 +26,8 @@ export interface PrefillTarget {
 export interface PrefillerOptions {
   prefixes: PrefixCache;
   admission: Admission<PrefillJob>;
-  /** Without, nothing is published and nothing is taken. */
-  share: boolean;
+  /** Unless true, nothing is published and nothing is taken; see LocalEngineOptions. */
+  share: boolean | 'equal';
 }
 
 export class Prefiller {
@@ -57,7 +57,7 @@ export class Prefiller {
       if (admitted.length === 0) return;
       await this.compute(target, admitted, width);
       for (const [leader, others] of followers) {
-        if (!isReady(leader)) continue;
+        if (share === true && !isReady(leader)) continue;
         for (const { sequence } of others) sequence.kv.become(leader.sequence.kv);
       }
       tokens -= admitted.length * width;
@@ -66,7 +66,7 @@ export class Prefiller {
 
   /** Makes the full blocks of a sequence findable. */
   publish({ prefixes }: PrefillTarget, { kv, tokens }: LocalSequence): void {
-    if (this.options.share) this.options.prefixes.publish(prefixes, kv, tokens);
+    if (this.options.share === true) this.options.prefixes.publish(prefixes, kv, tokens);
   }
 
   private async compute(
@@ -88,7 +88,7 @@ export class Prefiller {
 
   /** Lets the job's sequence hold what is cached of its prompt, and counts it. */
   private takeCached({ prefixes }: PrefillTarget, job: PrefillJob): void {
-    if (!this.options.share || isReady(job)) return;
+    if (this.options.share !== true || isReady(job)) return;
     const { kv, tokens, missing } = job.sequence;
     const taken = this.options.prefixes.extend(prefixes, kv, tokens, tokens.length - 1);
     this.counts.hitTokens += taken;
