@@ -97,6 +97,8 @@ export const LIMITS = {
   trainTokensPerRunMax: 2_048,
   /** Logits of one such run, the largest tensor at a large vocabulary; several copies are alive. */
   trainLogitBytesMax: 128 * 1024 * 1024,
+  /** What the layers of one such run keep for the way back: 640 tokens of a 0.5 B model. */
+  trainActivationBytesMax: 2 * 1024 * 1024 * 1024,
   /**
    * A JSON file of a checkpoint: its config, the index of its shards, the header of a safetensors
    * file. Some 60,000 tensors; the largest models have a few thousand.

@@ -12,6 +12,7 @@
 import { assert, must } from '../assert.ts';
 import { packedSizes, segmentsOf, sortRows, type SortedRows } from '../model/packed-layout.ts';
 import type { ModelConfig, RowForm } from '../model/types.ts';
+import { predictionsPerRun } from './memory-budget.ts';
 import { runCost, type RunCost } from './pack-cost.ts';
 
 /** Rows of one packed run, and cuts that are weighed for each of its ends: so planning stays short. */
@@ -38,19 +39,29 @@ export interface PlannedRow {
 export interface PlanOptions {
   config: ModelConfig;
   packing: Packing;
-  /** Tokens of one run, padding included; a row that is longer is alone in its own. */
+  /** Tokens of one run, padding included; a row that is longer is alone in its own run. */
   tokenBudget: number;
 }
 
-/** Every row of which something is wanted is in exactly one run; the largest runs come first. */
+/** What a run of several rows may hold. */
+interface Budget {
+  tokens: number;
+  predictions: number;
+}
+
+/**
+ * Every row of which something is wanted is in exactly one run; the largest runs come first. A run
+ * of several rows also keeps to `predictionsPerRun`.
+ */
 export function planRuns(rows: readonly PlannedRow[], options: PlanOptions): PlannedRun[] {
   const { config, packing, tokenBudget } = options;
   assert(tokenBudget >= 1, `a token budget of ${tokenBudget} holds nothing`);
+  const budget = { tokens: tokenBudget, predictions: predictionsPerRun(config) };
   const kept = rows.flatMap(({ used }, i) => (used > 0 ? [i] : []));
   const cost = runCost(config);
-  const flat = packing === 'packed' ? null : flatPlan(rows, kept, tokenBudget, cost);
+  const flat = packing === 'packed' ? null : flatPlan(rows, kept, budget, cost);
   if (packing === 'flat') return must(flat, 'a flat plan').runs;
-  const packed = packedPlan(rows, kept, tokenBudget, { cost, packing });
+  const packed = packedPlan(rows, kept, budget, { cost, packing });
   return flat !== null && flat.cost <= packed.cost ? flat.runs : packed.runs;
 }
 
@@ -63,7 +74,7 @@ interface Plan {
 function flatPlan(
   rows: readonly PlannedRow[],
   kept: readonly number[],
-  tokenBudget: number,
+  budget: Budget,
   cost: RunCost,
 ): Plan {
   const used = (index: number) => (rows[index] as PlannedRow).used;
@@ -71,29 +82,37 @@ function flatPlan(
   const runs: PlannedRun[] = [];
   for (const index of order) {
     const last = runs.at(-1);
-    const longest = last === undefined ? 0 : used(last.rows[0] as number);
-    if (last !== undefined && (last.rows.length + 1) * longest <= tokenBudget) {
-      last.rows.push(index);
-    } else runs.push({ rows: [index], form: 'flat' });
+    if (last !== undefined && fitsFlat(rows, [...last.rows, index], budget)) last.rows.push(index);
+    else runs.push({ rows: [index], form: 'flat' });
   }
   return { runs, cost: runs.reduce((sum, run) => sum + flatCost(rows, run.rows, cost), 0) };
 }
 
-function flatCost(rows: readonly PlannedRow[], run: readonly number[], cost: RunCost): number {
+/** What a flat run forwards and predicts. */
+function flatShape(rows: readonly PlannedRow[], run: readonly number[]) {
   let [longest, predictions] = [0, 0];
   for (const index of run) {
     const row = rows[index] as PlannedRow;
     longest = Math.max(longest, row.used);
     predictions += row.predictions;
   }
-  return cost.flat({ rows: run.length, longest, predictions });
+  return { rows: run.length, longest, predictions };
+}
+
+function fitsFlat(rows: readonly PlannedRow[], run: readonly number[], budget: Budget): boolean {
+  const { longest, predictions } = flatShape(rows, run);
+  return run.length * longest <= budget.tokens && predictions <= budget.predictions;
+}
+
+function flatCost(rows: readonly PlannedRow[], run: readonly number[], cost: RunCost): number {
+  return cost.flat(flatShape(rows, run));
 }
 
 /** The cheapest division of the sorted rows into intervals, each in its cheaper form. */
 function packedPlan(
   rows: readonly PlannedRow[],
   kept: readonly number[],
-  tokenBudget: number,
+  budget: Budget,
   { cost, packing }: { cost: RunCost; packing: Packing },
 ): Plan {
   const sorted = sortRows(
@@ -101,18 +120,19 @@ function packedPlan(
     kept.map((index) => (rows[index] as PlannedRow).used),
   );
   const order = sorted.order.map((at) => kept[at] as number);
+  const predictions = order.map((index) => (rows[index] as PlannedRow).predictions);
   // best[n]: the cheapest plan of the first n rows, and the first row of its last run.
   const best: { cost: number; from: number; form: RowForm }[] = [
     { cost: 0, from: 0, form: 'flat' },
   ];
   for (let end = 1; end <= order.length; end++) {
     let found = { cost: Infinity, from: end - 1, form: 'packed' as RowForm };
-    for (const from of cutsBefore(sorted, end, tokenBudget)) {
+    for (const from of cutsBefore(sorted, predictions, end, budget)) {
       const run = order.slice(from, end);
       const before = (best[from] as { cost: number }).cost;
       const packed = before + packedCost(rows, run, { sorted, from, end, cost });
       if (packed < found.cost) found = { cost: packed, from, form: 'packed' };
-      const fits = run.length === 1 || paddedTokens(rows, run) <= tokenBudget;
+      const fits = run.length === 1 || fitsFlat(rows, run, budget);
       if (packing === 'packed' || !fits) continue;
       const flat = before + flatCost(rows, run, cost);
       if (flat < found.cost) found = { cost: flat, from, form: 'flat' };
@@ -125,24 +145,27 @@ function packedPlan(
     runs.push({ rows: order.slice(from, end), form });
     end = from;
   }
-  const size = ({ rows: run }: PlannedRun) => paddedTokens(rows, run);
+  const size = ({ rows: run }: PlannedRun) => run.length * flatShape(rows, run).longest;
   runs.sort((a, b) => size(b) - size(a));
   return { runs, cost: (best.at(-1) as { cost: number }).cost };
-}
-
-function paddedTokens(rows: readonly PlannedRow[], run: readonly number[]): number {
-  return run.length * Math.max(...run.map((index) => (rows[index] as PlannedRow).used));
 }
 
 /**
  * Where the last run of the first `end` rows may begin: of the places from which its unique tokens
  * fit, those between rows that have least in common, and of these the furthest.
  */
-function cutsBefore({ lengths, shared }: SortedRows, end: number, tokenBudget: number): number[] {
+function cutsBefore(
+  { lengths, shared }: SortedRows,
+  predictions: readonly number[],
+  end: number,
+  budget: Budget,
+): number[] {
   const cuts: number[] = [];
-  let below = 0;
+  let [below, wanted] = [0, 0];
   for (let from = end - 1; from >= Math.max(0, end - ROWS_MAX); from--) {
-    if (from < end - 1 && below + (lengths[from] as number) > tokenBudget) break;
+    wanted += predictions[from] as number;
+    const fits = below + (lengths[from] as number) <= budget.tokens && wanted <= budget.predictions;
+    if (from < end - 1 && !fits) break;
     below += (lengths[from] as number) - (shared[from] as number);
     cuts.push(from);
   }
