@@ -67,3 +67,27 @@ it.each([1, 2])('the same tokens alone and in any batch, %i threads', async (thr
   }
   await engine.close();
 });
+
+it('computes equal prompts once and changes no bit, whenever their like arrive', async () => {
+  const engineWith = async (prefixCache: boolean | 'equal') => {
+    const engine = new LocalEngine({ device: 'cpu', threads: 2, prefixCache });
+    await engine.load(1, { config: CONFIG, weights });
+    return engine;
+  };
+  const [apart, equal] = [await engineWith(false), await engineWith('equal')];
+  const prng = new Prng(9);
+  // Longer than one piece; the last one agrees with the others but for its end.
+  const prompt = Array.from({ length: 330 }, () => prng.below(CONFIG.vocabulary));
+  const requests = Array.from({ length: 6 }, (_, seed): Request => {
+    const own = seed === 5 ? [...prompt.slice(0, -3), 1, 2, 3] : prompt;
+    return { prompt: own, maxTokens: 20, seed, priority: 'rollout' };
+  });
+  const expected = await Promise.all(requests.map((one) => sample(apart, one)));
+  const together = await Promise.all(requests.map((one) => sample(equal, one)));
+  expect(together).toEqual(expected);
+  // Alone, after others had the same prompt: nothing of theirs is taken.
+  expect(await sample(equal, requests[2]!)).toEqual(expected[2]);
+  expect(equal.stats().kv.prefilledTokens).toBe(2 * 329 + 329);
+  await apart.close();
+  await equal.close();
+});
