@@ -153,8 +153,8 @@ export const LIMITS = {
   /** Conversations of either side below which live traffic proves nothing about a version. */
   liveRatedMin: 10,
   /**
-   * Newest live trajectories of a version that are looked at, a read of 2 ms. A new version that has
-   * so many is watched no longer: what changes later is not its own doing.
+   * Newest live trajectories of a version that are looked at, a read of 2 ms. A new version that
+   * has so many is watched no longer: what changes later is not its own doing.
    */
   liveTrajectoriesMax: 1_000,
   /** How often live traffic is looked at while a version is a canary or new. */

@@ -108,7 +108,9 @@ export interface RunRecord {
   /** All settings in force. */
   settings: Record<string, unknown>;
   steps: number;
-  /** Why training ended before its last step (weights that are no numbers, say); null: it did not. */
+  /**
+   * Why training ended before its last step (weights that are no numbers, say); null: it did not.
+   */
   failure: string | null;
   points: Point[];
   series: StepSeries;

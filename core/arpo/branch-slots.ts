@@ -4,8 +4,8 @@
  * trajectory and its new siblings. Nobody can take what is another's, so who forks first does not
  * matter. A share that is never spent becomes fresh roots when all have ended.
  *
- * The unit is a beam: the slots of one branch. Odd ones go round from a place that the caller draws,
- * so that low indexes are not favoured.
+ * The unit is a beam: the slots of one branch. Odd ones go round from a place that the caller
+ * draws, so that low indexes are not favoured.
  */
 
 /** A beam: indexes for the siblings of one branch. */

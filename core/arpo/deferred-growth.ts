@@ -1,8 +1,8 @@
 /**
- * Deferred growth (ours; arpo.md section 3.2): the roots are sampled to their end first, so that the
- * choice of forks sees all of their tool results; then forks are drawn from the points of the whole
- * group (fork-points.ts), in waves, again over the grown forest, until the group is full or no point
- * takes a further fork. `uniform` is its control: points drawn evenly.
+ * Deferred growth (ours; arpo.md section 3.2): the roots are sampled to their end first, so that
+ * the choice of forks sees all of their tool results; then forks are drawn from the points of the
+ * whole group (fork-points.ts), in waves, again over the grown forest, until the group is full or
+ * no point takes a further fork. `uniform` is its control: points drawn evenly.
  *
  * With `settleEarly` a group whose finished trajectories all have the same reward is left as it is:
  * it is dropped for want of variance anyway, and further calls would mostly teach that again.
@@ -10,7 +10,14 @@
 import { uniform } from '../prng.ts';
 import { isZeroVariance } from './advantage.ts';
 import { deltaAfter } from './branch-rules.ts';
-import { drawForks, forkPoints, weighPoints, type ForkPoint } from './fork-points.ts';
+import {
+  drawForks,
+  forkPoints,
+  sharesOf,
+  weighPoints,
+  type ForkPoint,
+  type WeighedPoint,
+} from './fork-points.ts';
 import { DRAWS, startRoots, stepAt, type GroupMembers, type Member } from './group-members.ts';
 import type { DeferredSettings, UniformSettings } from './rollout-settings.ts';
 
@@ -54,9 +61,9 @@ function note(
   members: GroupMembers,
   rule: string,
   points: readonly ForkPoint[],
-  { weights, chosen }: { weights: ReturnType<typeof weighPoints>; chosen: readonly number[] },
+  { weights, chosen }: { weights: readonly WeighedPoint[]; chosen: readonly number[] },
 ): void {
-  const total = weights.reduce((sum, { weight }) => sum + weight, 0);
+  const shares = sharesOf(weights);
   points.forEach(({ member, at }, i) => {
     members.decisions.push({
       rule,
@@ -64,7 +71,7 @@ function note(
       stepId: stepAt(member, at).id,
       deltaEntropy: deltaAfter(member.episode.steps, at),
       signal: weights[i]?.signal ?? null,
-      probability: (weights[i]?.weight ?? 0) / total,
+      probability: shares[i] ?? 0,
       siblings: chosen[i] ?? 0,
     });
   });

@@ -6,10 +6,10 @@
  * - by entropy: weight exp(H / tau), H the mean step entropy of the steps that followed.
  * - by value: what a fork is expected to teach for what it costs. Outcomes u are the rewards moved
  *   to [0, 1] within the group. A point's estimate p is the mean outcome of the n members below it,
- *   drawn towards the estimate of the point before it on the path: p = (sum u + p') / (n + 1), where
- *   p' before the first point is the group's mean. A new leaf there has an outcome of variance up
- *   to p (1 - p), and makes as many calls as those below still made: weight
- *   p (1 - p) / (1 + mean calls after the point).
+ *   drawn towards the estimate of the point before it on the path: p = (sum u + p') / (n + 1),
+ *   where p' before the first point is the group's mean. A new leaf there has an outcome of
+ *   variance up to p (1 - p), and makes as many calls as those below still made: weight p (1 - p) /
+ *   (1 + mean calls after the point).
  * - evenly: weight 1.
  *
  * Pure but for the members that it reads; the caller draws.
@@ -36,7 +36,8 @@ export interface ForkPoint {
 export interface WeighedPoint {
   /** H, or the value, or null when points are drawn evenly. */
   signal: number | null;
-  weight: number;
+  /** Only differences count; -Infinity: never drawn while another can be. */
+  logWeight: number;
 }
 
 /** Points with room for a fork, ordered by member and depth. All members must have ended. */
@@ -96,23 +97,29 @@ function callsIn(steps: readonly { kind: string }[], from: number): number {
   return steps.slice(from).filter(({ kind }) => kind === 'tool').length;
 }
 
-/** How likely each point is to be drawn, up to a common factor. */
+/** How likely each point is to be drawn. */
 export function weighPoints(
   points: readonly ForkPoint[],
   settings: DeferredSettings | UniformSettings,
 ): WeighedPoint[] {
-  if (settings.branch === 'uniform') return points.map(() => ({ signal: null, weight: 1 }));
-  if (settings.forkBy === 'value') {
-    const values = points.map(({ variance, callsAfter }) => variance / (1 + callsAfter));
-    // Equal rewards everywhere leave nothing to choose by.
-    const none = values.every((value) => value === 0);
-    return values.map((value) => ({ signal: value, weight: none ? 1 : value }));
-  }
-  const top = Math.max(...points.map(({ entropy }) => entropy));
-  return points.map(({ entropy }) => ({
-    signal: entropy,
-    weight: Math.exp((entropy - top) / settings.tau),
-  }));
+  return points.map(({ entropy, variance, callsAfter }) => {
+    if (settings.branch === 'uniform') return { signal: null, logWeight: 0 };
+    if (settings.forkBy === 'entropy') {
+      return { signal: entropy, logWeight: entropy / settings.tau };
+    }
+    const value = variance / (1 + callsAfter);
+    return { signal: value, logWeight: Math.log(value) };
+  });
+}
+
+/** Each point's share in a draw among them; even when none can be told from another. */
+export function sharesOf(points: readonly WeighedPoint[]): number[] {
+  const top = Math.max(...points.map(({ logWeight }) => logWeight));
+  if (top === -Infinity) return points.map(() => 1 / points.length);
+  // Against the largest, so that no weight overflows and one at least is 1.
+  const weights = points.map(({ logWeight }) => Math.exp(logWeight - top));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  return weights.map((weight) => weight / total);
 }
 
 /**
@@ -133,11 +140,7 @@ export function drawForks(
     if (open.length === 0) break;
     const least = Math.min(...open.map((i) => at(times, i)));
     const fresh = open.filter((i) => at(times, i) === least);
-    const i = pick(
-      fresh,
-      fresh.map((j) => weights[j]?.weight ?? 0),
-      draw(k),
-    );
+    const i = pick(fresh, sharesOf(fresh.map((j) => must(weights[j], 'weight'))), draw(k));
     const siblings = Math.min(beam, left, must(points[i], 'point').capacity - at(forks, i));
     forks[i] = at(forks, i) + siblings;
     times[i] = at(times, i) + 1;
@@ -148,13 +151,11 @@ export function drawForks(
 
 const at = (list: readonly number[], i: number): number => list[i] as number;
 
-/** The item at which the running sum of weights passes `draw` of the whole; evenly if all are 0. */
-function pick(items: readonly number[], weights: readonly number[], draw: number): number {
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
-  if (!(total > 0)) return items[Math.floor(draw * items.length)] as number;
-  let left = draw * total;
+/** The item at which the running sum of shares passes `draw`. */
+function pick(items: readonly number[], shares: readonly number[], draw: number): number {
+  let left = draw;
   for (let i = 0; i < items.length; i++) {
-    left -= weights[i] as number;
+    left -= shares[i] as number;
     if (left < 0) return items[i] as number;
   }
   return items.at(-1) as number;

@@ -1,4 +1,6 @@
-/** What rollout settings mean together: combinations in which one would have no effect are refused. */
+/**
+ * What rollout settings mean together: combinations in which one would have no effect are refused.
+ */
 import type { BranchSettings, RolloutCommon, RolloutSettings } from './rollout-settings.ts';
 import { refuse, type Overrides } from './setting-check.ts';
 

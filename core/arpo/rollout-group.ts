@@ -1,7 +1,7 @@
 /**
  * What a group rollout hands on: trajectories, the decisions that made them, and counts. A group is
- * a forest of steps; trajectories are its paths. The update, the log and the figures read it, and do
- * not ask how it came about.
+ * a forest of steps; trajectories are its paths. The update, the log and the figures read it, and
+ * do not ask how it came about.
  */
 import { policyTokens } from '../agent/episode.ts';
 import type { StepRecord, Task } from '../records.ts';

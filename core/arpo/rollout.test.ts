@@ -1,7 +1,8 @@
 /**
- * Group rollouts on a table-driven policy, for every branch rule and several seeds: groups are filled
- * exactly, shared prefixes are shared, counts add up, nothing depends on timing or on other groups,
- * and everything is closed in the end. What single rules do is in the tests of their growth.
+ * Group rollouts on a table-driven policy, for every branch rule and several seeds: groups are
+ * filled exactly, shared prefixes are shared, counts add up, nothing depends on timing or on other
+ * groups, and everything is closed in the end. What single rules do is in the tests of their
+ * growth.
  */
 import { describe, expect, it } from 'vitest';
 import { AppError } from '../errors.ts';

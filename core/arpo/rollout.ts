@@ -4,11 +4,11 @@
  * whatever steps are due.
  *
  * What is reproducible: every draw is keyed by (seed, group, trajectory, step, position), and slots
- * of a group are handed out without regard to timing (branch-slots.ts), so with the same seed, tasks,
- * settings, policy and tool results a group is the same forest with the same tokens, whatever the
- * timing or the other groups. Not covered: ids and times; tools whose results change or that time
- * out; and an engine whose logits move in the last bits with the batch, which can flip a draw that
- * lies on the border.
+ * of a group are handed out without regard to timing (branch-slots.ts), so with the same seed,
+ * tasks, settings, policy and tool results a group is the same forest with the same tokens,
+ * whatever the timing or the other groups. Not covered: ids and times; tools whose results change
+ * or that time out; and an engine whose logits move in the last bits with the batch, which can flip
+ * a draw that lies on the border.
  */
 import { LIMITS } from '../limits.ts';
 import { Deadline } from '../agent/deadline.ts';

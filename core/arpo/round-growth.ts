@@ -8,6 +8,7 @@
  * (there: only when another prompt of the batch gained somebody), so that groups do not depend on
  * each other; leftover slots are filled at the end, never with copies.
  */
+import { assert } from '../assert.ts';
 import { uniform } from '../prng.ts';
 import { deltaAfter, type BranchRule } from './branch-rules.ts';
 import { DRAWS, stepAt, type GroupMembers, type Member } from './group-members.ts';
@@ -20,18 +21,32 @@ export async function growInRounds(
 ): Promise<void> {
   let active = [...roots];
   let consecutive = 0;
+  await firstSteps(members, active);
   // Each round every member ends, uses up tool calls or goes over a point, all of them bounded.
   while (active.length > 0 && members.free.length > 0) {
     const opened = (await roundOf(members, active)).flatMap((point) =>
       decide(members, rule, { ...point, tries: settings.beamSize - 1, consecutive }),
     );
     consecutive = opened.length > 0 ? consecutive + 1 : 0;
+    await firstSteps(members, opened);
     for (const member of active) if (members.isOver(member)) members.release(member);
     active = active.filter((member) => !members.isOver(member)).concat(opened);
   }
   await members.together(active, async (member) => {
     await members.finish(member);
     members.release(member);
+  });
+}
+
+/**
+ * The step after the prompt, or after the result at which a fork begins: then all are level, with
+ * one call to run, and one that was finished before has all of its points to go over.
+ */
+async function firstSteps(members: GroupMembers, some: readonly Member[]): Promise<void> {
+  const fresh = some.filter(({ episode }) => episode.endReason === null);
+  await members.together(fresh, async (member) => {
+    const at = await members.advance(member);
+    assert(at === null, 'a first step follows no call of its own');
   });
 }
 

@@ -29,7 +29,9 @@ export class EarlyStop {
     this.settings = settings;
   }
 
-  /** Why the run ends after `step`, as a sentence; null: it goes on. `reward` is the step's mean. */
+  /**
+   * Why the run ends after `step`, as a sentence; null: it goes on. `reward` is the step's mean.
+   */
   after(step: number, reward: number): string | null {
     const { earlyStop, stopWindow, stopPatience, targetReward } = this.settings;
     if (earlyStop === 'off') return null;

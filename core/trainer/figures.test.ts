@@ -35,7 +35,9 @@ it('counts rollouts, branches, tool calls and tokens', () => {
   // A branch of this task starts right after the one search, which it does not repeat.
   expect(counts.toolCallsSaved).toBe(branches.length);
   const calls = trajectories.reduce((sum, { record }) => sum + record.toolCalls, 0);
-  expect(counts.toolCallsExecuted + counts.toolCallsSaved).toBe(calls);
+  const cached = rolloutFigures(groups)['tool_calls_cached'] ?? 0;
+  expect(cached).toBeGreaterThan(0);
+  expect(counts.toolCallsExecuted + cached + counts.toolCallsSaved).toBe(calls);
   const unique = new Map(trajectories.flatMap(({ steps }) => steps.map((step) => [step.id, step])));
   const sampled = [...unique.values()].reduce((sum, step) => sum + (step.logprobs?.length ?? 0), 0);
   expect(counts.tokensSampled).toBe(sampled);
@@ -79,6 +81,7 @@ it('leaves out figures over nothing', () => {
     branches: 0,
     tool_calls_executed: 0,
     tool_calls_saved: 0,
+    tool_calls_cached: 0,
     tokens_sampled: 0,
   });
 });

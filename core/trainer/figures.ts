@@ -24,6 +24,7 @@ export function rolloutFigures(groups: readonly RolloutGroup[]): Figures {
     branches: counts.branches,
     tool_calls_executed: counts.toolCallsExecuted,
     tool_calls_saved: counts.toolCallsSaved,
+    tool_calls_cached: groups.reduce((sum, group) => sum + group.counts.toolCallsCached, 0),
     tokens_sampled: counts.tokensSampled,
     ...scores(trajectories),
   };

@@ -4,8 +4,8 @@
  * operations that a matrix product does in the same time.
  *
  * The weights of these parts were measured on two x86 cores with models of 2 to 3 M parameters
- * (docs/performance.md, "Tree-packed training"). Only their ratios matter: they decide a choice, and
- * a wrong choice costs time, nothing else.
+ * (docs/performance.md, "Tree-packed training"). Only their ratios matter: they decide a choice,
+ * and a wrong choice costs time, nothing else.
  */
 import { attentionScores, type PackedSizes } from '../model/packed-layout.ts';
 import { parameterCount } from '../model/parameters.ts';

@@ -15,7 +15,9 @@ import type { ModelConfig, RowForm } from '../model/types.ts';
 import { predictionsPerRun } from './memory-budget.ts';
 import { runCost, type RunCost } from './pack-cost.ts';
 
-/** Rows of one packed run, and cuts that are weighed for each of its ends: so planning stays short. */
+/**
+ * Rows of one packed run, and cuts that are weighed for each of its ends: so planning stays short.
+ */
 const ROWS_MAX = 256;
 const CUTS_MAX = 12;
 

@@ -1,8 +1,8 @@
 /**
  * npm run fuzz:packed -- --count 1000 --seed 1: packed training against flat training on random
  * forests, over model kinds, with and without adapters, under every clip rule. Prints the largest
- * differences; exit code 1 when a loss differs by more than 1e-6 or a gradient tensor by 1e-4 of its
- * length.
+ * differences; exit code 1 when a loss differs by more than 1e-6 or a gradient tensor by 1e-4 of
+ * its length.
  */
 import { parseArgs } from 'node:util';
 import {
