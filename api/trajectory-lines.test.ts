@@ -18,7 +18,7 @@ function logged(seed: number): LoggedTrajectory {
     stepId: i === 0 ? null : steps[i]!.id,
     metricName: ['thumb', 'comment', 'reward'][i]!,
     value,
-    tags: (i === 0 ? {} : { who: 'tester' }),
+    tags: i === 0 ? {} : { who: 'tester' },
     createdAt: 1_767_225_600_123 + i,
   }));
   const trajectory = trajectoryOf(id, steps.at(-1)!, {
