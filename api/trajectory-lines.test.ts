@@ -5,6 +5,8 @@ import { Prng } from '../core/prng.ts';
 import { randomStep, trajectoryOf } from '../test/fixtures/random-records.ts';
 import { readTrajectoryLine, trajectoryLine, type LoggedTrajectory } from './trajectory-lines.ts';
 
+const noTags: Record<string, string> = {};
+
 function logged(seed: number): LoggedTrajectory {
   const prng = new Prng(seed);
   const steps: StepRecord[] = [];
@@ -18,7 +20,7 @@ function logged(seed: number): LoggedTrajectory {
     stepId: i === 0 ? null : steps[i]!.id,
     metricName: ['thumb', 'comment', 'reward'][i]!,
     value,
-    tags: i === 0 ? {} : { who: 'tester' },
+    tags: i === 0 ? noTags : { who: 'tester' },
     createdAt: 1_767_225_600_123 + i,
   }));
   const trajectory = trajectoryOf(id, steps.at(-1)!, {
