@@ -54,6 +54,14 @@ const uniform = (
   settings: { branch: 'uniform', initialRollouts, ...more },
 });
 
+const settledGroups = (
+  initialRollouts: number,
+  more: Arm['settings'] = {},
+): Pick<Arm, 'algorithm' | 'settings'> => ({
+  algorithm: 'grpo',
+  settings: { groupSize: 16, settleEarly: true, initialRollouts, ...more },
+});
+
 /** So that arms of few calls have made half of the reference's by their end, on every seed. */
 const LONGER = 1.25;
 
@@ -126,6 +134,12 @@ const RULES: readonly Arm[] = [
     about: 'deferred from 4 roots by the largest entropy of a step',
   },
   {
+    name: 'grpo-16-settled',
+    stretch: LONGER,
+    ...settledGroups(8),
+    about: 'plain groups of 8, filled to 16 unless all 8 were rewarded alike',
+  },
+  {
     name: 'uniform-8-settled',
     ...uniform(8, { settleEarly: true }),
     about: 'as uniform-8; equal rewards of the roots end the group',
@@ -142,16 +156,29 @@ const RULES: readonly Arm[] = [
     about: 'as value-4; equal rewards of the roots end the group',
   },
   {
-    name: 'grpo-16-curriculum',
+    name: 'grpo-8-curriculum',
+    stretch: 2,
     algorithm: 'grpo',
-    settings: { groupSize: 16, curriculum: 'solved-share' },
-    about: 'plain groups of 16, tasks by the share that is solved',
+    settings: { groupSize: 8, curriculum: 'solved-share' },
+    about: 'plain groups of 8, tasks by the share that is solved, for twice the steps',
   },
   {
-    name: 'value-4-curriculum',
+    name: 'grpo-16-settled-curriculum',
     stretch: LONGER,
-    ...deferred(4, 'value', { curriculum: 'solved-share' }),
-    about: 'as value-4, tasks by the share that is solved',
+    ...settledGroups(4, { curriculum: 'solved-share' }),
+    about: 'plain groups of 4, filled to 16 unless settled, tasks by the share that is solved',
+  },
+  {
+    name: 'uniform-4-settled-curriculum',
+    stretch: 2,
+    ...uniform(4, { settleEarly: true, curriculum: 'solved-share' }),
+    about: 'as uniform-4, settled early, tasks by the share that is solved, for twice the steps',
+  },
+  {
+    name: 'value-4-settled-curriculum',
+    stretch: 2,
+    ...deferred(4, 'value', { settleEarly: true, curriculum: 'solved-share' }),
+    about: 'as value-4, settled early, tasks by the share that is solved, for twice the steps',
   },
 ];
 

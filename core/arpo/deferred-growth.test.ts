@@ -88,6 +88,25 @@ describe.each(RULES)('by %s', (_, rule) => {
     expect(settled.groups.some(({ trajectories }) => trajectories.length === 5)).toBe(true);
     expect(settled.sampler.openSequences).toBe(0);
   });
+
+  it('plain groups in two stages: the second is spared where all of the first did alike', async () => {
+    const settings = { branch: 'none', initialRollouts: 5, groupSize: 12, settleEarly: true };
+    const sampler = { table: tableWith({ '\\boxed{': { a: 1 } }) };
+    const { groups } = await roll({ settings, sampler, seed: 2 });
+    const whole = await roll({ settings: { branch: 'none', groupSize: 12 }, sampler, seed: 2 });
+    const sizes = groups.map(({ trajectories }, g) => {
+      const first = trajectories.slice(0, 5).map(({ reward }) => reward);
+      expect(trajectories.length).toBe(new Set(first).size === 1 ? 5 : 12);
+      // What was sampled is what plain groups sample.
+      expect(trajectories.map(({ record }) => record.answer)).toEqual(
+        whole.groups[g]?.trajectories
+          .slice(0, trajectories.length)
+          .map(({ record: r }) => r.answer),
+      );
+      return trajectories.length;
+    });
+    expect(new Set(sizes)).toEqual(new Set([5, 12]));
+  });
 });
 
 describe('draws', () => {

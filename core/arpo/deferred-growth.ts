@@ -52,7 +52,8 @@ export async function growDeferred(
   return { settled: settings.settleEarly && members.free.length > 0 && isSettled(members) };
 }
 
-function isSettled(members: GroupMembers): boolean {
+/** Every finished trajectory has the same reward. */
+export function isSettled(members: GroupMembers): boolean {
   return isZeroVariance(members.all.map((member) => members.score(member).reward));
 }
 

@@ -10,7 +10,7 @@ import { assert } from '../assert.ts';
 import { mean } from './number.ts';
 import { aepoRootCount } from './branching.ts';
 import { branchRule } from './branch-rules.ts';
-import { growDeferred } from './deferred-growth.ts';
+import { growDeferred, isSettled } from './deferred-growth.ts';
 import { growFreely } from './free-growth.ts';
 import type { GroupMembers } from './group-members.ts';
 import { startRoots } from './group-members.ts';
@@ -29,6 +29,7 @@ export async function growGroup(
   const measure = { entropy: entropySettings(settings), vocabularySize };
   switch (settings.branch) {
     case 'none':
+      if (settings.settleEarly) return settleRoots(members, settings.initialRollouts);
       break;
     case 'paper':
     case 'random':
@@ -50,6 +51,13 @@ export async function growGroup(
       return growDeferred(members, settings);
   }
   return { settled: false };
+}
+
+/** Plain groups in two stages: the second is spared where the first leaves nothing to learn. */
+async function settleRoots(members: GroupMembers, count: number): Promise<{ settled: boolean }> {
+  const roots = startRoots(members, count).filter(({ given }) => !given);
+  await members.together(roots, (member) => members.finish(member));
+  return { settled: isSettled(members) };
 }
 
 /**

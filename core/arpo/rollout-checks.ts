@@ -6,7 +6,10 @@ import { refuse, type Overrides } from './setting-check.ts';
 
 /** Throws invalid_request. */
 export function checkRollout(settings: RolloutSettings, overrides: Overrides): void {
-  if (settings.branch === 'none') return;
+  if (settings.branch === 'none') {
+    if (settings.settleEarly) checkStages(settings);
+    return;
+  }
   if (settings.maxToolCalls === 0) {
     const { branch } = settings;
     refuse('maxToolCalls', `maxToolCalls 0 leaves '${branch}' no tool result; use branch 'none'`);
@@ -73,7 +76,27 @@ function checkForks(
   if (waves > slots) {
     refuse('waves', `waves ${waves} are more than the ${slots} slots that they fill`);
   }
-  if (settleEarly && initialRollouts === 1) {
+  if (settleEarly) checkFirstStage(initialRollouts);
+}
+
+function checkStages({
+  groupSize,
+  initialRollouts,
+}: {
+  groupSize: number;
+  initialRollouts: number;
+}): void {
+  checkFirstStage(initialRollouts);
+  if (initialRollouts >= groupSize) {
+    refuse(
+      'initialRollouts',
+      `initialRollouts ${initialRollouts} fills groupSize ${groupSize}: nothing is left to settle`,
+    );
+  }
+}
+
+function checkFirstStage(initialRollouts: number): void {
+  if (initialRollouts === 1) {
     refuse('settleEarly', 'settleEarly with one initial rollout would never grow a group');
   }
 }

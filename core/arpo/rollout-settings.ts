@@ -28,9 +28,11 @@ export interface RolloutCommon {
 }
 
 /** Plain GRPO: every trajectory is a root rollout. */
-export interface PlainSettings {
-  branch: 'none';
-}
+export type PlainSettings = { branch: 'none' } & (
+  | { settleEarly: false }
+  // N first; when their rewards are all equal the group is not filled.
+  | ({ settleEarly: true } & FixedRoots)
+);
 
 interface Branching {
   /** A branch opens beamSize - 1 siblings. */
@@ -159,7 +161,8 @@ function ruleDefaults(branch: BranchSettings['branch'], common: RolloutCommon, s
   const forks = { ...roots, beamSize: 2, forksPerPoint: 2, waves: 1, settleEarly: false };
   const paper = { ...roots, alpha: 0.5, beta: 2, branchThreshold: null, beamSize: 2 };
   const rules: Record<BranchSettings['branch'], () => object> = {
-    none: () => ({}),
+    none: () =>
+      set['settleEarly'] === true ? { ...roots, settleEarly: true } : { settleEarly: false },
     paper: () => paper,
     surprisal: () => paper,
     random: () => ({ ...roots, alpha: 0.5, beamSize: 2 }),

@@ -45,6 +45,16 @@ describe('defaults', () => {
     expect(parseSettings('arpo', { branch: 'none', groupSize: 8 })).toEqual(settings);
   });
 
+  it('grpo in two stages has the size of the first, and only then', () => {
+    const settings = parseSettings('grpo', { groupSize: 8, settleEarly: true });
+    expect(settings).toMatchObject({ branch: 'none', settleEarly: true, initialRollouts: 4 });
+    const refused = (overrides: Record<string, unknown>): string =>
+      refusal('grpo', { groupSize: 8, ...overrides }).message;
+    expect(refused({ initialRollouts: 4 })).toContain('initialRollouts');
+    expect(refused({ settleEarly: true, initialRollouts: 8 })).toContain('fills groupSize 8');
+    expect(refused({ settleEarly: true, initialRollouts: 1 })).toContain('never grow');
+  });
+
   it.each<[Algorithm, Record<string, unknown>]>([
     ['arpo', {}],
     ['grpo', {}],
