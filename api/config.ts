@@ -228,7 +228,7 @@ function scheduledRun(text: string): ScheduledRun {
   const known = (algorithm === 'arpo' || algorithm === 'grpo') && stepsFit;
   if (!known || Object.keys(others).length > 0 || !isObject(settings)) return refuse(name, text);
   try {
-    parseSettings(algorithm, settings, 'full', true);
+    parseSettings(algorithm, settings, 'full', 'both');
   } catch (error) {
     throw new AppError('config_invalid', `${name}=${text}: ${toAppError(error).message}`);
   }

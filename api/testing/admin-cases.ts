@@ -77,6 +77,7 @@ export const ADMIN_CASES: Case[] = [
     { settings: { groupSise: 4 } },
     { settings: { groupSize: 'many' } },
     { algorithm: 'grpo', settings: { beta: 1 } },
+    { source: 'live', settings: { multiToolBonus: 0.2 } },
     { algorithm: 'sft' },
     { steps: 0 },
   ].map((body): Case => ({

@@ -11,6 +11,7 @@ import { Deadline } from '../agent/deadline.ts';
 import { mapBounded } from './concurrency.ts';
 import { DEFAULT_ENTROPY } from './entropy.ts';
 import { mean } from './number.ts';
+import { MULTI_TOOL_BONUS } from './reward.ts';
 import {
   beginTask,
   refuseEffects,
@@ -34,8 +35,6 @@ export interface EvaluateOptions {
   /** Task i draws with key (seed, i): equal seeds pair two policies draw by draw. */
   seed: number;
   runId: string | null;
-  /** As in training, so that rewards compare. Default 0.1. */
-  multiToolBonus?: number;
   /** Called as each task is answered. */
   onAnswer?: () => void;
   signal?: AbortSignal;
@@ -83,7 +82,7 @@ async function evaluateTask(
       });
     }
     throwIfAborted(deadline, 'evaluation');
-    const scored = scoreEpisode(episode, task, options.multiToolBonus ?? 0.1, {
+    const scored = scoreEpisode(episode, task, MULTI_TOOL_BONUS, {
       source: 'eval',
       trainingRunId: options.runId,
       groupId: null,

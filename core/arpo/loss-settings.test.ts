@@ -1,6 +1,6 @@
 /** Settings of the loss: defaults of each clip rule, and the refusal of what would do nothing. */
 import { describe, expect, it } from 'vitest';
-import { lossTerms } from './loss-settings.ts';
+import { lossTerms, type Source } from './loss-settings.ts';
 import { parseSettings, type Algorithm } from './settings.ts';
 
 type Overrides = Record<string, unknown>;
@@ -8,9 +8,9 @@ type Overrides = Record<string, unknown>;
 const TWICE = { miniBatches: 2 };
 const COLD = { temperature: 0.7 };
 
-function refusedName(overrides: Overrides, algorithm: Algorithm, live: boolean): unknown {
+function refusedName(overrides: Overrides, algorithm: Algorithm, source: Source): unknown {
   try {
-    parseSettings(algorithm, overrides, 'full', live);
+    parseSettings(algorithm, overrides, 'full', source);
   } catch (error) {
     return (error as { param?: string }).param;
   }
@@ -46,17 +46,26 @@ describe('defaults', () => {
     const weighed = { importance: 'token', importanceCap: 2, geometricMask: null };
     expect(parseSettings('arpo', COLD)).toMatchObject(weighed);
     expect(parseSettings('arpo', { rolloutLag: 4 })).toMatchObject(weighed);
-    const live = parseSettings('arpo', {}, 'full', true);
+    const live = parseSettings('arpo', {}, 'full', 'live');
     expect(live).toMatchObject({ ...weighed, maxStaleness: 4 });
-    expect(parseSettings('arpo', { ...live }, 'full', true)).toEqual(live);
+    expect(parseSettings('arpo', { ...live }, 'full', 'live')).toEqual(live);
     const cispo = parseSettings('arpo', { ...COLD, clip: 'cispo', geometricMask: [0.9, 1.1] });
     expect(cispo).toMatchObject({ geometricMask: [0.9, 1.1] });
     expect(cispo).not.toHaveProperty('importance');
   });
 });
 
+it('rewards several tools in tasks alone', () => {
+  for (const source of ['tasks', 'both'] as const) {
+    expect(parseSettings('arpo', {}, 'full', source)).toMatchObject({ multiToolBonus: 0.1 });
+    const none = { multiToolBonus: 0 };
+    expect(parseSettings('arpo', none, 'full', source)).toMatchObject(none);
+  }
+  expect(parseSettings('arpo', {}, 'full', 'live')).not.toHaveProperty('multiToolBonus');
+});
+
 describe('refusals of the loss', () => {
-  it.each<[string, Overrides, Algorithm?, boolean?]>([
+  it.each<[string, Overrides, Algorithm?, Source?]>([
     ['clip', { clip: 'gspo' }],
     ['clip', { clip: 'cispo' }],
     ['clip', { clip: 'entropy-balanced', entropyAdvantage: 0 }],
@@ -75,7 +84,9 @@ describe('refusals of the loss', () => {
     ['geometricMask', { ...COLD, geometricMask: [1] }],
     ['maxStaleness', { maxStaleness: 3 }],
     ['maxStaleness', { ...COLD, maxStaleness: 3 }],
-    ['maxStaleness', { maxStaleness: 900 }, 'arpo', true],
+    ['maxStaleness', { maxStaleness: 900 }, 'arpo', 'live'],
+    ['multiToolBonus', { multiToolBonus: 0.1 }, 'arpo', 'live'],
+    ['multiToolBonus', { multiToolBonus: 1.1 }],
     ['attribution', { attribution: 'tree' }, 'grpo'],
     ['attribution', { attribution: 'dedup' }, 'grpo'],
     ['attribution', { attribution: 'hard', ...TWICE }, 'grpo'],
@@ -84,8 +95,8 @@ describe('refusals of the loss', () => {
     ['entropyAdvantage', { entropyAdvantage: 0.34 }],
     ['epsLow', { epsLow: 1.2 }],
     ['klCoefficient', { klCoefficient: -1 }],
-  ])('%s: %j', (name, overrides, algorithm = 'arpo', live = false) => {
-    expect(refusedName(overrides, algorithm, live)).toBe(`settings.${name}`);
+  ])('%s: %j', (name, overrides, algorithm = 'arpo', source = 'tasks') => {
+    expect(refusedName(overrides, algorithm, source)).toBe(`settings.${name}`);
   });
 
   it.each<[Overrides]>([

@@ -9,6 +9,7 @@ import type { ClipRule } from '../model/policy-loss.ts';
 import type { LossSettings as LossTerms } from '../model/types.ts';
 import type { Normalise } from './advantage.ts';
 import type { Aggregate } from './aggregate.ts';
+import { MULTI_TOOL_BONUS } from './reward.ts';
 import { given, refuse, refuseGiven, type Overrides } from './setting-check.ts';
 import { choice, integer, number, pair, type SettingSpec } from './setting-specs.ts';
 import type { Attribution } from './token-advantage.ts';
@@ -35,7 +36,8 @@ export interface LossSettings {
   klCoefficient: number;
   /** Of the entropy bonus; 0: not in the loss. */
   entropyCoefficient: number;
-  multiToolBonus: number;
+  /** Absent where no task is trained on: ratings are the rewards of conversations. */
+  multiToolBonus?: number;
 }
 
 export const LOSS_SPECS = {
@@ -62,7 +64,6 @@ const COMMON = {
   attribution: 'soft',
   klCoefficient: 0,
   entropyCoefficient: 0,
-  multiToolBonus: 0.1,
 } as const satisfies Partial<LossSettings>;
 
 type RuleSettings = Pick<
@@ -91,6 +92,9 @@ const STALENESS = 4;
 const CLIP_NAMES = ['epsLow', 'epsHigh', 'dualClip'] as const;
 const OFF_POLICY_NAMES = ['importance', 'importanceCap', 'geometricMask'] as const;
 
+/** What a run trains on: tasks with verifiers, rated conversations. */
+export type Source = 'tasks' | 'live' | 'both';
+
 /** What the loss settings depend on of the others. */
 export interface LossSurroundings {
   /** Updates with one set of rollouts; at the first the ratio to the start of the update is 1. */
@@ -100,8 +104,7 @@ export interface LossSurroundings {
   temperature: number;
   /** Steps by which the rollouts lag behind the update. */
   rolloutLag: number;
-  /** Whether logged conversations are trained on. */
-  live: boolean;
+  source: Source;
 }
 
 /** Defaults, overrides (whose values were checked one by one), and what they mean together. */
@@ -116,6 +119,7 @@ export function lossSettings(overrides: Overrides, around: LossSurroundings): Lo
     ...rule,
     ...given(overrides, ruleNames),
     ...offPolicySettings(overrides, clip, around),
+    ...rewardSettings(overrides, around),
   } as LossSettings;
   if (!('dualClip' in rule)) refuseGiven(overrides, ['dualClip'], `with clip '${clip}'`);
   checkClip(settings, overrides, around);
@@ -131,8 +135,18 @@ export function lossTerms(settings: LossSettings): Omit<LossTerms, 'weightSum'> 
 }
 
 /** Whether tokens can come from another distribution than that of the policy that is updated. */
-const isOffPolicy = ({ temperature, rolloutLag, live }: LossSurroundings): boolean =>
-  temperature !== 1 || rolloutLag > 0 || live;
+const isOffPolicy = ({ temperature, rolloutLag, source }: LossSurroundings): boolean =>
+  temperature !== 1 || rolloutLag > 0 || source !== 'tasks';
+
+function rewardSettings(overrides: Overrides, { source }: LossSurroundings): Partial<LossSettings> {
+  if (source === 'live') {
+    const why = "with source 'live': the rewards of conversations are their ratings";
+    refuseGiven(overrides, ['multiToolBonus'], why);
+    return {};
+  }
+  const settings: Partial<LossSettings> = { multiToolBonus: MULTI_TOOL_BONUS };
+  return Object.assign(settings, given(overrides, ['multiToolBonus']));
+}
 
 function offPolicySettings(
   overrides: Overrides,
@@ -140,7 +154,7 @@ function offPolicySettings(
   around: LossSurroundings,
 ): Partial<LossSettings> {
   const settings: Partial<LossSettings> = {};
-  if (around.live) {
+  if (around.source !== 'tasks') {
     Object.assign(settings, { maxStaleness: STALENESS }, given(overrides, ['maxStaleness']));
   } else {
     refuseGiven(overrides, ['maxStaleness'], 'without logged conversations to train on');

@@ -55,7 +55,7 @@ async function rebuilt(question: LiveQuestion, overrides: Record<string, unknown
     'arpo',
     { groupSize: 8, maxTokens: 40, maxToolCalls: 4, ...overrides },
     'full',
-    true,
+    'live',
   );
   let calls = 0;
   const { tools } = setting.context;

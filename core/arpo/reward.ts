@@ -9,6 +9,8 @@ import type { Task } from '../records.ts';
 import { sameQuantity } from './quantity.ts';
 
 export const FORMAT_PENALTY = -1;
+/** Unless a run sets another one. */
+export const MULTI_TOOL_BONUS = 0.1;
 
 export interface Judgement {
   reward: number;

@@ -93,7 +93,7 @@ function taskGroup(
       },
     }),
     score: (episode, { groupId, branchedFromStepId }) =>
-      scoreEpisode(episode, task, settings.multiToolBonus, {
+      scoreEpisode(episode, task, settings.multiToolBonus ?? 0, {
         source,
         trainingRunId: runId,
         groupId,

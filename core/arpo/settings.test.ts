@@ -177,7 +177,7 @@ describe('refusals', () => {
       { earlyStop: 'target', targetReward: 1 },
     ];
     const names = combinations.flatMap((some) => Object.keys(parseSettings('arpo', some)));
-    const live = Object.keys(parseSettings('arpo', {}, 'full', true));
+    const live = Object.keys(parseSettings('arpo', {}, 'full', 'both'));
     expect([...new Set([...names, ...live])].sort()).toEqual(Object.keys(SPECS).sort());
   });
 });

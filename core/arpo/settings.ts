@@ -9,7 +9,7 @@
  * part: rollout-settings.ts, loss-settings.ts, trainer-settings.ts.
  */
 import { LIMITS } from '../limits.ts';
-import { lossSettings, LOSS_SPECS, type LossSettings } from './loss-settings.ts';
+import { lossSettings, LOSS_SPECS, type LossSettings, type Source } from './loss-settings.ts';
 import {
   rolloutSettings,
   ROLLOUT_SPECS,
@@ -34,14 +34,14 @@ export const SPECS: Readonly<Record<string, SettingSpec>> = {
 /**
  * The settings in force for an algorithm: defaults and overrides. `arpo` branches by the paper's
  * rule unless told otherwise; `grpo` is branch `none` with every rollout from the prompt. A base
- * that is an adapter (`lora`) is trained on as one; `live` says whether logged conversations are
- * trained on. Throws invalid_request; `param` is `settings.NAME`.
+ * that is an adapter (`lora`) is trained on as one. Throws invalid_request; `param` is
+ * `settings.NAME`.
  */
 export function parseSettings(
   algorithm: Algorithm,
   overrides: Overrides = {},
   base: 'full' | 'lora' = 'full',
-  live = false,
+  source: Source = 'tasks',
 ): ArpoSettings {
   for (const [name, value] of Object.entries(overrides)) checkOne(name, value);
   const rollout = rolloutSettings(algorithm, overrides);
@@ -51,7 +51,7 @@ export function parseSettings(
     branches: rollout.branch !== 'none',
     temperature: rollout.temperature,
     rolloutLag: trainer.rolloutLag,
-    live,
+    source,
   });
   const open = rollout.groupSize * trainer.promptsPerStep;
   if (open > LIMITS.sequencesMax) {

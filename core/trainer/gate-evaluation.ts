@@ -37,7 +37,6 @@ export async function answerGateTasks(options: GateOptions): Promise<GateAnswers
       temperature,
       seed,
       runId: job.runId,
-      multiToolBonus: settings.multiToolBonus,
       signal,
     });
     // What the gate does not read (every token of every answer) is not held.

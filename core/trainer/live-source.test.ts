@@ -155,6 +155,21 @@ describe('a run on live conversations alone', () => {
     expect(gate.candidate['all']?.accuracy).toBeLessThan(gate.base['all']?.accuracy ?? 0);
   });
 
+  it('refuses a bonus for tools, which ratings know nothing of', async () => {
+    const samples = await conversations(4);
+    const bonus = (change: Partial<TrainingJob>) =>
+      job(samples, { ...change, settings: { multiToolBonus: 0.2 } });
+    expect(() => settingsOf(bonus({}))).toThrowError(
+      expect.objectContaining({
+        code: 'invalid_request',
+        param: 'settings.multiToolBonus',
+        message: expect.stringContaining("source 'live'"),
+      }),
+    );
+    const both = settingsOf(bonus({ trainTasks: colourTasks('red', 2) }));
+    expect(both.multiToolBonus).toBe(0.2);
+  });
+
   it('says what is missing when nothing is liked', async () => {
     const disliked = await conversations(10, () => -1);
     await expect(run(job(disliked))).rejects.toMatchObject({
