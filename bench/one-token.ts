@@ -23,7 +23,7 @@ import {
 import type { ModelConfig } from '../core/model/types.ts';
 
 /**
- * Inputs: ids (B, 1), cosines and sines of their position, uniforms (1, B), the past; outputs: the
+ * Inputs: ids (B, 1), those of `rotaryInputs` for their position, uniforms (1, B), the past; outputs: the
  * sample, the present.
  */
 function oneTokenGraph({ config, weights }: PolicyModel): Graph {
@@ -35,7 +35,7 @@ function oneTokenGraph({ config, weights }: PolicyModel): Graph {
   const weight = (name: string) => must(stored.get(name), name);
   const { kvHeads, headDim, vocabulary } = config;
   const ids = graph.input('ids', 'int64', ['B', 1]);
-  const rotary = rotaryInputs(graph, config, [1, 1]);
+  const rotary = rotaryInputs(graph, config, ['B', 1]);
   const uniforms = graph.input('uniforms', 'float32', [1, 'B']);
   const states = decoderStates(
     config,
@@ -120,7 +120,7 @@ export class OneTokenDecoder {
     const rows = ids.length;
     const out = await this.session.run({
       ids: { dims: [rows, 1], data: ids },
-      ...this.rotary.feeds([this.length], [1, 1]),
+      ...this.rotary.feeds(new Array<number>(rows).fill(this.length), [rows, 1]),
       uniforms: { dims: [1, rows], data: uniforms },
       ...this.cache,
     });
