@@ -71,9 +71,13 @@ function learned(config: ModelConfig, change: Partial<LoraConfig>, seed: number)
   return adapter;
 }
 
-async function sample(engine: LocalEngine, policyVersion: number): Promise<SampleResult> {
+async function sample(
+  engine: LocalEngine,
+  policyVersion: number,
+  prompt: readonly number[] = PROMPT,
+): Promise<SampleResult> {
   const sequence = engine.open({ policyVersion });
-  sequence.append(PROMPT);
+  sequence.append(prompt);
   const result = await sequence.sample({ maxTokens: 40, sampling: PLAIN, stopTokens: [] });
   sequence.close();
   return result;
@@ -195,4 +199,29 @@ it('sees an adapter that an optimiser changed after a reload', async () => {
   await engine.close();
   expect(maxDifference(after.logprobs, scored)).toBeLessThan(1e-4);
   expect(after.logprobs).not.toEqual(before.logprobs);
+});
+
+describe.each([
+  ['a small model', {}],
+  ['one that counts as large', { largeBytes: 1 }],
+])('a request over an adapter of %s', (_name, size) => {
+  it('gets the same numbers alone and in company, to the bit', async () => {
+    const weights = baseWeights(QWEN2);
+    const adapter = learned(QWEN2, { rank: 8 }, 4);
+    const engine = new LocalEngine({ ...RUNTIME, ...size, prefixCache: false });
+    await engine.load(1, { config: QWEN2, adapter, baseKey: 'base', baseWeights: () => weights });
+    // A product of one row is what onnxruntime computes in a way of its own.
+    for (const prompt of [PROMPT, PROMPT.slice(0, 1)]) {
+      const alone = await sample(engine, 1, prompt);
+      for (const others of [1, 2, 5]) {
+        const [found] = await Promise.all(
+          Array.from({ length: 1 + others }, () => sample(engine, 1, prompt)),
+        );
+        expect(found!.tokens).toEqual(alone.tokens);
+        expect(found!.logprobs).toEqual(alone.logprobs);
+        expect(found!.entropies).toEqual(alone.entropies);
+      }
+    }
+    await engine.close();
+  });
 });

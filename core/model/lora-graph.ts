@@ -10,11 +10,22 @@ import { loraA, loraB, projections, type LoraAdapter, type LoraModule } from './
 import type { Feeds } from './session.ts';
 import type { ModelConfig } from './types.ts';
 
+/** What the results of a module's two products are multiplied by. */
+type Scales = readonly [number, number];
+
 interface Factors {
   a: Value; // (rank, in)
   b: Value; // (out, rank)
-  scale: number;
+  scales: Scales;
 }
+
+/**
+ * onnxruntime multiplies a single row by a matrix that is no initialiser in a way of its own, which
+ * rounds otherwise than rows in company do: a request's numbers would depend on who else is there.
+ * A product whose result is scaled is exempt, and costs nothing more, because the scale is merged
+ * into it. A power of two, taken back in B, changes no bit.
+ */
+const SERVING_SCALES: Scales = [2, 2];
 
 export interface AdapterInputs {
   adapt: NonNullable<DecoderHooks['adapt']>;
@@ -24,7 +35,10 @@ export interface AdapterInputs {
 
 /** Declares A and B of one adapter with its ranks and scales, for training and scoring. */
 export function adapterInputs(graph: Graph, modules: readonly LoraModule[]): AdapterInputs {
-  return declare(graph, modules);
+  return declare(
+    graph,
+    modules.map((module) => ({ ...module, scales: [module.scale, 1] })),
+  );
 }
 
 /**
@@ -36,7 +50,7 @@ export function anyAdapterInputs(graph: Graph, config: ModelConfig): AdapterInpu
   const modules = projections(config);
   return declare(
     graph,
-    modules.map((module) => ({ ...module, rank: `rank.${module.name}`, scale: 1 })),
+    modules.map((module) => ({ ...module, rank: `rank.${module.name}`, scales: SERVING_SCALES })),
   );
 }
 
@@ -46,27 +60,32 @@ export function anyAdapterInputs(graph: Graph, config: ModelConfig): AdapterInpu
  */
 export function servingFeeds(config: ModelConfig, { modules, weights }: LoraAdapter): Feeds {
   const feeds: Feeds = {};
+  const [first, second] = SERVING_SCALES;
   const byName = new Map(modules.map((module) => [module.name, module]));
   for (const { name, inputs, outputs } of projections(config)) {
     const { rank, scale } = byName.get(name) ?? { rank: 1, scale: 0 };
     const a = weights.get(loraA(name))?.data ?? new Float32Array(inputs);
     const b = weights.get(loraB(name))?.data ?? new Float32Array(outputs);
     feeds[loraA(name)] = { dims: [rank, inputs], data: a };
-    feeds[loraB(name)] = { dims: [outputs, rank], data: b.map((value) => scale * value) };
+    const ownScale = scale / (first * second);
+    feeds[loraB(name)] = { dims: [outputs, rank], data: b.map((value) => ownScale * value) };
   }
   return feeds;
 }
 
 function declare(
   graph: Graph,
-  modules: readonly (Omit<LoraModule, 'rank'> & { rank: number | string })[],
+  modules: readonly (Pick<LoraModule, 'name' | 'inputs' | 'outputs'> & {
+    rank: number | string;
+    scales: Scales;
+  })[],
 ): AdapterInputs {
   const factors = new Map<string, Factors>();
   const parameters = new Map<string, Value>();
-  for (const { name, inputs, outputs, rank, scale } of modules) {
+  for (const { name, inputs, outputs, rank, scales } of modules) {
     const a = graph.input(loraA(name), 'float32', [rank, inputs]);
     const b = graph.input(loraB(name), 'float32', [outputs, rank]);
-    factors.set(name, { a, b, scale });
+    factors.set(name, { a, b, scales });
     parameters.set(loraA(name), a).set(loraB(name), b);
   }
   return {
@@ -74,9 +93,11 @@ function declare(
     adapt(input, module) {
       const found = factors.get(module);
       if (found === undefined) return null;
-      const low = ops.linear(input, found.a); // (B, T, rank)
-      const scaled = found.scale === 1 ? low : ops.mul(low, ops.scalar(low, found.scale));
-      return ops.linear(scaled, found.b);
+      const low = scaled(ops.linear(input, found.a), found.scales[0]); // (B, T, rank)
+      return scaled(ops.linear(low, found.b), found.scales[1]);
     },
   };
 }
+
+const scaled = (x: Value, scale: number): Value =>
+  scale === 1 ? x : ops.mul(x, ops.scalar(x, scale));
