@@ -1,32 +1,35 @@
 /**
- * A training run whose process is killed (SIGKILL) again and again at seeded moments and started
- * again each time, as the server does with an interrupted run; and the same run left alone, to
- * compare with.
+ * A training run whose process is killed (SIGKILL) at given moments and started again each time, as
+ * the server does with an interrupted run; and the same run left alone, to compare with.
  *
- * Three kinds of moments: some time after some event, which falls anywhere (rollouts, an update, a
- * reload); in the middle of writing a checkpoint, seen by its temporary folder, every third time;
- * and at last some time after the last step (the last checkpoint, the gate, the candidate).
+ * A moment is an event of the process, not a time on the clock: the trainer waits until a `step` is
+ * acknowledged, and after its last event too, so a kill from the handler of an event always meets a
+ * process at work. A delay may be added to fall anywhere behind the event (sampling, an update, a
+ * write); a process that comes to its `candidate` first is killed there, so every kill lands.
  */
-import { existsSync, mkdirSync, rmSync, watch } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, watch } from 'node:fs';
+import { must } from '../../core/assert.ts';
 import { quiet } from '../../core/log.ts';
 import { builtModule } from '../../core/paths.ts';
 import { uniform } from '../../core/prng.ts';
 import { trainerStarter } from '../../core/trainer/start-trainer.ts';
 import type { TrainerEvent, TrainingJob } from '../../core/trainer/types.ts';
 
-export interface KilledRunOptions {
-  kills: number;
-  /** Of the moments. */
-  seed: number;
-  /** Longest time from an event to the kill, about that of a step. */
-  delayMsMax: number;
+export interface Moment {
+  /** The event that brings the kill. */
+  due: (event: TrainerEvent) => boolean;
+  /** From that event on, kill when the next checkpoint begins to be written. */
+  inCheckpoint?: boolean;
+  /** From the event, or from the begin of the checkpoint, to the kill; absent: at once. */
+  delayMs?: number;
 }
 
 export interface Kill {
-  moment: 'after an event' | 'in a checkpoint' | 'after the last step';
   /** The last event before it, and the step done then. */
   event: string;
   step: number;
+  /** Whether it left a checkpoint half written. */
+  halfWritten: boolean;
   /** The step after which the next process went on. */
   resumedAt: number;
 }
@@ -38,128 +41,135 @@ const startTrainer = trainerStarter({
   logger: quiet,
 });
 
-/** Events after which a kill may be set off, counted in the process's own. */
-const EVENTS_MAX = 12;
-/** What follows the last step takes longer than this, so the kill is never too late. */
-const END_MS_MAX = 60;
+/** Writing and syncing the arrays of the shipped policy takes some tens of milliseconds. */
+const CHECKPOINT_MS = 40;
+
+/** Kills that are spread over a run: the base's answers, the steps, checkpoints, the end. */
+export function seededMoments(options: {
+  kills: number;
+  steps: number;
+  seed: number;
+  /** Longest time from an event to the kill, about that of a step. */
+  delayMsMax: number;
+}): Moment[] {
+  const { kills, steps, seed, delayMsMax } = options;
+  return Array.from({ length: kills }, (_, i): Moment => {
+    const delayMs = uniform(seed, i, 0) * delayMsMax;
+    if (i === kills - 1) return { due: ({ type }) => type === 'candidate' };
+    if (i === kills - 2) return { due: stepDone(steps), delayMs };
+    if (i === 0) return { due: ({ type }) => type === 'started', delayMs };
+    const target = 1 + Math.floor(((i - 1 + uniform(seed, i, 1)) * steps) / kills);
+    if (i % 3 === 2) {
+      const share = uniform(seed, i, 2);
+      return { due: stepDone(target), inCheckpoint: true, delayMs: share * CHECKPOINT_MS };
+    }
+    return { due: (event) => event.type === 'rollouts' && event.step >= target, delayMs };
+  });
+}
+
+const stepDone =
+  (step: number) =>
+  (event: TrainerEvent): boolean =>
+    event.type === 'step' && event.step >= step;
 
 /** Runs a job to its end without disturbance. Throws what made it end otherwise. */
 export async function wholeRun(job: TrainingJob): Promise<Candidate> {
-  const { candidate, detail } = await runOnce(job, () => undefined);
-  if (candidate === null) throw new Error(`the run ended without a candidate: ${detail}`);
-  return candidate;
+  return (await live(job, null)).candidate;
 }
 
-/**
- * Runs a job that has a checkpoint folder, killing it `kills` times; then lets it end. A process
- * that ends before its moment is a kill less, and the run is over.
- */
+/** Runs a job that has a checkpoint folder, killing it at each moment; then lets it end. */
 export async function killedRun(
   job: TrainingJob,
-  { kills, seed, delayMsMax }: KilledRunOptions,
+  moments: readonly Moment[],
 ): Promise<{ candidate: Candidate; kills: Kill[] }> {
-  const done: Kill[] = [];
-  for (let attempt = 0; attempt < kills; attempt++) {
-    const delayMs = uniform(seed, attempt, 0) * delayMsMax;
-    const { candidate, kill } = await killOnce(job, {
-      ...{ seed, attempt, delayMs },
-      last: attempt === kills - 1,
-    });
-    noteResume(done, kill.resumedAt);
-    if (candidate !== null) return { candidate, kills: done };
-    done.push(kill);
+  const kills: Kill[] = [];
+  const folder = must(job.checkpointDirectory, 'a checkpoint folder');
+  mkdirSync(folder, { recursive: true });
+  for (const moment of moments) {
+    const { events } = await live(job, moment);
+    noteResume(kills, resumedStep(events));
+    kills.push({ ...killOf(events), halfWritten: readdirSync(folder).some(isPartial) });
     // As the server does: a candidate that nobody registered is in the way of the next one.
     rmSync(job.candidateDirectory, { recursive: true, force: true });
   }
-  const seen: TrainerEvent[] = [];
-  const { candidate, detail } = await runOnce(job, (event) => void seen.push(event));
-  noteResume(done, resumedStep(seen));
-  if (candidate === null) throw new Error(`the run ended without a candidate: ${detail}`);
-  return { candidate, kills: done };
+  const { candidate, events } = await live(job, null);
+  noteResume(kills, resumedStep(events));
+  return { candidate, kills };
 }
 
-interface Attempt {
-  candidate: Candidate | null;
-  /** `resumedAt` is still where this process itself went on. */
-  kill: Kill;
-}
-
-function killOnce(
-  job: TrainingJob,
-  plan: { seed: number; attempt: number; delayMs: number; last: boolean },
-): Promise<Attempt> {
-  const { seed, attempt, delayMs, last } = plan;
-  if (last) {
-    return killAfter(
-      job,
-      'after the last step',
-      Math.min(delayMs, END_MS_MAX),
-      (event) => event.type === 'step' && event.step === job.steps,
-    );
-  }
-  if (attempt % 3 === 2) return killInCheckpoint(job, uniform(seed, attempt, 2));
-  const after = Math.floor(uniform(seed, attempt, 1) * EVENTS_MAX);
-  return killAfter(job, 'after an event', delayMs, (_, index) => index === after);
-}
-
-/** Kills `delayMs` after the first event that `isDue` says yes to. */
-async function killAfter(
-  job: TrainingJob,
-  moment: Kill['moment'],
-  delayMs: number,
-  isDue: (event: TrainerEvent, index: number) => boolean,
-): Promise<Attempt> {
+/** One process, to its end or to its kill. Throws when it ended in any other way. */
+async function live(job: TrainingJob, moment: null): Promise<Life & { candidate: Candidate }>;
+async function live(job: TrainingJob, moment: Moment): Promise<Life>;
+async function live(job: TrainingJob, moment: Moment | null): Promise<Life> {
   const events: TrainerEvent[] = [];
-  const { candidate } = await runOnce(job, (event, kill) => {
-    if (isDue(event, events.length)) setTimeout(kill, delayMs);
-    events.push(event);
+  let killed = false;
+  const killer = new Killer(moment, job.checkpointDirectory, () => {
+    const { pid } = handle;
+    if (pid === undefined || !existsSync(`/proc/${pid}`)) return;
+    process.kill(pid, 'SIGKILL');
+    killed = true;
   });
-  return { candidate, kill: killOf(moment, events) };
-}
-
-/** Kills while the `share`-th part of the first checkpoint that is seen is written. */
-async function killInCheckpoint(job: TrainingJob, share: number): Promise<Attempt> {
-  const folder = job.checkpointDirectory ?? '';
-  mkdirSync(folder, { recursive: true });
-  const events: TrainerEvent[] = [];
-  let kill: () => void = () => undefined;
-  const watcher = watch(folder, (_, name) => {
-    // Writing and syncing the arrays takes some tens of milliseconds.
-    if (name?.endsWith('.partial') === true) setTimeout(() => kill(), share * 40);
-  });
-  try {
-    const { candidate } = await runOnce(job, (event, killNow) => {
-      events.push(event);
-      kill = killNow;
-    });
-    return { candidate, kill: killOf('in a checkpoint', events) };
-  } finally {
-    watcher.close();
-  }
-}
-
-async function runOnce(
-  job: TrainingJob,
-  onEvent: (event: TrainerEvent, kill: () => void) => void,
-): Promise<{ candidate: Candidate | null; detail: string }> {
-  let candidate: Candidate | null = null;
   const handle = startTrainer(job, (event) => {
-    if (event.type === 'candidate') candidate = event;
-    onEvent(event, () => {
-      const { pid } = handle;
-      if (pid !== undefined && existsSync(`/proc/${pid}`)) process.kill(pid, 'SIGKILL');
-    });
+    // What was on its way already says nothing about the moment of the kill.
+    if (killed) return;
+    events.push(event);
+    killer.see(event);
   });
   const { outcome, detail } = await handle.done;
-  if (outcome === 'failed') throw new Error(`the run failed: ${detail}`);
-  return { candidate: outcome === 'completed' ? candidate : null, detail };
+  killer.stop();
+  const last = events.at(-1);
+  if (moment !== null && killed) return { candidate: null, events };
+  if (moment === null && last?.type === 'candidate') return { candidate: last, events };
+  throw new Error(`the run ${outcome} unasked: ${detail}`);
 }
 
-function killOf(moment: Kill['moment'], events: readonly TrainerEvent[]): Kill {
-  const last = events.at(-1);
+interface Life {
+  candidate: Candidate | null;
+  events: readonly TrainerEvent[];
+}
+
+/** Waits for its moment in what a process tells, and in its checkpoint folder. */
+class Killer {
+  private readonly moment: Moment | null;
+  private readonly folder: string | undefined;
+  private readonly kill: () => void;
+  private due = false;
+  private timer: NodeJS.Timeout | undefined;
+  private watcher: ReturnType<typeof watch> | undefined;
+
+  constructor(moment: Moment | null, folder: string | undefined, kill: () => void) {
+    [this.moment, this.folder, this.kill] = [moment, folder, kill];
+  }
+
+  see(event: TrainerEvent): void {
+    if (this.moment === null) return;
+    if (event.type === 'candidate') return this.kill();
+    if (this.due || !this.moment.due(event)) return;
+    this.due = true;
+    if (this.moment.inCheckpoint !== true) return this.killSoon(this.moment);
+    const { moment } = this;
+    this.watcher = watch(must(this.folder, 'a checkpoint folder'), (_, name) => {
+      if (name !== null && isPartial(name)) this.killSoon(moment);
+    });
+  }
+
+  stop(): void {
+    clearTimeout(this.timer);
+    this.watcher?.close();
+  }
+
+  private killSoon({ delayMs }: Moment): void {
+    if (delayMs === undefined) this.kill();
+    else this.timer ??= setTimeout(this.kill, delayMs);
+  }
+}
+
+const isPartial = (name: string): boolean => name.endsWith('.partial');
+
+function killOf(events: readonly TrainerEvent[]): Omit<Kill, 'halfWritten'> {
   const steps = events.flatMap((event) => (event.type === 'step' ? [event.step] : []));
   const resumedAt = resumedStep(events);
-  return { moment, event: last?.type ?? 'none', step: steps.at(-1) ?? resumedAt, resumedAt };
+  return { event: events.at(-1)?.type ?? 'none', step: steps.at(-1) ?? resumedAt, resumedAt };
 }
 
 function resumedStep(events: readonly TrainerEvent[]): number {
@@ -168,7 +178,7 @@ function resumedStep(events: readonly TrainerEvent[]): number {
 }
 
 /** Where this process went on tells what the kill before it cost. */
-function noteResume(kills: Kill[], step: number): void {
+function noteResume(kills: readonly Kill[], step: number): void {
   const last = kills.at(-1);
   if (last !== undefined) last.resumedAt = step;
 }
