@@ -149,6 +149,13 @@ describe('the trainer process', () => {
     expect(events).toMatchObject([{ type: 'failed', code: 'policy_invalid' }]);
   });
 
+  it('refuses a run that cannot fit the memory, by name', async () => {
+    const { handle, events } = start(job('large', { memoryBytes: 1_000 }));
+    expect((await handle.done).outcome).toBe('failed');
+    const message = expect.stringContaining('memoryBytes 1000 is too small');
+    expect(events).toMatchObject([{ type: 'failed', code: 'invalid_request', message }]);
+  });
+
   it('is cancelled in the middle of a run and leaves no policy', async () => {
     const { handle, events } = start(job('cancelled', { steps: 1_000 }), (event) => {
       if (event.type === 'step' && event.step === 1) handle.cancel();

@@ -4,14 +4,14 @@
  * nothing here opens the server's database, so a crash at any point costs the server nothing but
  * the run.
  *
- * Order of starting: text layer, tools, weights or adapter (the run's own copy), training session,
+ * Order of starting: a look at the memory, text layer, tools, weights or adapter (the run's own copy), training session,
  * engine; all of it is undone in reverse. Knows nothing of HTTP.
  */
 import { join } from 'node:path';
 import { systemClock } from '../core/clock.ts';
 import { createLocalEngine } from '../core/engine/local-engine.ts';
 import { idGenerator } from '../core/ids.ts';
-import { textDirectory } from '../core/model/lora-directory.ts';
+import { loadPolicy, textDirectory } from '../core/model/lora-directory.ts';
 import { packageRoot } from '../core/paths.ts';
 import { loadText } from '../core/text/load-text.ts';
 import { javascriptTool } from '../core/tools/javascript-tool.ts';
@@ -19,6 +19,7 @@ import { createToolRegistry } from '../core/tools/registry.ts';
 import { searchTool } from '../core/tools/search-tool.ts';
 import type { Emit } from '../core/trainer/job-loop.ts';
 import { settingsOf } from '../core/trainer/job-settings.ts';
+import { checkMemory } from '../core/trainer/memory-budget.ts';
 import { train } from '../core/trainer/train.ts';
 import { openTrainedPolicy } from '../core/trainer/trained-policy.ts';
 import { runTrainerProcess } from '../core/trainer/trainer-shell.ts';
@@ -28,6 +29,7 @@ import { openSearchIndex } from '../db/search-index.ts';
 async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promise<void> {
   const clock = systemClock;
   const settings = settingsOf(job);
+  checkMemory(loadPolicy(job.baseDirectory).config, settings, job.memoryBytes);
   const { tokenizer, protocol } = loadText(textDirectory(job.baseDirectory));
   const runtime = { device: job.device ?? 'cpu', threads: job.threads };
   const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));

@@ -97,6 +97,8 @@ export const LIMITS = {
   trainTokensPerRunMax: 2_048,
   /** Logits of one such run, the largest tensor at a large vocabulary; several copies are alive. */
   trainLogitBytesMax: 128 * 1024 * 1024,
+  /** What a training run may hold of the machine's memory: the server and the system need some. */
+  trainMemoryShareMax: 0.8,
   /** What the layers of one such run keep for the way back: 640 tokens of a 0.5 B model. */
   trainActivationBytesMax: 2 * 1024 * 1024 * 1024,
   /**

@@ -41,7 +41,7 @@ export interface SourceOptions {
   sampler: Sampler;
   context: EpisodeContext;
   session: TrainingSession;
-  /** Tokens of one forward run; from the vocabulary alone when left out. */
+  /** Tokens of one forward run; from the model's shape when left out. */
   tokensPerRun?: number;
 }
 

@@ -12,7 +12,6 @@ import { directorySha256 } from './candidate.ts';
 import { createBigramSampler, createBigramSession, tableOf } from './testing/bigram-policy.ts';
 import type { ColourSetting } from './testing/colour-task.ts';
 import { colourTasks, createColourSetting } from './testing/colour-task.ts';
-import { predictionsPerRun, tokensPerRun } from './memory-budget.ts';
 import { train } from './train.ts';
 import type { TrainerEvent, TrainingJob } from './types.ts';
 
@@ -180,11 +179,4 @@ describe('train', () => {
     });
     await expect(run({ gateTasks: [] })).rejects.toMatchObject({ code: 'invalid_request' });
   });
-});
-
-it('keeps the logits and what the layers of a micro-batch keep small', () => {
-  expect(predictionsPerRun({ vocabulary: 1_000 })).toBeGreaterThan(2_048);
-  expect(predictionsPerRun({ vocabulary: 151_936 })).toBe(220);
-  expect(tokensPerRun({ layers: 4, hidden: 256, intermediate: 704 })).toBe(2_048);
-  expect(tokensPerRun({ layers: 24, hidden: 896, intermediate: 4_864 })).toBe(637);
 });

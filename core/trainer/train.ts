@@ -52,7 +52,7 @@ export interface TrainParts {
   sampledWeights?: Weights;
   /** Scores with the run's base weights; needed when `klCoefficient` is not 0. */
   reference?: Pick<TrainingSession, 'config' | 'score'>;
-  /** Tokens of one forward and backward run; from the vocabulary alone when left out. */
+  /** Tokens of one forward and backward run; from the model's shape when left out. */
   tokensPerRun?: number;
   /** Tokenizer, protocol and tools of the base policy. */
   context: EpisodeContext;
