@@ -7,6 +7,7 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, realpathSync, rmSync } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { releasedCodeStepEntropy, tokenEntropy } from '../core/arpo/entropy.ts';
 import { quiet } from '../core/log.ts';
 import { loadAdapter, textDirectory } from '../core/model/lora-directory.ts';
 import { loadPolicyModel } from '../core/model/policy-directory.ts';
@@ -16,6 +17,7 @@ import { loadText } from '../core/text/load-text.ts';
 import { directorySha256 } from '../core/trainer/candidate.ts';
 import { trainerStarter } from '../core/trainer/start-trainer.ts';
 import type { TrainerEvent, TrainingJob } from '../core/trainer/types.ts';
+import { wholeRowLogits } from '../test/parity/whole-row.ts';
 import { writeRandomPolicy } from './testing/random-policy.ts';
 
 let root: string;
@@ -112,6 +114,35 @@ describe('the trainer process', () => {
     for (const [name, { data }] of before.weights) {
       expect(weights.get(name)?.data.length).toBe(data.length);
     }
+  });
+
+  it('measures the entropy of the released code in its engine when the run branches by it', async () => {
+    const settings = { ...job('').settings, entropy: 'released-code', entropyTokens: 5 };
+    const { handle, events } = start(job('released', { settings, steps: 1 }));
+    expect(await handle.done).toMatchObject({ outcome: 'completed' });
+    const model = loadPolicyModel(base);
+    const { vocabulary } = model.config;
+    let measured = 0;
+    for (const event of events) {
+      if (event.type !== 'rollouts') continue;
+      const byId = new Map(event.steps.map((step) => [step.id, step]));
+      for (const { kind, parentId, tokens, stepEntropy, entropies } of event.steps) {
+        const prompt = byId.get(parentId ?? '');
+        if (kind !== 'policy' || prompt?.kind !== 'prompt') continue;
+        const logits = await wholeRowLogits(model, [...prompt.tokens, ...tokens]);
+        const rows = Array.from(tokens.subarray(0, 5), (_, t) => {
+          const at = (prompt.tokens.length + t - 1) * vocabulary;
+          const powers = Array.from(logits.subarray(at, at + vocabulary), Math.exp);
+          const mass = powers.reduce((sum, power) => sum + power, 0);
+          return powers.map((power) => power / mass);
+        });
+        expect(stepEntropy).toBeCloseTo(releasedCodeStepEntropy(rows, vocabulary), 4);
+        // What is stored of the tokens is over the whole vocabulary all the same.
+        rows.forEach((row, t) => expect(entropies?.[t]).toBeCloseTo(tokenEntropy(row), 3));
+        measured++;
+      }
+    }
+    expect(measured).toBeGreaterThan(3);
   });
 
   it('trains a new adapter over the base, and then that adapter on', async () => {

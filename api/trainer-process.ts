@@ -8,6 +8,7 @@
  * engine; all of it is undone in reverse. Knows nothing of HTTP.
  */
 import { join } from 'node:path';
+import { entropyCandidates } from '../core/arpo/entropy.ts';
 import { systemClock } from '../core/clock.ts';
 import { createLocalEngine } from '../core/engine/local-engine.ts';
 import { idGenerator } from '../core/ids.ts';
@@ -39,6 +40,7 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
     ...model,
     ...runtime,
     version: job.baseVersion,
+    entropyCandidates: entropyCandidates(settings.entropy),
     // Rollouts must not depend on timing, or a run that was interrupted could end otherwise.
     prefixCache: 'equal',
   });

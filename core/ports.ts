@@ -39,6 +39,11 @@ export interface SampledTokens {
   behaviourLogprobs: Float32Array;
   /** Entropy at temperature 1 over the full vocabulary, in nats. */
   entropies: Float32Array;
+  /**
+   * -sum p ln p over the likeliest tokens alone, p not renormalised; only of an engine that was
+   * made to measure it.
+   */
+  candidateEntropies?: Float32Array;
 }
 
 export interface SampleRequest {

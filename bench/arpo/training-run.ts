@@ -8,6 +8,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { entropyCandidates } from '../../core/arpo/entropy.ts';
 import { parseSettings, type ArpoSettings } from '../../core/arpo/settings.ts';
 import { systemClock } from '../../core/clock.ts';
 import { createLocalEngine } from '../../core/engine/local-engine.ts';
@@ -167,7 +168,12 @@ async function withParts(
   const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
   const javascript = javascriptTool();
   const { model, ...trained } = openTrainedPolicy(job, settings, runtime);
-  const sampler = await createLocalEngine({ ...model, version: VERSION, ...runtime });
+  const sampler = await createLocalEngine({
+    ...model,
+    ...runtime,
+    version: VERSION,
+    entropyCandidates: entropyCandidates(settings.entropy),
+  });
   try {
     const tools = createToolRegistry([searchTool(index), javascript], { clock });
     const context = { tokenizer, protocol, tools, clock, newId: idGenerator(clock) };

@@ -12,7 +12,7 @@ import {
   tokenizer,
   type TableSamplerOptions,
 } from '../../test/support/table-policy.ts';
-import { tokenEntropy } from '../arpo/entropy.ts';
+import { releasedCodeStepEntropy, tokenEntropy, type EntropySettings } from '../arpo/entropy.ts';
 import { Episode } from './episode.ts';
 import type { ToolRunner } from '../ports.ts';
 import type { StepRecord } from '../records.ts';
@@ -29,6 +29,7 @@ function start(
     sampler?: TableSamplerOptions;
     tools?: ToolRunner;
     limits?: Partial<EpisodeLimits>;
+    entropy?: EntropySettings;
   } = {},
 ) {
   const sampler = new TableSampler(options.sampler);
@@ -38,6 +39,7 @@ function start(
     sequence: sampler.open({ policyVersion: 3 }),
     promptTokens: protocol.renderPrompt([{ role: 'user', content: 'who?' }], []),
     limits: { maxToolCalls: 4, maxTokens: 200, ...options.limits },
+    ...(options.entropy && { entropy: options.entropy }),
   });
   return { sampler, episode, context };
 }
@@ -94,6 +96,36 @@ describe('policyStep', () => {
     expect(policy[0]?.deltaEntropy).toBe(0);
     // After a result the table is less sure of its thought: the jump that branching looks for.
     expect(policy[1]?.deltaEntropy).toBeGreaterThan(0);
+  });
+
+  it('measures H as the released code does, and keeps the entropies of all pieces', async () => {
+    const entropy = { mode: 'released-code', tokens: 4 } as const;
+    const wide = Object.fromEntries([...'abcdefghijklm'].map((piece) => [piece, 1 / 13]));
+    const table = tableWith({ ...SEARCHER, '</result>|<think>': wide });
+    const { episode, sampler } = start({ sampler: { table, entropyCandidates: 10 }, entropy });
+    await finish(episode);
+    const path: number[] = [];
+    let cut = 0;
+    for (const { kind, tokens, entropies, stepEntropy: H } of episode.steps) {
+      const rows = Array.from(tokens, (token) => {
+        const p = nextProbabilities(sampler.table, path);
+        path.push(token);
+        return p;
+      });
+      if (kind !== 'policy') continue;
+      rows.forEach((p, t) => expect(entropies?.[t]).toBeCloseTo(tokenEntropy(p), 5));
+      const V = tokenizer.vocabularySize;
+      expect(H).toBeCloseTo(releasedCodeStepEntropy(rows.slice(0, 4), V), 6);
+      if (rows.slice(0, 4).some((p) => p.filter((x) => x > 0).length > 10)) cut++;
+    }
+    expect(cut).toBeGreaterThan(0);
+  });
+
+  it('has no H of the released code from an engine that does not measure it', async () => {
+    const { episode } = start({ entropy: { mode: 'released-code', tokens: 20 } });
+    await expect(episode.policyStep({ sampling: sampling() })).rejects.toMatchObject({
+      code: 'internal',
+    });
   });
 
   it('ends with the answer', async () => {

@@ -11,7 +11,8 @@
  */
 import { assert } from '../assert.ts';
 import { AppError } from '../errors.ts';
-import { DEFAULT_ENTROPY, stepEntropy, type EntropySettings } from '../arpo/entropy.ts';
+import { DEFAULT_ENTROPY, measuredEntropies, stepEntropy } from '../arpo/entropy.ts';
+import type { EntropySettings } from '../arpo/entropy.ts';
 import type { LogBatch, SampledTokens, SampleResult, Sequence } from '../ports.ts';
 import { drawsFullDistribution } from '../sampling.ts';
 import type {
@@ -287,7 +288,8 @@ export class Episode {
   ): StepRecord {
     const plain = drawsFullDistribution(sampling);
     const { vocabularySize } = this.context.tokenizer;
-    const entropy = stepEntropy(result.entropies, vocabularySize, this.entropy);
+    const measured = measuredEntropies(result, this.entropy.mode);
+    const entropy = stepEntropy(measured, vocabularySize, this.entropy);
     const initial = this.initialEntropy ?? entropy;
     this.sampledTokens += result.tokens.length;
     return this.addStep('policy', {

@@ -76,8 +76,8 @@ function deltaBefore(steps: readonly StepRecord[], at: number): number {
 }
 
 /**
- * Change of the mean (or largest) -ln p of a step's first sampled tokens against the first step, in
- * the units of H: its expectation is that of dH.
+ * Change of the mean (or largest, or summed) -ln p of a step's first sampled tokens against the
+ * first step, in the units of H: its expectation is that of dH over the whole vocabulary.
  */
 function surprisalChange(steps: readonly StepRecord[], at: number, measure: Measure): number {
   const first = steps.find(({ kind }) => kind === 'policy');

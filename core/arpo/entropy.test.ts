@@ -17,6 +17,8 @@ describe('entropy', () => {
     const norm = Math.log(10);
     expect(stepEntropy(entropies, 10, { mode: 'full', tokens: 2 })).toBeCloseTo(0.25 / norm, 12);
     expect(stepEntropy(entropies, 10, { mode: 'max', tokens: 3 })).toBeCloseTo(0.4 / norm, 12);
+    const sum = { mode: 'released-code', tokens: 3 } as const;
+    expect(stepEntropy(entropies, 10, sum)).toBeCloseTo(0.7 / norm, 12);
     expect(stepEntropy([], 10, { mode: 'full', tokens: 2 })).toBeNull();
   });
 

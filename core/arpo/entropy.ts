@@ -1,14 +1,18 @@
 /**
  * Token and step entropy (arpo.md section 2). A step's entropy H is measured on its first k policy
  * tokens and divided by ln V, so that it lies in [0, 1] whatever the vocabulary and the step's
- * length. It knows nothing of models: it takes probabilities, or token entropies that the engine
- * measured.
+ * length; that of the released code is a sum, and lies in [0, k]. It knows nothing of models: it
+ * takes probabilities, or token entropies that the engine measured.
  */
-import { assert } from '../assert.ts';
+import { assert, must } from '../assert.ts';
+import type { SampledTokens } from '../ports.ts';
 
 export interface EntropySettings {
-  /** full: the mean of the first k token entropies. max: the largest of them. */
-  mode: 'full' | 'max';
+  /**
+   * full: the mean of the first k token entropies. max: the largest of them. released-code: the sum
+   * of the first k entropies over the ten likeliest candidates.
+   */
+  mode: 'full' | 'max' | 'released-code';
   /** k: how many of a step's first tokens count. */
   tokens: number;
 }
@@ -25,9 +29,26 @@ export function tokenEntropy(probabilities: ArrayLike<number>): number {
   return h;
 }
 
+/** Candidates of the released code's token entropy. */
+const RELEASED_CANDIDATES = 10;
+
+/** Over how many candidates the engine must measure a second token entropy; 0: over none. */
+export function entropyCandidates(mode: EntropySettings['mode']): number {
+  return mode === 'released-code' ? RELEASED_CANDIDATES : 0;
+}
+
+/** The token entropies that H is made of. */
+export function measuredEntropies(
+  { entropies, candidateEntropies }: Pick<SampledTokens, 'entropies' | 'candidateEntropies'>,
+  mode: EntropySettings['mode'],
+): Float32Array {
+  if (entropyCandidates(mode) === 0) return entropies;
+  return must(candidateEntropies, `entropy '${mode}' of an engine that measures it`);
+}
+
 /**
- * H of a step from the entropies of its tokens (T, in nats): the mean or the maximum of the first
- * `tokens` of them, divided by ln V. Null when nothing was sampled.
+ * H of a step from the entropies of its tokens (T, in nats): the mean, the maximum or the sum of
+ * the first `tokens` of them, divided by ln V. Null when nothing was sampled.
  */
 export function stepEntropy(
   entropies: ArrayLike<number>,
@@ -44,17 +65,17 @@ export function stepEntropy(
     sum += h;
     max = Math.max(max, h);
   }
-  return (settings.mode === 'max' ? max : sum / count) / Math.log(vocabularySize);
+  const h = { full: sum / count, max, 'released-code': sum }[settings.mode];
+  return h / Math.log(vocabularySize);
 }
 
-/** Tokens and candidates that the released code sums over. */
+/** Tokens that the released code sums over. */
 const RELEASED_TOKENS = 20;
-const RELEASED_CANDIDATES = 10;
 
 /**
- * H as the authors' released code has it: the SUM over the first 20 tokens of -p ln p over the ten
- * likeliest candidates only, not renormalised, divided by ln V. Kept to compare against, because a
- * longer step looks more uncertain under it. `probabilities` is (T, V).
+ * H as the authors' released code has it, from whole distributions (T, V): the SUM over the first
+ * 20 tokens of -p ln p over the ten likeliest candidates only, not renormalised, divided by ln V.
+ * The definition, and slow twin of what the engine measures.
  */
 export function releasedCodeStepEntropy(
   probabilities: readonly (readonly number[])[],

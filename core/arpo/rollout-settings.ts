@@ -15,8 +15,8 @@ export type Algorithm = 'arpo' | 'grpo';
 export interface RolloutCommon {
   /** M: trajectories of one prompt in one training step. */
   groupSize: number;
-  /** How H is measured: the mean of a step's first token entropies, or the largest. */
-  entropy: 'full' | 'max';
+  /** How H is measured (entropy.ts). */
+  entropy: EntropySettings['mode'];
   /** k: the tokens that H looks at. */
   entropyTokens: number;
   maxToolCalls: number;
@@ -133,7 +133,7 @@ export const ROLLOUT_SPECS = {
   waves: integer(1, LIMITS.sampleQueueMax),
   settleEarly: onOff,
   beamSize: integer(2, LIMITS.sampleQueueMax),
-  entropy: choice('full', 'max'),
+  entropy: choice('full', 'max', 'released-code'),
   entropyTokens: integer(1, 1_000),
   maxToolCalls: integer(0, LIMITS.toolCallsMax),
   maxTokens: integer(1, 65_536),
@@ -154,25 +154,27 @@ const COMMON_NAMES = [...Object.keys(COMMON_DEFAULTS), 'cassette'] as (keyof Rol
 
 /**
  * Defaults of each rule: also the list of the settings that it reads. N is half the group. The
- * released weight 0.2 of dH belongs to a sum over 20 tokens; a mean moves about a tenth as much.
+ * released weight 0.2 of dH belongs to a sum over 20 tokens; a mean moves about a tenth as much, so
+ * its weights are ten times as large, and its tau a tenth.
  */
 function ruleDefaults(branch: BranchSettings['branch'], common: RolloutCommon, set: Overrides) {
   const roots = { initialRollouts: Math.floor(common.groupSize / 2) };
+  const weight = common.entropy === 'released-code' ? 0.2 : 2;
   const forks = { ...roots, beamSize: 2, forksPerPoint: 2, waves: 1, settleEarly: false };
-  const paper = { ...roots, alpha: 0.5, beta: 2, branchThreshold: null, beamSize: 2 };
+  const paper = { ...roots, alpha: 0.5, beta: weight, branchThreshold: null, beamSize: 2 };
   const rules: Record<BranchSettings['branch'], () => object> = {
     none: () =>
       set['settleEarly'] === true ? { ...roots, settleEarly: true } : { settleEarly: false },
     paper: () => paper,
     surprisal: () => paper,
     random: () => ({ ...roots, alpha: 0.5, beamSize: 2 }),
-    'released-code': () => ({ ...roots, w: 2, p0: 0.5, beamSize: 2 }),
-    aepo: () => ({ w: 2, p0: 0.5, beamSize: 2 }),
+    'released-code': () => ({ ...roots, w: weight, p0: 0.5, beamSize: 2 }),
+    aepo: () => ({ w: weight, p0: 0.5, beamSize: 2 }),
     uniform: () => forks,
     deferred: () =>
       set['forkBy'] === 'value'
         ? { ...forks, forkBy: 'value' }
-        : { ...forks, forkBy: 'entropy', tau: common.entropy === 'max' ? 0.2 : 0.02 },
+        : { ...forks, forkBy: 'entropy', tau: common.entropy === 'full' ? 0.02 : 0.2 },
   };
   return rules[branch]();
 }

@@ -33,6 +33,7 @@ const RULES: [string, Record<string, unknown>][] = [
   ['surprisal', { branch: 'surprisal', entropy: 'max' }],
   ['released-code', { branch: 'released-code', initialRollouts: 5 }],
   ['released-code, three siblings', { branch: 'released-code', beamSize: 4 }],
+  ['released-code and its entropy', { branch: 'released-code', entropy: 'released-code' }],
   ['aepo', { branch: 'aepo', beamSize: 3 }],
   ['deferred by entropy', { branch: 'deferred', waves: 2, initialRollouts: 4 }],
   ['deferred by value', { branch: 'deferred', forkBy: 'value', beamSize: 3 }],

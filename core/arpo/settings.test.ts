@@ -37,6 +37,17 @@ describe('defaults', () => {
     expect(parseSettings('arpo', { groupSize: 2 })).toMatchObject({ initialRollouts: 1 });
   });
 
+  it('weights of H belong to its scale: a sum moves ten times as much as a mean', () => {
+    const [sum, mean] = [{ entropy: 'released-code' }, { entropy: 'full' }];
+    expect(parseSettings('arpo', sum)).toMatchObject({ beta: 0.2 });
+    for (const branch of ['released-code', 'aepo']) {
+      expect(parseSettings('arpo', { ...sum, branch })).toMatchObject({ w: 0.2 });
+      expect(parseSettings('arpo', { ...mean, branch })).toMatchObject({ w: 2 });
+    }
+    expect(parseSettings('arpo', { ...sum, branch: 'deferred' })).toMatchObject({ tau: 0.2 });
+    expect(parseSettings('arpo', { ...mean, branch: 'deferred' })).toMatchObject({ tau: 0.02 });
+  });
+
   it('grpo holds no branching settings', () => {
     const settings = parseSettings('grpo', { groupSize: 8 });
     expect(settings.branch).toBe('none');
@@ -61,6 +72,7 @@ describe('defaults', () => {
     ['arpo', { groupSize: 12, beta: 0.2, branchThreshold: 0.5, entropy: 'max', maxTokens: 64 }],
     ['grpo', { miniBatches: 2, epsHigh: 0.28, normalise: 'mean', betas: [0.9, 0.95] }],
     ['arpo', { training: 'lora' }],
+    ['arpo', { entropy: 'released-code', branch: 'released-code' }],
     ['grpo', { training: 'lora', loraRank: 4, loraTargets: ['q_proj', 'v_proj'], rsLora: true }],
   ])('what is in force parses again to itself, through JSON: %s %j', (algorithm, overrides) => {
     const settings = parseSettings(algorithm, overrides);
@@ -157,6 +169,14 @@ describe('refusals', () => {
     expect(() => parseSettings('arpo', overrides, 'lora')).toThrowError(
       expect.objectContaining({ code: 'invalid_request', param: `settings.${name}` }),
     );
+  });
+
+  it('of the entropy that scoring logged conversations does not measure', () => {
+    const entropy = 'released-code';
+    expect(() => parseSettings('arpo', { entropy }, 'full', 'both')).toThrowError(
+      expect.objectContaining({ code: 'invalid_request', param: 'settings.entropy' }),
+    );
+    expect(parseSettings('grpo', { entropy })).toMatchObject({ entropy });
   });
 
   it('takes what has an effect', () => {

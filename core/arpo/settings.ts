@@ -45,6 +45,13 @@ export function parseSettings(
 ): ArpoSettings {
   for (const [name, value] of Object.entries(overrides)) checkOne(name, value);
   const rollout = rolloutSettings(algorithm, overrides);
+  if (source !== 'tasks' && rollout.entropy === 'released-code') {
+    refuse(
+      'entropy',
+      "entropy 'released-code' is not measured when logged conversations are scored anew; use " +
+        "'full' or 'max' with them",
+    );
+  }
   const trainer = trainerSettings(overrides, base);
   const loss = lossSettings(overrides, {
     updatesPerStep: trainer.miniBatches * trainer.epochs,

@@ -288,6 +288,7 @@ function takeRow(
     logprobs: floats('logprobs'),
     behaviourLogprobs: floats('behaviourLogprobs'),
     entropies: floats('entropies'),
+    ...(out.candidateEntropies && { candidateEntropies: floats('candidateEntropies') }),
     stopped,
   };
 }

@@ -36,8 +36,8 @@ let laned: LocalEngine;
 let single: LocalEngine;
 
 beforeAll(async () => {
-  laned = new LocalEngine({ device: 'cpu', threads: 3 });
-  single = new LocalEngine({ device: 'cpu', threads: 1 });
+  laned = new LocalEngine({ device: 'cpu', threads: 3, entropyCandidates: 10 });
+  single = new LocalEngine({ device: 'cpu', threads: 1, entropyCandidates: 10 });
   for (const engine of [laned, single]) await engine.load(1, { config: CONFIG, weights });
 });
 
@@ -74,10 +74,12 @@ async function session(engine: LocalEngine) {
 test('lanes sample what one batch samples', async () => {
   const [ours, twin] = [await session(laned), await session(single)];
   expect(ours.map(({ tokens }) => [...tokens])).toEqual(twin.map(({ tokens }) => [...tokens]));
-  ours.forEach(({ logprobs }, i) => {
-    logprobs.forEach((value, t) => {
-      expect(Math.abs(value - must(twin[i]?.logprobs[t], 'twin'))).toBeLessThan(1e-4);
-    });
+  ours.forEach((result, i) => {
+    for (const name of ['logprobs', 'candidateEntropies'] as const) {
+      must(result[name], name).forEach((value, t) => {
+        expect(Math.abs(value - must(twin[i]?.[name]?.[t], 'twin'))).toBeLessThan(1e-4);
+      });
+    }
   });
 });
 

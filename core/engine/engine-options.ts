@@ -32,6 +32,7 @@ export type EngineOptions = Required<LocalEngineOptions>;
 export function withDefaults(options: LocalEngineOptions): EngineOptions {
   return {
     dtype: 'f32',
+    entropyCandidates: 0,
     largeBytes: LIMITS.largeModelBytes,
     spinning: false,
     profile: null,

@@ -15,6 +15,7 @@ export interface LaneSettings {
   threads: number;
   dtype: ComputeType;
   adapters: boolean;
+  entropyCandidates: number;
 }
 
 export type ToLane =

@@ -16,8 +16,8 @@ const send = (message: FromLane, transfer: ArrayBuffer[] = []): void =>
   port.postMessage(message, transfer);
 
 try {
-  const { config, weights, threads, dtype, adapters } = workerData as LaneSettings;
-  const graph = decodeGraph(config, weights, dtype, adapters);
+  const { config, weights, threads, ...options } = workerData as LaneSettings;
+  const graph = decodeGraph(config, weights, options);
   serve(await createSession(graph, { device: 'cpu', threads }));
 } catch (error) {
   send({ type: 'failed', message: toAppError(error).message, lent: {} });

@@ -79,6 +79,8 @@ describe('chunked decode', () => {
     expect(maxDifference(result.logprobs, scored.logprobs)).toBeLessThan(1e-4);
     expect(maxDifference(result.entropies, scored.entropies)).toBeLessThan(1e-4);
     expect(maxDifference(result.behaviourLogprobs, result.logprobs)).toBeLessThan(1e-5);
+    // What nobody asked for costs nothing.
+    expect(result).not.toHaveProperty('candidateEntropies');
   });
 
   it('equals one-token full recompute, greedily', async () => {

@@ -18,6 +18,11 @@ export interface PolicySessionOptions extends SessionOptions {
   largeBytes?: number;
   /** What products are computed in; f32 when left out. */
   dtype?: ComputeType;
+  /**
+   * Over how many of the likeliest tokens a second entropy of every sampled token is measured (a
+   * search through the vocabulary a token); 0 when left out: it is not.
+   */
+  entropyCandidates?: number;
 }
 
 export interface PolicySessions {
@@ -54,9 +59,13 @@ export async function createPolicySessions(
     const prefill = keep(
       await createSession(prefillGraph(config, weights, dtype, adapters), options),
     );
-    const decoder = decodeGraph(config, weights, dtype, adapters);
+    const { entropyCandidates = 0 } = options;
+    const decoder = decodeGraph(config, weights, { dtype, adapters, entropyCandidates });
     const decode = keep(await createSession(decoder, { ...options, threads: perLane }));
-    const settings = { config, weights, threads: perLane, dtype, adapters };
+    const settings = {
+      ...{ config, weights, threads: perLane },
+      ...{ dtype, adapters, entropyCandidates },
+    };
     const lanes: LaneThread[] = [];
     while (lanes.length < count - 1) lanes.push(keep(await LaneThread.start(settings)));
     return { prefill, decode, lanes, dispose };

@@ -17,6 +17,7 @@ import { LocalEngine } from './local-engine.ts';
 
 const VOCABULARY = 290;
 const END = 289;
+const CANDIDATES = 10;
 const CONFIG: ModelConfig = {
   modelType: 'llama',
   layers: 2,
@@ -50,7 +51,7 @@ const vocabulary: TokenBytes = {
 
 let engine: LocalEngine;
 beforeAll(async () => {
-  engine = new LocalEngine({ device: 'cpu', threads: 1 });
+  engine = new LocalEngine({ device: 'cpu', threads: 1, entropyCandidates: CANDIDATES });
   await engine.load(1, { config: CONFIG, weights, vocabulary: () => vocabulary });
 });
 afterAll(() => engine.close());
@@ -166,6 +167,9 @@ async function compare(
     if (token !== twin.token) borders++;
     expect(result.logprobs[t]).toBeCloseTo(must(twin.logprobs[token], 'logprob'), 3);
     expect(result.entropies[t]).toBeCloseTo(twin.entropy, 3);
+    const likeliest = twin.logprobs.sort((a, b) => b - a).slice(0, CANDIDATES);
+    const candidates = likeliest.reduce((sum, logp) => sum - Math.exp(logp) * logp, 0);
+    expect(result.candidateEntropies?.[t]).toBeCloseTo(candidates, 3);
     const behaviour = Math.exp(must(result.behaviourLogprobs[t], 'behaviour'));
     expect(behaviour).toBeCloseTo(must(twin.behaviour[token], 'p'), 3);
   });
@@ -188,6 +192,7 @@ describe('stop texts', () => {
       expect([...result.tokens]).toEqual([...free.tokens.subarray(0, count)]);
       expect(result.finish).toBe('stop');
       expect(result.logprobs.length).toBe(count);
+      expect(result.candidateEntropies?.length).toBe(count);
     }
   });
 

@@ -122,6 +122,9 @@ export class RowOptions {
       logprobs: row.logprobs.slice(0, count),
       behaviourLogprobs: row.behaviourLogprobs.slice(0, count),
       entropies: row.entropies.slice(0, count),
+      ...(row.candidateEntropies && {
+        candidateEntropies: row.candidateEntropies.slice(0, count),
+      }),
       stopped: true,
     };
   }

@@ -5,22 +5,34 @@ export function emptyTokens(): SampledTokens {
   return joinTokens([]);
 }
 
-/** One piece after the other. */
+/** One piece after the other; all are of one engine, so they have the same figures. */
 export function joinTokens(parts: readonly SampledTokens[]): SampledTokens {
   const length = parts.reduce((sum, part) => sum + part.tokens.length, 0);
-  const joined: SampledTokens = {
-    tokens: new Uint32Array(length),
-    logprobs: new Float32Array(length),
-    behaviourLogprobs: new Float32Array(length),
-    entropies: new Float32Array(length),
+  const floats = (name: Exclude<keyof SampledTokens, 'tokens'>) =>
+    joinInto(
+      new Float32Array(length),
+      parts.map((part) => part[name] ?? []),
+    );
+  return {
+    tokens: joinInto(
+      new Uint32Array(length),
+      parts.map(({ tokens }) => tokens),
+    ),
+    logprobs: floats('logprobs'),
+    behaviourLogprobs: floats('behaviourLogprobs'),
+    entropies: floats('entropies'),
+    ...(parts[0]?.candidateEntropies && { candidateEntropies: floats('candidateEntropies') }),
   };
+}
+
+function joinInto<T extends Uint32Array | Float32Array>(
+  joined: T,
+  parts: readonly ArrayLike<number>[],
+): T {
   let at = 0;
   for (const part of parts) {
-    joined.tokens.set(part.tokens, at);
-    joined.logprobs.set(part.logprobs, at);
-    joined.behaviourLogprobs.set(part.behaviourLogprobs, at);
-    joined.entropies.set(part.entropies, at);
-    at += part.tokens.length;
+    joined.set(part, at);
+    at += part.length;
   }
   return joined;
 }

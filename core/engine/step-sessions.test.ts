@@ -40,9 +40,14 @@ const PARAMS: readonly SamplingParams[] = [
   { temperature: 1, topP: 0.7, topK: 20, seed: 3 },
 ];
 
+const FIGURES = ['logprobs', 'behaviourLogprobs', 'entropies', 'candidateEntropies'] as const;
+
 /** Three rows of different lengths at once; one has a stop token, one goes on after a fork. */
 async function sampleAll(model: ServedModel, largeBytes: number) {
-  const engine = new LocalEngine({ device: 'cpu', threads: 1, largeBytes, kvBytesMax: 2 ** 24 });
+  const engine = new LocalEngine({
+    ...{ device: 'cpu', threads: 1, largeBytes, kvBytesMax: 2 ** 24 },
+    entropyCandidates: 10,
+  });
   await engine.load(1, model);
   const prng = new Prng(9);
   const sequences = PARAMS.map((_, i) => {
@@ -72,9 +77,10 @@ async function expectSame(model: ServedModel): Promise<void> {
   got.forEach((result, i) => {
     expect(result.finish).toBe(expected[i]!.finish);
     expect([...result.tokens]).toEqual([...expected[i]!.tokens]);
-    for (const name of ['logprobs', 'behaviourLogprobs', 'entropies'] as const) {
-      result[name].forEach((value, t) => {
-        expect(Math.abs(value - expected[i]![name][t]!)).toBeLessThan(1e-4);
+    for (const name of FIGURES) {
+      expect(result[name]).toHaveLength(result.tokens.length);
+      result[name]!.forEach((value, t) => {
+        expect(Math.abs(value - expected[i]![name]![t]!)).toBeLessThan(1e-4);
       });
     }
   });

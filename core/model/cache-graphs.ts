@@ -25,6 +25,14 @@ import { samplingInputs, sampleTokens, type SamplingInputs } from './sampling-gr
 import { storedWeights } from './stored-weights.ts';
 import type { ComputeType, ModelConfig, ModelWeights } from './types.ts';
 
+/** What a decode graph is made for, besides its weights. */
+export interface DecodeOptions {
+  dtype?: ComputeType;
+  adapters?: boolean;
+  /** Likeliest tokens over which a second entropy is measured; absent or 0: it is no output. */
+  entropyCandidates?: number;
+}
+
 export const cacheKeys = (layer: number) => `cacheKeys.${layer}`;
 export const cacheValues = (layer: number) => `cacheValues.${layer}`;
 export const newKeys = (layer: number) => `newKeys.${layer}`;
@@ -74,14 +82,13 @@ export function prefillGraph(
  * position and those that follow (steps, B, 1), cacheMask, the cache, and those of
  * `samplingInputs`, of which uniforms (steps, B) sets the number of tokens. The loop ends early
  * when every row has met a stop token. Outputs: tokens int64, logprobs, behaviourLogprobs,
- * entropies (n, B, 1) for the n tokens sampled, newKeys.l and newValues.l (B, K, n, d): of the
- * input token and all but the last sampled.
+ * entropies and, with `entropyCandidates`, candidateEntropies (n, B, 1) for the n tokens sampled,
+ * newKeys.l and newValues.l (B, K, n, d): of the input token and all but the last sampled.
  */
 export function decodeGraph(
   config: ModelConfig,
   weights: ModelWeights,
-  dtype: ComputeType = 'f32',
-  adapters = false,
+  { dtype = 'f32', adapters = false, entropyCandidates = 0 }: DecodeOptions = {},
 ): Graph {
   const graph = new Graph();
   const weight = storedWeights(graph, weights, dtype);
@@ -91,7 +98,8 @@ export function decodeGraph(
   const stops = graph.input('stopTokens', 'int64', ['B', 'stops']);
   const cache = cacheInputs(graph, config, dtype);
   const adapt = adapters ? anyAdapterInputs(graph, config).adapt : undefined;
-  const body = chunkBody(graph, config, { weight, adapt, rotary, cache, sampling, stops, dtype });
+  const inputs = { weight, adapt, rotary, cache, sampling, stops, dtype, entropyCandidates };
+  const body = chunkBody(graph, config, inputs);
 
   const { kvHeads, headDim } = config;
   const layers = Array.from({ length: config.layers }, (_, layer) => layer);
@@ -111,6 +119,7 @@ export function decodeGraph(
   graph.output('logprobs', at(scans + 1));
   graph.output('behaviourLogprobs', at(scans + 2));
   graph.output('entropies', at(scans + 3));
+  if (entropyCandidates > 0) graph.output('candidateEntropies', at(scans + 4));
   return graph;
 }
 
@@ -124,6 +133,7 @@ interface ChunkInputs {
   /** int64 (B, stops). */
   stops: Value;
   dtype: ComputeType;
+  entropyCandidates: number;
 }
 
 /**
@@ -166,7 +176,8 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
     },
   );
   const logits = ops.reshape(decoderLogits(config, states, inputs.weight), [0, vocabulary]); // (B, V)
-  const drawn = sampleTokens(body, logits, iteration, inputs.sampling);
+  const { sampling, entropyCandidates } = inputs;
+  const drawn = sampleTokens(body, logits, iteration, sampling, entropyCandidates);
   const hit = anyOf(ops.equal(drawn.tokens, inputs.stops), [1], true); // (B, 1)
   const nowStopped = ops.or(stopped, hit);
   body.output('continue', anyOf(ops.not(nowStopped), [0, 1], false));
@@ -178,6 +189,7 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
   body.output('scanLogprobs', drawn.logprobs);
   body.output('scanBehaviour', drawn.behaviourLogprobs);
   body.output('scanEntropies', drawn.entropies);
+  if (drawn.candidateEntropies) body.output('scanCandidates', drawn.candidateEntropies);
   return body;
 }
 

@@ -1,9 +1,9 @@
 /**
  * Sampling in the graph against its slow twin, over random logits and random settings: what is
- * kept, what is drawn, and the three figures of each token. Rows of one run have different
- * settings.
+ * kept, what is drawn, and the figures of each token. Rows of one run have different settings.
  */
 import { expect, it } from 'vitest';
+import { entropyCandidates, releasedCodeStepEntropy } from '../arpo/entropy.ts';
 import { writeShape } from '../engine/logit-shape.ts';
 import { Graph } from '../graph/graph.ts';
 import { Prng } from '../prng.ts';
@@ -98,16 +98,23 @@ function shape({ options }: Row, r: number, penalties: Float32Array, shifts: Flo
   writeShape({ ...row, allowed }, view(penalties), view(shifts));
 }
 
-async function graphSession(): Promise<ModelSession> {
+async function graphSession(candidates: number): Promise<ModelSession> {
   const graph = new Graph();
   const logits = graph.input('logits', 'float32', ['B', VOCABULARY]);
-  const drawn = sampleTokens(graph, logits, graph.constant(0, 'int64'), samplingInputs(graph));
+  const zero = graph.constant(0, 'int64');
+  const drawn = sampleTokens(graph, logits, zero, samplingInputs(graph), candidates);
   for (const [name, value] of Object.entries(drawn)) graph.output(name, value);
   return createSession(graph, { device: 'cpu', threads: 1 });
 }
 
+/** By the definition of the released code, undivided, whatever the row's settings. */
+function candidateEntropy(logprobs: readonly number[]): number {
+  const probabilities = logprobs.map(Math.exp);
+  return releasedCodeStepEntropy([probabilities], logprobs.length) * Math.log(logprobs.length);
+}
+
 it('samples what the definitions say, over 400 random rows', async () => {
-  const session = await graphSession();
+  const session = await graphSession(entropyCandidates('released-code'));
   const prng = new Prng(71);
   let compared = 0;
   let onBorder = 0;
@@ -125,6 +132,7 @@ it('samples what the definitions say, over 400 random rows', async () => {
         met[r]?.add(token);
         expect(at('logprobs', r)).toBeCloseTo(twin.logprobs[token] as number, 4);
         expect(at('entropies', r)).toBeCloseTo(twin.entropy, 4);
+        expect(at('candidateEntropies', r)).toBeCloseTo(candidateEntropy(twin.logprobs), 4);
         const behaviour = Math.exp(at('behaviourLogprobs', r));
         expect(behaviour).toBeCloseTo(twin.behaviour[token] as number, 4);
         compared++;
@@ -144,4 +152,15 @@ it('samples what the definitions say, over 400 random rows', async () => {
   expect(compared).toBe(50 * 8 * DRAWS);
   expect(onBorder).toBeLessThan(compared / 1000);
   await session.dispose();
+});
+
+it('measures the likeliest candidates only when told to, and all where there are fewer', async () => {
+  const feeds = feedsOf([randomRow(new Prng(5))], Float32Array.of(0.5));
+  const without = await graphSession(0);
+  expect(await without.run(feeds)).not.toHaveProperty('candidateEntropies');
+  await without.dispose();
+  const all = await graphSession(VOCABULARY + 1);
+  const { entropies, candidateEntropies } = await all.run(feeds);
+  expect(Number(candidateEntropies?.data[0])).toBeCloseTo(Number(entropies?.data[0]), 5);
+  await all.dispose();
 });

@@ -1,7 +1,8 @@
 /**
  * Sampling inside the decode graph: what SamplingParams offers, a row each, with the log-
  * probability and entropy of the full distribution at temperature 1 (arpo.md section 2) and the
- * log-probability under the distribution that was really sampled.
+ * log-probability under the distribution that was really sampled. The entropy over the likeliest
+ * tokens alone is a further figure of graphs that are made for it, because it takes a search.
  *
  * Order, as in Hugging Face's logits processors: penalties, shifts (bias and masks), temperature,
  * top-k, top-p, min-p. Ties at the border of a cut are kept, so that the kept set does not depend
@@ -37,6 +38,7 @@ export interface SampledRow {
   logprobs: Value; // (B, 1)
   behaviourLogprobs: Value; // (B, 1)
   entropies: Value; // (B, 1)
+  candidateEntropies?: Value; // (B, 1)
 }
 
 /** A shift after which no temperature leaves a token any probability in float32. */
@@ -57,15 +59,19 @@ export function samplingInputs(graph: Graph): SamplingInputs {
   };
 }
 
-/** Samples one token a row from logits (B, V) at loop iteration `iteration`. */
+/**
+ * Samples one token a row from logits (B, V) at loop iteration `iteration`. With `candidates` it
+ * also measures -sum p ln p over so many of the likeliest tokens, their p not renormalised.
+ */
 export function sampleTokens(
   graph: Graph,
   logits: Value,
   iteration: Value,
   inputs: SamplingInputs,
+  candidates = 0,
 ): SampledRow {
   const all = ops.logSoftmax(logits, -1); // (B, V)
-  const entropies = ops.neg(ops.reduceSum(ops.mul(ops.exp(all), all), [-1], true));
+  const likeliest = Math.min(candidates, logits.shape[1] as number);
   const { kept, best } = distribution(graph, logits, inputs);
 
   const draws = ops.unsqueeze(ops.gather(inputs.uniforms, iteration), [1]); // (B, 1)
@@ -78,8 +84,14 @@ export function sampleTokens(
     logprobs: ops.gatherElements(all, tokens),
     // Greedy has one possible outcome: probability 1.
     behaviourLogprobs: ops.where(inputs.greedy, ops.scalar(logits, 0), ops.log(chosen)),
-    entropies,
+    entropies: entropyOf(all),
+    ...(candidates > 0 && { candidateEntropies: entropyOf(ops.topK(all, likeliest).values) }),
   };
+}
+
+/** -sum p ln p over the last axis of ln p (B, ..), as (B, 1). */
+function entropyOf(logprobs: Value): Value {
+  return ops.neg(ops.reduceSum(ops.mul(ops.exp(logprobs), logprobs), [-1], true));
 }
 
 /** What is drawn from: kept (B, V), not normalised, and the likeliest token (B, 1). */

@@ -12,7 +12,7 @@
 import * as ops from '../graph/functions.ts';
 import { Graph } from '../graph/graph.ts';
 import { addDims, mulDims } from '../graph/tensor-type.ts';
-import { cacheInputs, newKeys, newValues } from './cache-graphs.ts';
+import { cacheInputs, newKeys, newValues, type DecodeOptions } from './cache-graphs.ts';
 import { decoderStates, type KvSegment } from './decoder.ts';
 import { anyAdapterInputs } from './lora-graph.ts';
 import { rotaryInputs } from './rotary.ts';
@@ -23,8 +23,14 @@ import type { ModelConfig, ModelWeights } from './types.ts';
 export const chunkKeys = (layer: number) => `chunkKeys.${layer}`;
 export const chunkValues = (layer: number) => `chunkValues.${layer}`;
 
-/** Outputs of one draw, by their names in the graph. */
-export const SAMPLED = ['tokens', 'logprobs', 'behaviourLogprobs', 'entropies'] as const;
+/** Outputs of one draw, by their names in the graph; the last only where it is asked for. */
+export const SAMPLED = [
+  'tokens',
+  'logprobs',
+  'behaviourLogprobs',
+  'entropies',
+  'candidateEntropies',
+] as const;
 export const EMBEDDING = 'model.embed_tokens.weight';
 /** Of the head, the largest matrix: its parts are about as large as those of a layer. */
 const HEAD_PART_BYTES = 128 * 1024 * 1024;
@@ -34,9 +40,14 @@ const HEAD_PART_BYTES = 128 * 1024 * 1024;
  * `rotaryInputs` for their positions (B, T), cacheMask (B, 1, 1, S), localMask (1, 1, T*G, C+T),
  * the cache, chunkKeys.l and chunkValues.l (B, K, C, d), and those of `samplingInputs` with one row
  * of uniforms. Outputs: newKeys.l and newValues.l (B, K, C+T, d), and of the last token's successor
- * tokens int64, logprobs, behaviourLogprobs, entropies (B, 1).
+ * tokens int64, logprobs, behaviourLogprobs, entropies and, with `entropyCandidates`,
+ * candidateEntropies (B, 1).
  */
-export function stepGraph(config: ModelConfig, weights: ModelWeights, adapters: boolean): Graph {
+export function stepGraph(
+  config: ModelConfig,
+  weights: ModelWeights,
+  { adapters = false, entropyCandidates = 0 }: Omit<DecodeOptions, 'dtype'>,
+): Graph {
   const { kvHeads, headDim } = config;
   const graph = new Graph(null, { fusedLinear: true });
   const constant = storedWeights(graph, weights, 'f32');
@@ -70,7 +81,10 @@ export function stepGraph(config: ModelConfig, weights: ModelWeights, adapters: 
   const logits = parts.map((part) => ops.linear(last, part)); // Each (B, some of V)
   const sampling = samplingInputs(graph);
   const all = ops.concat(logits, -1); // (B, V)
-  const drawn = sampleTokens(graph, all, graph.constant(0, 'int64'), sampling);
-  for (const name of SAMPLED) graph.output(name, drawn[name]);
+  const drawn = sampleTokens(graph, all, graph.constant(0, 'int64'), sampling, entropyCandidates);
+  for (const name of SAMPLED) {
+    const value = drawn[name];
+    if (value !== undefined) graph.output(name, value);
+  }
   return graph;
 }

@@ -5,7 +5,7 @@
  * by its own), and which rows have met a stop token.
  */
 import { must } from '../assert.ts';
-import { newKeys, newValues } from './cache-graphs.ts';
+import { newKeys, newValues, type DecodeOptions } from './cache-graphs.ts';
 import { createSession, type Feeds, type ModelSession } from './session.ts';
 import type { SessionOptions, TensorLike } from './session.ts';
 import { chunkKeys, chunkValues, EMBEDDING, SAMPLED, stepGraph } from './step-graph.ts';
@@ -23,10 +23,10 @@ export interface StepSessions {
 export async function createStepSessions(
   config: ModelConfig,
   weights: ModelWeights,
-  options: SessionOptions & { adapters: boolean },
+  options: SessionOptions & Pick<DecodeOptions, 'adapters' | 'entropyCandidates'>,
 ): Promise<StepSessions> {
   const table = new TableRows(must(weights.get(EMBEDDING), EMBEDDING));
-  const graph = stepGraph(config, weights, options.adapters);
+  const graph = stepGraph(config, weights, options);
   // A step takes a tenth of a second and waits some hundred times: sleeping costs it a tenth.
   const spinning = options.threads > 1;
   const made = await createSession(graph, { ...options, spinning }).catch((error: unknown) => {
@@ -99,7 +99,8 @@ async function decode(session: ModelSession, config: ModelConfig, feeds: Feeds):
   }
   const last = must(sampled.at(-1), 'a step');
   const cached = cachedNames(config).map((name) => [name, must(last[name], name)]);
-  const stacked = SAMPLED.map((name) => [name, stack(sampled, name, rows)]);
+  const figures = SAMPLED.filter((name) => name in last);
+  const stacked = figures.map((name) => [name, stack(sampled, name, rows)]);
   return Object.fromEntries([...cached, ...stacked]) as Outputs;
 }
 

@@ -136,6 +136,8 @@ export function tableWith(changes: Table): Table {
 export interface TableSamplerOptions {
   table?: Table;
   contextTokens?: number;
+  /** Over so many likeliest pieces a second entropy is measured; left out: it is not. */
+  entropyCandidates?: number;
   /** Event-loop turns that a sample call waits, from its number; to shuffle completion orders. */
   delay?: (call: number) => number;
   /** Thrown by the nth sample call instead of sampling. */
@@ -218,12 +220,12 @@ class TableSequence implements Sequence {
         drawn.push(next);
         this.tokens.push(next.token);
         sampler.sampledTokens++;
-        request.onTokens?.(pack([next]));
+        request.onTokens?.(pack([next], sampler.options));
         if (request.stopTokens.includes(next.token)) finish = 'stop';
       }
     }
     this.busy = false;
-    return { ...pack(drawn), finish };
+    return { ...pack(drawn, sampler.options), finish };
   }
 
   truncate(length: number): void {
@@ -261,10 +263,13 @@ class TableSequence implements Sequence {
         break;
       }
     }
-    const entropy = probabilities.reduce((sum, p) => (p > 0 ? sum - p * Math.log(p) : sum), 0);
+    const entropyOf = (some: readonly number[]) =>
+      some.reduce((sum, p) => (p > 0 ? sum - p * Math.log(p) : sum), 0);
+    const falling = [...probabilities].sort((a, b) => b - a);
     return {
       token,
-      entropy,
+      entropy: entropyOf(probabilities),
+      candidateEntropy: entropyOf(falling.slice(0, this.sampler.options.entropyCandidates ?? 0)),
       logprob: Math.log(probabilities[token] as number),
       behaviour: Math.log(behaviour[token] as number),
     };
@@ -276,14 +281,18 @@ interface Drawn {
   logprob: number;
   behaviour: number;
   entropy: number;
+  candidateEntropy: number;
 }
 
-function pack(drawn: readonly Drawn[]) {
+function pack(drawn: readonly Drawn[], { entropyCandidates = 0 }: TableSamplerOptions) {
   return {
     tokens: Uint32Array.from(drawn, ({ token }) => token),
     logprobs: Float32Array.from(drawn, ({ logprob }) => logprob),
     behaviourLogprobs: Float32Array.from(drawn, ({ behaviour }) => behaviour),
     entropies: Float32Array.from(drawn, ({ entropy }) => entropy),
+    ...(entropyCandidates > 0 && {
+      candidateEntropies: Float32Array.from(drawn, ({ candidateEntropy }) => candidateEntropy),
+    }),
   };
 }
 

@@ -11,6 +11,7 @@ import {
 } from '../../../test/support/table-policy.ts';
 import { mix } from '../../prng.ts';
 import type { StepRecord, Task } from '../../records.ts';
+import { entropyCandidates } from '../entropy.ts';
 import { forestSteps, rolloutGroups, type RolloutGroup } from '../rollout.ts';
 import { parseSettings } from '../settings.ts';
 
@@ -37,13 +38,17 @@ export interface RollSet {
 
 /** Rolls out; what is thrown comes back as `error`. */
 export async function roll(set: RollSet = {}) {
-  const sampler = new TableSampler(set.sampler);
+  const settings = parseSettings(set.algorithm ?? 'arpo', set.settings);
+  const sampler = new TableSampler({
+    entropyCandidates: entropyCandidates(settings.entropy),
+    ...set.sampler,
+  });
   const tools = set.tools ?? echoTools();
   const settled = await rolloutGroups({
     sampler,
     context: tableContext(tools),
     tasks: set.tasks ?? TASKS,
-    settings: parseSettings(set.algorithm ?? 'arpo', set.settings),
+    settings,
     seed: set.seed ?? 1,
     runId: 'trn_1',
     version: 2,
