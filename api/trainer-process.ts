@@ -4,8 +4,8 @@
  * nothing here opens the server's database, so a crash at any point costs the server nothing but
  * the run.
  *
- * Order of starting: a look at the memory, text layer, tools, weights or adapter (the run's own copy), training session,
- * engine; all of it is undone in reverse. Knows nothing of HTTP.
+ * Order of starting: a look at the memory, text layer, tools, weights or adapter (the run's own
+ * copy), training session, engine; all of it is undone in reverse. Knows nothing of HTTP.
  */
 import { join } from 'node:path';
 import { entropyCandidates } from '../core/arpo/entropy.ts';
