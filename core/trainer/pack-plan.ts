@@ -20,6 +20,11 @@ import { runCost, type RunCost } from './pack-cost.ts';
  */
 const ROWS_MAX = 256;
 const CUTS_MAX = 12;
+/**
+ * A row longer than the budget takes its memory in any plan; rows that share its prompt may make it
+ * a quarter more. Without that each would be a run of its own, and so long a prompt never shared.
+ */
+const LONG_ROW_ROOM = 1.25;
 
 export type Packing = 'auto' | RowForm;
 
@@ -41,7 +46,10 @@ export interface PlannedRow {
 export interface PlanOptions {
   config: ModelConfig;
   packing: Packing;
-  /** Tokens of one run, padding included; a row that is longer is alone in its own run. */
+  /**
+   * Tokens of one run, padding included. A row that is longer is in a run of its own, or in a
+   * packed one that is at most a quarter longer.
+   */
   tokenBudget: number;
 }
 
@@ -163,12 +171,15 @@ function cutsBefore(
   budget: Budget,
 ): number[] {
   const cuts: number[] = [];
-  let [below, wanted] = [0, 0];
+  let [below, wanted, longest] = [0, 0, 0];
   for (let from = end - 1; from >= Math.max(0, end - ROWS_MAX); from--) {
+    const length = lengths[from] as number;
     wanted += predictions[from] as number;
-    const fits = below + (lengths[from] as number) <= budget.tokens && wanted <= budget.predictions;
+    longest = Math.max(longest, length);
+    const room = longest > budget.tokens ? LONG_ROW_ROOM * longest : budget.tokens;
+    const fits = below + length <= room && wanted <= budget.predictions;
     if (from < end - 1 && !fits) break;
-    below += (lengths[from] as number) - (shared[from] as number);
+    below += length - (shared[from] as number);
     cuts.push(from);
   }
   cuts.sort((a, b) => (shared[a] as number) - (shared[b] as number) || a - b);
