@@ -3,7 +3,6 @@
  * or trains an adapter over it (`train`), and prints what it took as one line of JSON. Memory is
  * that of the whole process at its highest, as Linux counts it.
  */
-import { readFileSync } from 'node:fs';
 import { LocalEngine } from '../core/engine/local-engine.ts';
 import { initialAdapter } from '../core/model/lora.ts';
 import { openPolicyModel } from '../core/model/policy-directory.ts';
@@ -12,6 +11,7 @@ import { createTrainingSession } from '../core/model/training-session.ts';
 import { Prng } from '../core/prng.ts';
 import type { Sequence } from '../core/ports.ts';
 import { ADAMW_DEFAULTS, initAdamW, updateAdamW } from '../core/trainer/adamw.ts';
+import { peakMiB } from './measured-child.ts';
 import { BATCH_LOSS } from './train-batch.ts';
 import { median, secondsOf, type Row } from './report.ts';
 
@@ -101,9 +101,4 @@ async function train(): Promise<Row> {
   }
   await session.dispose();
   return { 'train step s': median(seconds), 'peak MiB': peakMiB() };
-}
-
-function peakMiB(): number {
-  const line = /VmHWM:\s+(\d+) kB/.exec(readFileSync('/proc/self/status', 'utf8'));
-  return Number(line?.[1]) / 1024;
 }

@@ -5,16 +5,15 @@
  * rank 16 on a row of 1,024 tokens. Memory is the highest resident size of the process, files that
  * it maps included, against the bytes of the weights in float32. Linux only.
  */
-import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { LIMITS } from '../core/limits.ts';
 import { parameterCount } from '../core/model/parameters.ts';
 import { writeCheckpoint } from '../core/model/testing/checkpoint-writer.ts';
 import type { ModelConfig } from '../core/model/types.ts';
 import { builtModule } from '../core/paths.ts';
+import { spawnMeasured } from './measured-child.ts';
 import { benchOptions, printTable, recordResults, type Row } from './report.ts';
 
 const SHAPE: ModelConfig = {
@@ -56,15 +55,8 @@ recordResults('size', options, rows);
 
 function runChild(mode: string, folder: string): Promise<Row> {
   const script = fileURLToPath(builtModule(import.meta.url, './size-child.ts'));
-  const args = [script, mode, folder, String(options.threads), String(options.repeats)];
-  // As api/main.ts sets it for the server's processes.
-  const settings = [
-    `MALLOC_MMAP_THRESHOLD_=${LIMITS.mallocMapBytes}`,
-    `MALLOC_TRIM_THRESHOLD_=${LIMITS.mallocTrimBytes}`,
-  ];
-  const child = spawn('env', [...settings, process.execPath, ...args], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const args = [mode, folder, String(options.threads), String(options.repeats)];
+  const child = spawnMeasured(script, args);
   let out = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text));
   return new Promise((resolve, reject) => {
