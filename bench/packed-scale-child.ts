@@ -21,14 +21,15 @@ import type { Packing } from '../core/trainer/pack-plan.ts';
 import { longWindow, RowMaker } from './forest-rows.ts';
 import { peakMiB } from './measured-child.ts';
 import { benchModels } from './models.ts';
-import { secondsOf } from './report.ts';
+import { spentOn, type Spent } from './report.ts';
 import { BATCH_LOSS } from './train-batch.ts';
 
-export interface ScaleStep extends Pick<
+type Counts = Pick<
   MiniBatchResult,
   'tokensForwarded' | 'tokensTrained' | 'microBatches' | 'packedMicroBatches'
-> {
-  seconds: number;
+>;
+
+export interface ScaleStep extends Counts, Spent {
   /** Null where the system does not tell. */
   peakMiB: number | null;
 }
@@ -55,7 +56,7 @@ await session.dispose();
 
 async function step(): Promise<ScaleStep> {
   let result: MiniBatchResult | null = null;
-  const seconds = await secondsOf(async () => {
+  const spent = await spentOn(async () => {
     result = await accumulateGradients(session, rows, loss, { tokenBudget, packing });
     const { gradientScale } = clipScale(result.gradients, 1);
     const settings = { ...ADAMW_DEFAULTS, gradientScale, learningRate: 1e-5 };
@@ -64,7 +65,7 @@ async function step(): Promise<ScaleStep> {
   const { tokensForwarded, tokensTrained, microBatches, packedMicroBatches } =
     must<MiniBatchResult>(result, 'result');
   return {
-    seconds,
+    ...spent,
     tokensForwarded,
     tokensTrained,
     microBatches,

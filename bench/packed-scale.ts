@@ -11,9 +11,9 @@ import { builtModule } from '../core/paths.ts';
 import type { Packing } from '../core/trainer/pack-plan.ts';
 import { spawnMeasured } from './measured-child.ts';
 import type { ScaleStep } from './packed-scale-child.ts';
-import { benchOptions, median, printTable, recordResults, type Row } from './report.ts';
+import { comparison, FORMS, inTurns } from './packing-turns.ts';
+import { benchOptions, printTable, recordResults, type Row } from './report.ts';
 
-const FORMS: readonly Packing[] = ['flat', 'packed', 'auto'];
 const PROMPT = 512;
 const GROUP = 16;
 const SHAPES = [
@@ -60,20 +60,9 @@ recordResults('packed-scale', options, rows);
 
 async function benchShape({ group, prompt }: { group: number; prompt: number }): Promise<Row> {
   const children = new Map(FORMS.map((form) => [form, new StepChild(form, group, prompt)]));
-  const steps = new Map(FORMS.map((form) => [form, [] as ScaleStep[]]));
-  // The first repeat makes the sessions and is not counted. Turns begin with another form each.
-  for (let repeat = 0; repeat <= options.repeats; repeat++) {
-    for (let turn = 0; turn < FORMS.length; turn++) {
-      const form = FORMS[(repeat + turn) % FORMS.length]!;
-      const step = await children.get(form)!.step();
-      if (repeat > 0) steps.get(form)!.push(step);
-    }
-  }
+  const steps = await inTurns(options.repeats, (form) => children.get(form)!.step());
   for (const child of children.values()) await child.end();
   const last = (form: Packing) => steps.get(form)!.at(-1)!;
-  const seconds = (form: Packing) => median(steps.get(form)!.map((step) => step.seconds));
-  const ratio = (form: Packing) =>
-    median(steps.get('flat')!.map((flat, i) => flat.seconds / steps.get(form)![i]!.seconds));
   const peak = (form: Packing) => last(form).peakMiB ?? '-';
   const { tokensTrained, packedMicroBatches, microBatches } = last('auto');
   return {
@@ -83,11 +72,7 @@ async function benchShape({ group, prompt }: { group: number; prompt: number }):
     'forwarded flat': last('flat').tokensForwarded,
     'forwarded packed': last('packed').tokensForwarded,
     bound: last('flat').tokensForwarded / last('packed').tokensForwarded,
-    'flat s': seconds('flat'),
-    'packed s': seconds('packed'),
-    'auto s': seconds('auto'),
-    'packed x flat': ratio('packed'),
-    'auto x flat': ratio('auto'),
+    ...comparison(steps),
     'flat MiB': peak('flat'),
     'packed MiB': peak('packed'),
     'auto MiB': peak('auto'),

@@ -1,7 +1,7 @@
 /**
  * npm run bench:packed: gradients of a mini-batch with flat rows, with packed rows (arpo.md section
- * 7), and with the trainer's choice between them, in turns. Beside the times stand the bounds: how
- * many tokens flat rows forward for each that packed rows do, and the same by estimated cost.
+ * 7), and with the trainer's choice between them, in turns. `bound` is how many tokens flat rows
+ * forward for each that packed rows do.
  */
 import { createTrainingSession } from '../core/model/training-session.ts';
 import type { TrainRow } from '../core/model/types.ts';
@@ -11,10 +11,10 @@ import type { Packing } from '../core/trainer/pack-plan.ts';
 import { tokensPerRun } from '../core/trainer/memory-budget.ts';
 import { longWindow, RowMaker } from './forest-rows.ts';
 import { benchModels } from './models.ts';
-import { benchOptions, median, printTable, recordResults, secondsOf, type Row } from './report.ts';
+import { comparison, inTurns } from './packing-turns.ts';
+import { benchOptions, printTable, recordResults, spentOn, type Row } from './report.ts';
 
 const LOSS = { epsLow: 0.2, epsHigh: 0.2, dualClip: 3 };
-const FORMS: readonly Packing[] = ['flat', 'packed', 'auto'];
 
 const options = benchOptions(5);
 const standard = benchModels()[0]!;
@@ -45,35 +45,22 @@ recordResults('packed', options, rows);
 
 async function benchShape(shape: string, batch: readonly TrainRow[]): Promise<Row> {
   const results = new Map<Packing, MiniBatchResult>();
-  const times = new Map(FORMS.map((form) => [form, [] as number[]]));
   const tokenBudget = tokensPerRun(config);
-  // The first repeat makes the sessions and is not counted. Turns begin with another form each.
-  for (let repeat = 0; repeat <= options.repeats; repeat++) {
-    for (let turn = 0; turn < FORMS.length; turn++) {
-      const packing = FORMS[(repeat + turn) % FORMS.length]!;
-      const seconds = await secondsOf(async () => {
-        const result = await accumulateGradients(session, batch, LOSS, { tokenBudget, packing });
-        results.set(packing, result);
-      });
-      if (repeat > 0) times.get(packing)!.push(seconds);
-    }
-  }
-  const seconds = (form: Packing) => median(times.get(form)!);
+  const spent = await inTurns(options.repeats, (packing) =>
+    spentOn(async () => {
+      const result = await accumulateGradients(session, batch, LOSS, { tokenBudget, packing });
+      results.set(packing, result);
+    }),
+  );
   const forwarded = (form: Packing) => results.get(form)!.tokensForwarded;
   const { microBatches, packedMicroBatches, tokensTrained } = results.get('auto')!;
-  const ratios = (form: Packing) =>
-    times.get('flat')!.map((flat, i) => flat / times.get(form)![i]!);
   return {
     shape,
     'trained tokens': tokensTrained,
     'forwarded flat': forwarded('flat'),
     'forwarded packed': forwarded('packed'),
     bound: forwarded('flat') / forwarded('packed'),
-    'flat s': seconds('flat'),
-    'packed s': seconds('packed'),
-    'auto s': seconds('auto'),
-    'packed x flat': median(ratios('packed')),
-    'auto x flat': median(ratios('auto')),
+    ...comparison(spent),
     'packed runs of auto': `${packedMicroBatches} of ${microBatches}`,
   };
 }

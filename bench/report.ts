@@ -58,6 +58,20 @@ export async function secondsOf(work: () => Promise<unknown>): Promise<number> {
   return (performance.now() - start) / 1000;
 }
 
+/** Seconds by the clock, and those that processors spent on this process meanwhile. */
+export interface Spent {
+  seconds: number;
+  cpuSeconds: number;
+}
+
+/** Where other programs take turns on the cores, processor time is the steadier measure. */
+export async function spentOn(work: () => Promise<unknown>): Promise<Spent> {
+  const before = process.cpuUsage();
+  const seconds = await secondsOf(work);
+  const { user, system } = process.cpuUsage(before);
+  return { seconds, cpuSeconds: (user + system) / 1e6 };
+}
+
 export type Row = Readonly<Record<string, string | number>>;
 
 /** Prints rows under their keys; numbers are rounded and stand on the right. */
