@@ -23,8 +23,8 @@ import {
 import type { ModelConfig } from '../core/model/types.ts';
 
 /**
- * Inputs: ids (B, 1), those of `rotaryInputs` for their position, uniforms (1, B), the past; outputs: the
- * sample, the present.
+ * Inputs: ids (B, 1), those of `rotaryInputs` for their position, uniforms (1, B), the past;
+ * outputs: the sample, the present.
  */
 function oneTokenGraph({ config, weights }: PolicyModel): Graph {
   const graph = new Graph();
