@@ -1,4 +1,7 @@
-/** One policy update: what is dropped, how mini-batches are cut, and that it goes the right way. */
+/**
+ * One policy update: what is dropped, how mini-batches are cut, that it goes the right way, and
+ * that the division of rows into runs changes nothing.
+ */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { isZeroVariance } from '../arpo/advantage.ts';
 import { tokenObjective } from '../arpo/loss.ts';
@@ -8,10 +11,13 @@ import { parseSettings } from '../arpo/settings.ts';
 import { trainRows, type PolicyRow } from '../arpo/train-rows.ts';
 import type { Weights } from '../model/types.ts';
 import { initAdamW } from './adamw.ts';
+import { rescoredGroups } from './rescoring.ts';
 import { createBigramSampler, createBigramSession, tableOf } from './testing/bigram-policy.ts';
 import type { ColourSetting } from './testing/colour-task.ts';
 import { colourTasks, createColourSetting } from './testing/colour-task.ts';
+import { createTinySession } from './testing/tiny-session.ts';
 import { miniBatches, updatePolicy } from './update.ts';
+import { copyOf } from './weight-lag.ts';
 
 let setting: ColourSetting;
 let groups: RolloutGroup[];
@@ -138,5 +144,65 @@ describe('updatePolicy', () => {
     expect(figures['clip_share']).toBeCloseTo(clipped / tokens, 6);
     expect(figures['approx_kl']).toBeCloseTo(kl / tokens, 4);
     expect(figures['tokens_trained']).toBe(tokens);
+  });
+});
+
+describe('the division into runs', () => {
+  /** Two mini-batches, two passes, behaviours of another policy, a reference, entropy. */
+  const EVERYTHING = {
+    ...{ groupSize: 6, promptsPerStep: 8, rolloutLag: 1, miniBatches: 2, epochs: 2 },
+    ...{ klCoefficient: 0.1, entropyCoefficient: 0.01, learningRate: 0.01, warmupSteps: 0 },
+  };
+
+  /** One step of a transformer on groups that another policy sampled. */
+  async function step(tokenBudget: number, packing: 'flat' | 'packed' | 'auto') {
+    const session = createTinySession(setting);
+    const reference = createTinySession(setting);
+    const before = copyOf(session.weights);
+    const options = { session, tokenBudget };
+    const figures = await updatePolicy(await rescoredGroups(groups, options), {
+      ...{ ...options, reference },
+      optimiser: initAdamW(session.weights),
+      settings: parseSettings('grpo', { ...EVERYTHING, packing }),
+    });
+    await session.dispose();
+    await reference.dispose();
+    const changes = [...session.weights].flatMap(([name, { data }]) => [
+      ...data.map((value, i) => value - before.get(name)!.data[i]!),
+    ]);
+    return { figures, changes };
+  }
+
+  const norm = (values: readonly number[]): number => Math.hypot(...values);
+  /** Figures of how it was computed, which differ by intent. */
+  const HOW = ['tokens_forwarded', 'forwarded_per_trained', 'packed_share'];
+
+  it('changes neither the figures of a step nor its weights beyond rounding', async () => {
+    const whole = await step(100_000, 'flat');
+    expect(norm(whole.changes)).toBeGreaterThan(0);
+    expect(whole.figures['importance_weight_mean']).not.toBe(1);
+    expect(whole.figures['clip_share']).toBeGreaterThan(0);
+    const forwarded = new Set([whole.figures['tokens_forwarded']]);
+    for (const [tokenBudget, packing] of [
+      [1, 'flat'],
+      [90, 'flat'],
+      [90, 'packed'],
+      [300, 'auto'],
+      [100_000, 'packed'],
+    ] as const) {
+      const { figures, changes } = await step(tokenBudget, packing);
+      forwarded.add(figures['tokens_forwarded']);
+      expect(Object.keys(figures)).toEqual(Object.keys(whole.figures));
+      for (const [name, value] of Object.entries(whole.figures)) {
+        if (HOW.includes(name)) continue;
+        const gap = Math.abs(figures[name]! - value);
+        const bound = 1e-5 * (1 + Math.abs(value));
+        expect(gap, `${name}, ${packing}, ${tokenBudget}`).toBeLessThan(bound);
+      }
+      const apart = norm(changes.map((change, i) => change - whole.changes[i]!));
+      expect(apart / norm(whole.changes)).toBeLessThan(1e-4);
+    }
+    // They did divide the rows otherwise.
+    expect(forwarded.size).toBeGreaterThan(3);
   });
 });
