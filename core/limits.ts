@@ -80,6 +80,8 @@ export const LIMITS = {
   databaseBusyTimeoutMs: 5_000,
   /** Trajectories of one tree answer; a training group has 16, a long conversation some hundred. */
   treeTrajectoriesMax: 1_000,
+  /** Steps of one tree answer, and those that are looked at for it: some tens of milliseconds. */
+  treeStepsMax: 5_000,
   /** Training runs that wait behind the active one. */
   trainingQueueMax: 4,
   trainingStepsMax: 10_000,
@@ -134,6 +136,12 @@ export const LIMITS = {
   eventsPerRunMax: 10_000,
   pageItemsDefault: 20,
   pageItemsMax: 100,
+  /** Rows of the log that a list looks at before others get their turn: some milliseconds. */
+  listRowsPerSlice: 2_000,
+  /** Rows that one page may look at in all; beyond, it ends early and its cursor goes on. */
+  listRowsExaminedMax: 200_000,
+  /** Rows counted of each condition of a list, to lead with the rarest. */
+  listRowsCounted: 2_000,
   tasksPerImportMax: 100_000,
   /** Tasks read in one piece for a training run, some milliseconds. */
   taskRowsPerRead: 500,

@@ -150,6 +150,8 @@ export interface Feedback {
   value: number | boolean | string;
   tags: Record<string, string>;
   createdAt: number;
+  /** It came after a training run had consumed the trajectory. Only read: the store finds out. */
+  late?: boolean;
 }
 
 /** A live conversation with a reward, as the log has it. */

@@ -51,9 +51,11 @@ describe('FeedbackStore', () => {
       given({ id: 'a', metricName: 'comment', value: 'true, "quoted"', stepId: 'trunk-1' }),
     ];
     for (const feedback of all) {
-      expect(await stores.feedback.record(feedback)).toEqual({ feedback, created: true });
+      const stored = { ...feedback, late: false };
+      expect(await stores.feedback.record(feedback)).toEqual({ feedback: stored, created: true });
     }
-    expect(stores.feedback.list('traj_1').items).toEqual(all);
+    const stored = all.map((feedback) => ({ ...feedback, late: false }));
+    expect(stores.feedback.list('traj_1').items).toEqual(stored);
     expect(stores.feedback.list('traj_2').items).toEqual([]);
   });
 
@@ -61,7 +63,8 @@ describe('FeedbackStore', () => {
     await stores.feedback.record(given());
     // Tags in another order and a later time are the same content.
     const again = given({ tags: { channel: 'web', user: 'ann' }, createdAt: 999 });
-    expect(await stores.feedback.record(again)).toEqual({ feedback: given(), created: false });
+    const stored = given({ late: false });
+    expect(await stores.feedback.record(again)).toEqual({ feedback: stored, created: false });
     for (const change of [
       { value: 0.6 },
       { trajectoryId: 'traj_2' },
@@ -74,7 +77,7 @@ describe('FeedbackStore', () => {
         param: 'id',
       });
     }
-    expect(stores.feedback.list('traj_1').items).toEqual([given()]);
+    expect(stores.feedback.list('traj_1').items).toEqual([stored]);
   });
 
   test('the latest reward counts, a repeated older one does not, history is kept', async () => {
@@ -109,6 +112,37 @@ describe('FeedbackStore', () => {
     expect(reward()).toBeNull();
     // The other trajectory does hold that step.
     await stores.feedback.record(given({ trajectoryId: 'traj_2', stepId: 'other-0' }));
+  });
+
+  test('what comes after a training run had the trajectory is late, and only that', async () => {
+    await stores.feedback.record(given({ id: 'before' }));
+    await stores.feedback.markConsumed(['traj_1'], 'trn_1');
+    await stores.feedback.markConsumed(['traj_1'], 'trn_2');
+    await stores.feedback.record(given({ id: 'after' }));
+    await stores.feedback.record(given({ id: 'other', trajectoryId: 'traj_2' }));
+    // The same again stays what it was.
+    const again = await stores.feedback.record(given({ id: 'before' }));
+    expect(again).toMatchObject({ created: false, feedback: { late: false } });
+    const late = (id: string): unknown[] =>
+      stores.feedback.list(id).items.map((item) => [item.id, item.late]);
+    expect(late('traj_1')).toEqual([
+      ['before', false],
+      ['after', true],
+    ]);
+    expect(late('traj_2')).toEqual([['other', false]]);
+    // The row of the trajectory that is logged again keeps the mark.
+    const { trajectory } = stores.trajectories.get('traj_1');
+    await stores.stepLog.append({ trajectories: [trajectory] });
+    const later = await stores.feedback.record(given({ id: 'later' }));
+    expect(later.feedback.late).toBe(true);
+  });
+
+  test('feedback of a rollout is late: its own run has had it', async () => {
+    const leaf = must(stores.trajectories.path('trunk-1')[1], 'leaf');
+    const rollout = trajectoryOf('traj_3', leaf, { source: 'rollout', trainingRunId: 'trn_1' });
+    await stores.stepLog.append({ trajectories: [rollout] });
+    const { feedback } = await stores.feedback.record(given({ trajectoryId: 'traj_3' }));
+    expect(feedback.late).toBe(true);
   });
 
   test('pages follow the order of arrival', async () => {

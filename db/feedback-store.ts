@@ -3,9 +3,10 @@
  * also the trajectory's reward, which is what training reads.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { asc, eq, sql } from 'drizzle-orm';
+import { and, asc, eq, inArray, isNull, sql } from 'drizzle-orm';
 import type { Clock } from '../core/clock.ts';
 import { AppError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
 import type { Feedback } from '../core/records.ts';
 import type { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
@@ -45,6 +46,24 @@ export class FeedbackStore {
     return this.commits.run(2, () => this.write(snapshot));
   }
 
+  /**
+   * Remembers that a training run was fed with live trajectories: what is said of them from here on
+   * is late. The first run counts.
+   */
+  async markConsumed(trajectoryIds: readonly string[], runId: string): Promise<void> {
+    const size: number = LIMITS.rolloutRowsPerWrite;
+    for (let i = 0; i < trajectoryIds.length; i += size) {
+      const ids = trajectoryIds.slice(i, i + size);
+      await this.commits.run(ids.length, () =>
+        this.orm
+          .update(trajectories)
+          .set({ consumedBy: runId })
+          .where(and(inArray(trajectories.id, ids), isNull(trajectories.consumedBy)))
+          .run(),
+      );
+    }
+  }
+
   /** The history of a trajectory, oldest first. */
   list(trajectoryId: string, page: PageRequest = {}): Page<Feedback> {
     const limit = pageLimit(page);
@@ -64,7 +83,8 @@ export class FeedbackStore {
   private write(feedback: Feedback): StoredFeedback {
     const stored = this.orm.select().from(table).where(eq(table.id, feedback.id)).get();
     if (stored !== undefined) {
-      if (isDeepStrictEqual({ ...stored, createdAt: 0 }, { ...feedback, createdAt: 0 })) {
+      const same = { createdAt: 0, late: false };
+      if (isDeepStrictEqual({ ...stored, ...same }, { ...feedback, ...same })) {
         return { feedback: stored, created: false };
       }
       throw new AppError(
@@ -73,15 +93,25 @@ export class FeedbackStore {
         { param: 'id' },
       );
     }
-    this.checkTarget(feedback);
+    const late = this.checkTarget(feedback);
     if (feedback.metricName === REWARD_METRIC) this.setReward(feedback);
-    const created = this.orm.insert(table).values(feedback).returning().get();
+    const created = this.orm
+      .insert(table)
+      .values({ ...feedback, late })
+      .returning()
+      .get();
     return { feedback: created, created: true };
   }
 
-  private checkTarget({ trajectoryId, stepId }: Feedback): void {
+  /** Whether it comes late: after a training run has had the trajectory, or made it. */
+  private checkTarget({ trajectoryId, stepId }: Feedback): boolean {
     const trajectory = this.orm
-      .select({ leafStepId: trajectories.leafStepId })
+      .select({
+        leafStepId: trajectories.leafStepId,
+        run: sql<
+          string | null
+        >`coalesce(${trajectories.consumedBy}, ${trajectories.trainingRunId})`,
+      })
       .from(trajectories)
       .where(eq(trajectories.id, trajectoryId))
       .get();
@@ -90,7 +120,8 @@ export class FeedbackStore {
         param: 'trajectory_id',
       });
     }
-    if (stepId === null) return;
+    const late = trajectory.run !== null;
+    if (stepId === null) return late;
     const onPath = this.orm.get(sql`
       WITH RECURSIVE path (id, parent_id) AS (
         SELECT id, parent_id FROM ${steps} WHERE id = ${trajectory.leafStepId}
@@ -101,6 +132,7 @@ export class FeedbackStore {
         param: 'step_id',
       });
     }
+    return late;
   }
 
   private setReward({ trajectoryId, value }: Feedback): void {

@@ -152,6 +152,19 @@ export const toolCalls = sqliteTable('tool_calls', {
 });
 
 /**
+ * Ranges cannot be read in the order of creation from an index over the values themselves; over
+ * levels they can, as a merge of a few walks. The same arithmetic is in db/trajectory-filter.ts.
+ */
+const REWARD_LEVEL = sql.raw(
+  '(CASE WHEN "reward" < -1 THEN 0 WHEN "reward" > 1.25 THEN 18 ' +
+    'ELSE CAST("reward" * 8 + 8 AS INTEGER) END)',
+);
+const JUMP_LEVEL = sql.raw(
+  '(CASE WHEN "entropy_jump" < 0 THEN 0 WHEN "entropy_jump" > 0.95 THEN 19 ' +
+    'ELSE CAST("entropy_jump" * 20 AS INTEGER) END)',
+);
+
+/**
  * The path from a root to `leaf_step_id`. `reward` is null (not scored) or the latest of verifier
  * and feedback, and `rewarded_at` is null exactly when it is. `continuation_key` is set where a
  * chat client may go on: it digests the conversation as the client will send it back.
@@ -181,17 +194,25 @@ export const trajectories = sqliteTable(
     createdAt: integer('created_at').notNull(),
     continuationKey: text('continuation_key'),
     trainingStep: integer('training_step'),
+    /** Largest dH of the path's steps; null when nothing was sampled. */
+    entropyJump: real('entropy_jump'),
+    /** The training run that was fed with it first; feedback that comes later is late. */
+    consumedBy: text('consumed_by'),
   },
   (table) => [
     index('trajectories_leaf').on(table.leafStepId),
-    index('trajectories_policy').on(table.policyVersion, table.id),
-    index('trajectories_source').on(table.source, table.id),
-    index('trajectories_task').on(table.taskId, table.id),
-    index('trajectories_run').on(table.trainingRunId, table.id),
-    index('trajectories_group').on(table.groupId, table.id),
-    index('trajectories_conversation').on(table.conversationId, table.id),
-    index('trajectories_reward').on(table.reward, table.id),
-    index('trajectories_created').on(table.createdAt),
+    // What lists filter by, each in the order of lists (trajectory-pages.ts).
+    index('trajectories_created').on(table.createdAt, table.id),
+    index('trajectories_policy').on(table.policyVersion, table.createdAt, table.id),
+    index('trajectories_source').on(table.source, table.createdAt, table.id),
+    index('trajectories_status').on(table.status, table.createdAt, table.id),
+    index('trajectories_end').on(table.endReason, table.createdAt, table.id),
+    index('trajectories_task').on(table.taskId, table.createdAt, table.id),
+    index('trajectories_run').on(table.trainingRunId, table.createdAt, table.id),
+    index('trajectories_group').on(table.groupId, table.createdAt, table.id),
+    index('trajectories_conversation').on(table.conversationId, table.createdAt, table.id),
+    index('trajectories_reward').on(REWARD_LEVEL, table.createdAt, table.id),
+    index('trajectories_jump').on(JUMP_LEVEL, table.createdAt, table.id),
     index('trajectories_scored').on(table.source, table.rewardedAt),
     // Rollouts, the most of the rows, have no key.
     index('trajectories_continuation')
@@ -208,7 +229,10 @@ export const trajectories = sqliteTable(
   ],
 );
 
-/** The names of the tools called on a trajectory's path, kept so that lists can filter by tool. */
+/**
+ * The names of the tools called on a trajectory's path, kept so that lists can filter by tool;
+ * `created_at` is the trajectory's.
+ */
 export const trajectoryTools = sqliteTable(
   'trajectory_tools',
   {
@@ -216,10 +240,12 @@ export const trajectoryTools = sqliteTable(
     trajectoryId: text('trajectory_id')
       .notNull()
       .references(() => trajectories.id, { onDelete: 'cascade' }),
+    createdAt: integer('created_at').notNull().default(0),
   },
   (table) => [
     primaryKey({ columns: [table.toolName, table.trajectoryId] }),
     index('trajectory_tools_trajectory').on(table.trajectoryId),
+    index('trajectory_tools_created').on(table.toolName, table.createdAt, table.trajectoryId),
   ],
 );
 
@@ -236,6 +262,8 @@ export const feedback = sqliteTable(
     value: text({ mode: 'json' }).$type<number | boolean | string>().notNull(),
     tags: text({ mode: 'json' }).$type<Record<string, string>>().notNull(),
     createdAt: integer('created_at').notNull(),
+    /** It came after a training run had consumed the trajectory. */
+    late: integer({ mode: 'boolean' }).notNull().default(false),
   },
   (table) => [
     index('feedback_trajectory').on(table.trajectoryId),

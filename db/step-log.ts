@@ -12,14 +12,22 @@ import type { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
 import { StepWriter, prepareStep } from './step-row.ts';
 
+// CROSS JOIN fixes the order: from the short path to the large tables, never a scan of those.
+const PATH = `
+  WITH RECURSIVE path (id, parent_id) AS (
+    SELECT id, parent_id FROM steps WHERE id = @leafStepId
+    UNION ALL SELECT s.id, s.parent_id FROM path CROSS JOIN steps s ON s.id = path.parent_id)`;
+
 const UPSERT_TRAJECTORY = `
   INSERT INTO trajectories (id, source, conversation_id, leaf_step_id, policy_version, task_id,
     training_run_id, group_id, branched_from_step_id, status, end_reason, answer, format_ok, reward,
-    rewarded_at, tool_calls, sampled_tokens, created_at, continuation_key, training_step)
+    rewarded_at, tool_calls, sampled_tokens, created_at, continuation_key, training_step,
+    entropy_jump)
   VALUES (@id, @source, @conversationId, @leafStepId, @policyVersion, @taskId, @trainingRunId,
     @groupId, @branchedFromStepId, @status, @endReason, @answer, @formatOk, @reward,
     iif(@reward IS NULL, NULL, @now), @toolCalls, @sampledTokens, @createdAt, @continuationKey,
-    @trainingStep)
+    @trainingStep, (${PATH} SELECT max(s.delta_entropy) FROM path CROSS JOIN steps s
+      ON s.id = path.id))
   ON CONFLICT (id) DO UPDATE SET source = excluded.source,
     conversation_id = excluded.conversation_id, leaf_step_id = excluded.leaf_step_id,
     policy_version = excluded.policy_version, task_id = excluded.task_id,
@@ -29,16 +37,15 @@ const UPSERT_TRAJECTORY = `
     rewarded_at = iif(excluded.reward IS NULL OR excluded.reward IS reward, rewarded_at,
       excluded.rewarded_at),
     reward = coalesce(excluded.reward, reward), tool_calls = excluded.tool_calls,
-    sampled_tokens = excluded.sampled_tokens, continuation_key = excluded.continuation_key`;
+    sampled_tokens = excluded.sampled_tokens, continuation_key = excluded.continuation_key,
+    entropy_jump = excluded.entropy_jump`;
 
-// CROSS JOIN fixes the order: from the short path to the large tables, never a scan of those.
+// The time is the stored one: a later state of a trajectory does not change it.
 const INSERT_TOOLS = `
-  INSERT INTO trajectory_tools (tool_name, trajectory_id)
-  WITH RECURSIVE path (id, parent_id) AS (
-    SELECT id, parent_id FROM steps WHERE id = @leafStepId
-    UNION ALL SELECT s.id, s.parent_id FROM path CROSS JOIN steps s ON s.id = path.parent_id)
-  SELECT DISTINCT c.name, @id FROM path CROSS JOIN tool_calls c
-    ON c.step_id = path.id WHERE true
+  INSERT INTO trajectory_tools (tool_name, trajectory_id, created_at)
+  ${PATH}
+  SELECT DISTINCT c.name, @id, t.created_at FROM trajectories t CROSS JOIN path
+    CROSS JOIN tool_calls c ON c.step_id = path.id WHERE t.id = @id
   ON CONFLICT (tool_name, trajectory_id) DO NOTHING`;
 
 const INSERT_CONVERSATION = `

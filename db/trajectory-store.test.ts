@@ -10,7 +10,7 @@ import { chain, randomStep, trajectoryOf } from '../test/fixtures/random-records
 import { openDatabase } from './open.ts';
 import type { Stores } from './stores.ts';
 import { openStores } from './stores.ts';
-import type { TrajectoryFilter } from './trajectory-store.ts';
+import type { TrajectoryFilter } from './trajectory-filter.ts';
 
 let stores: Stores;
 let clock: ManualClock;
@@ -31,12 +31,21 @@ interface Known {
   path: StepRecord[];
 }
 
+/** NaN where nothing was sampled, which is no less and no more than anything. */
+function jumpOf(path: readonly StepRecord[]): number {
+  const jumps = path.flatMap(({ deltaEntropy }) => deltaEntropy ?? []);
+  return jumps.length === 0 ? NaN : Math.max(...jumps);
+}
+
 function fits({ record, path }: Known, filter: TrajectoryFilter): boolean {
   const { reward } = record;
   const tools = path.flatMap((step) => step.toolCall?.name ?? []);
   return (
     (filter.policyVersion === undefined || record.policyVersion === filter.policyVersion) &&
     (filter.source === undefined || record.source === filter.source) &&
+    (filter.status === undefined || record.status === filter.status) &&
+    (filter.endReason === undefined || record.endReason === filter.endReason) &&
+    (filter.entropyJumpMin === undefined || jumpOf(path) >= filter.entropyJumpMin) &&
     (filter.taskId === undefined || record.taskId === filter.taskId) &&
     (filter.trainingRunId === undefined || record.trainingRunId === filter.trainingRunId) &&
     (filter.groupId === undefined || record.groupId === filter.groupId) &&
@@ -56,6 +65,9 @@ function randomFilter(prng: Prng, startMs: number, endMs: number): TrajectoryFil
   const time = (): number => startMs + prng.below(endMs - startMs + 1);
   maybe(() => (filter.policyVersion = 1 + prng.below(3)));
   maybe(() => (filter.source = prng.pick(['live', 'rollout', 'replay', 'eval'] as const)));
+  maybe(() => (filter.status = prng.pick(['completed', 'cancelled', 'failed'] as const)));
+  maybe(() => (filter.endReason = prng.pick(['answer', 'stop', 'failed'] as const)));
+  maybe(() => (filter.entropyJumpMin = prng.next() - 0.5));
   maybe(() => (filter.taskId = `task_${prng.below(3)}`));
   maybe(() => (filter.trainingRunId = `trn_${prng.below(2)}`));
   maybe(() => (filter.groupId = `grp_${prng.below(3)}`));
@@ -91,6 +103,8 @@ describe('TrajectoryStore.list', () => {
           trainingRunId: nullable(() => `trn_${prng.below(2)}`),
           groupId: nullable(() => `grp_${prng.below(3)}`),
           conversationId: nullable(() => `conv_${prng.below(3)}`),
+          status: prng.pick(['completed', 'cancelled', 'failed'] as const),
+          endReason: prng.pick(['answer', 'stop', 'failed'] as const),
           reward: nullable(() => prng.below(3) / 2),
           createdAt: clock.now(),
         });

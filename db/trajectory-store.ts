@@ -3,57 +3,18 @@
  * many scored ones are new. Writing is the step log's and the feedback store's business.
  */
 import type BetterSqlite3 from 'better-sqlite3';
-import {
-  and,
-  asc,
-  count,
-  desc,
-  eq,
-  getTableColumns,
-  gt,
-  gte,
-  inArray,
-  isNotNull,
-  isNull,
-  lt,
-  lte,
-} from 'drizzle-orm';
-import type { SQL } from 'drizzle-orm';
+import { and, count, eq, gt } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import type {
-  LiveOutcomes,
-  StepRecord,
-  TrajectoryRecord,
-  TrajectorySource,
-} from '../core/records.ts';
+import type { LiveOutcomes, StepRecord, TrajectoryRecord } from '../core/records.ts';
 import type { Database } from './open.ts';
-import type { Page, PageRequest } from './page.ts';
-import { pageLimit, toPage } from './page.ts';
-import { trajectories, trajectoryTools } from './schema.ts';
+import type { Page } from './page.ts';
+import { trajectories } from './schema.ts';
 import type { StepRow } from './step-row.ts';
 import { STEP_COLUMNS, stepFromRow } from './step-row.ts';
-
-/** All given conditions must hold. */
-export interface TrajectoryFilter {
-  policyVersion?: number;
-  source?: TrajectorySource;
-  taskId?: string;
-  trainingRunId?: string;
-  groupId?: string;
-  conversationId?: string;
-  /** A tool that was called on its path. */
-  toolName?: string;
-  /** Bounds are inclusive; a bound leaves out what has no reward. */
-  rewardMin?: number;
-  rewardMax?: number;
-  /** Whether it has a reward. */
-  scored?: boolean;
-  /** Milliseconds, inclusive. */
-  createdFrom?: number;
-  /** Milliseconds, exclusive. */
-  createdBefore?: number;
-}
+import type { TrajectoryFilter } from './trajectory-filter.ts';
+import { TRAJECTORY_COLUMNS, trajectoryFromRow, TrajectoryPages } from './trajectory-pages.ts';
+import type { TrajectoryPageRequest, TrajectoryRow } from './trajectory-pages.ts';
 
 export interface TrajectoryWithSteps {
   trajectory: TrajectoryRecord;
@@ -66,9 +27,18 @@ export interface TrajectoryTree {
   trajectories: TrajectoryRecord[];
   /** Every step of those trajectories, once; parents before children. */
   steps: StepRecord[];
-  /** True when LIMITS.treeTrajectoriesMax cut the answer. */
+  /** True when LIMITS.treeTrajectoriesMax or treeStepsMax cut the answer. */
   truncated: boolean;
 }
+
+interface TreeMember {
+  id: string;
+  leaf: string;
+  /** Steps looked at below the root. */
+  walked: number;
+}
+
+const byId = (a: TrajectoryRecord, b: TrajectoryRecord): number => (a.id < b.id ? -1 : 1);
 
 // CROSS JOIN fixes the order of a join: SQLite cannot know that these walks are short, and would
 // otherwise scan the whole table and look each row up in the walk.
@@ -81,17 +51,30 @@ const PATH_STEPS = `
   ORDER BY s.position, s.id`;
 
 // The asked trajectory comes first, so that a cut never loses it.
-const TREE_IDS = `
+const TREE_MEMBERS = `
   WITH RECURSIVE up (id, parent_id) AS (
       SELECT id, parent_id FROM steps WHERE id = @leafStepId
       UNION ALL SELECT s.id, s.parent_id FROM up CROSS JOIN steps s ON s.id = up.parent_id),
     down (id) AS (
       SELECT id FROM up WHERE parent_id IS NULL
-      UNION ALL SELECT s.id FROM down CROSS JOIN steps s ON s.parent_id = down.id),
-    member (id) AS (
-      SELECT t.id FROM down CROSS JOIN trajectories t ON t.leaf_step_id = down.id
-      UNION SELECT id FROM trajectories WHERE group_id = @groupId)
-  SELECT id FROM member ORDER BY id <> @id, id LIMIT @limit`;
+      UNION ALL SELECT s.id FROM down CROSS JOIN steps s ON s.parent_id = down.id
+      LIMIT @steps),
+    mate (id, leaf) AS (
+      SELECT id, leaf_step_id FROM trajectories WHERE group_id = @groupId
+      ORDER BY created_at, id LIMIT @limit),
+    member (id, leaf) AS (
+      SELECT id, leaf_step_id FROM trajectories WHERE id = @id
+      UNION SELECT t.id, t.leaf_step_id FROM down CROSS JOIN trajectories t
+        ON t.leaf_step_id = down.id
+      UNION SELECT id, leaf FROM mate)
+  SELECT id, leaf, (SELECT count(*) FROM down) AS walked FROM member
+  ORDER BY id <> @id, id LIMIT @limit`;
+
+const PATH_IDS = `
+  WITH RECURSIVE path (id, parent_id) AS (
+    SELECT id, parent_id FROM steps WHERE id = ?
+    UNION ALL SELECT s.id, s.parent_id FROM path CROSS JOIN steps s ON s.id = path.parent_id)
+  SELECT id FROM path`;
 
 const NEWEST_THROUGH_STEP = `
   WITH RECURSIVE down (id) AS (
@@ -116,8 +99,11 @@ const LIVE_OUTCOMES = `
 
 export class TrajectoryStore {
   private readonly orm: Database['orm'];
+  private readonly pages: TrajectoryPages;
+  private readonly byId: BetterSqlite3.Statement<[string], TrajectoryRow>;
   private readonly pathSteps: BetterSqlite3.Statement<[string], StepRow>;
-  private readonly treeIds: BetterSqlite3.Statement<[Record<string, unknown>], { id: string }>;
+  private readonly treeMembers: BetterSqlite3.Statement<[Record<string, unknown>], TreeMember>;
+  private readonly pathIds: BetterSqlite3.Statement<[string], string>;
   private readonly newestThroughStep: BetterSqlite3.Statement<[string], { id: string | null }>;
   private readonly newestByKey: BetterSqlite3.Statement<[string], { id: string }>;
   private readonly outcomes: BetterSqlite3.Statement<
@@ -127,39 +113,33 @@ export class TrajectoryStore {
 
   constructor(db: Database) {
     this.orm = db.orm;
+    this.pages = new TrajectoryPages(db.sqlite);
+    this.byId = db.sqlite.prepare(
+      `SELECT ${TRAJECTORY_COLUMNS} FROM trajectories t WHERE t.id = ?`,
+    );
     this.pathSteps = db.sqlite.prepare(PATH_STEPS);
-    this.treeIds = db.sqlite.prepare(TREE_IDS);
+    this.treeMembers = db.sqlite.prepare(TREE_MEMBERS);
+    this.pathIds = db.sqlite.prepare<[string], string>(PATH_IDS).pluck();
     this.newestThroughStep = db.sqlite.prepare(NEWEST_THROUGH_STEP);
     this.newestByKey = db.sqlite.prepare(NEWEST_BY_CONTINUATION_KEY);
     this.outcomes = db.sqlite.prepare(LIVE_OUTCOMES);
   }
 
-  /** Newest first, or oldest. @throws AppError invalid_request for a limit out of range. */
-  list(
-    filter: TrajectoryFilter = {},
-    page: PageRequest & { oldestFirst?: boolean } = {},
-  ): Page<TrajectoryRecord> {
-    const limit = pageLimit(page);
-    const conditions = this.conditions(filter);
-    const id = filter.toolName === undefined ? trajectories.id : trajectoryTools.trajectoryId;
-    const [after, order] = page.oldestFirst === true ? [gt, asc] : [lt, desc];
-    if (page.cursor !== undefined) conditions.push(after(id, page.cursor));
-    const select = this.orm.select(getTableColumns(trajectories));
-    // With a tool, its index leads (CROSS JOIN), so that a page is read from the index's end.
-    const source =
-      filter.toolName === undefined
-        ? select.from(trajectories)
-        : select.from(trajectoryTools).crossJoin(trajectories);
-    const rows = source
-      .where(and(...conditions))
-      .orderBy(order(id))
-      .limit(limit + 1)
-      .all();
-    return toPage(rows.map(trajectoryFromRow), limit, ({ id }) => id);
+  /** Newest first, or oldest. @throws AppError invalid_request for a wrong limit or cursor. */
+  list(filter: TrajectoryFilter = {}, page: TrajectoryPageRequest = {}): Page<TrajectoryRecord> {
+    return this.pages.list(filter, page);
+  }
+
+  /** The same in small pieces, so that others get their turn between them. */
+  listInTurns(
+    filter: TrajectoryFilter,
+    page: TrajectoryPageRequest,
+  ): Promise<Page<TrajectoryRecord>> {
+    return this.pages.listInTurns(filter, page);
   }
 
   find(id: string): TrajectoryRecord | null {
-    const row = this.orm.select().from(trajectories).where(eq(trajectories.id, id)).get();
+    const row = this.byId.get(id);
     return row === undefined ? null : trajectoryFromRow(row);
   }
 
@@ -180,23 +160,29 @@ export class TrajectoryStore {
    */
   tree(id: string): TrajectoryTree {
     const { leafStepId, groupId } = this.must(id);
-    const limit = LIMITS.treeTrajectoriesMax;
-    const ids = this.treeIds
-      .all({ id, leafStepId, groupId, limit: limit + 1 })
-      .map((row) => row.id);
-    const members = this.orm
-      .select()
-      .from(trajectories)
-      .where(inArray(trajectories.id, ids.slice(0, limit)))
-      .orderBy(trajectories.id)
-      .all()
-      .map(trajectoryFromRow);
-    const leaves = JSON.stringify(members.map((member) => member.leafStepId));
+    const { treeTrajectoriesMax, treeStepsMax } = LIMITS;
+    const [limit, walk] = [treeTrajectoriesMax + 1, treeStepsMax + 1];
+    const found = this.treeMembers.all({ id, leafStepId, groupId, limit, steps: walk });
+    const fitting = this.withinSteps(found.slice(0, treeTrajectoriesMax));
+    const leaves = JSON.stringify(fitting.map(({ leaf }) => leaf));
+    const walked = found[0]?.walked ?? 0;
     return {
-      trajectories: members,
+      trajectories: fitting.map((member) => this.must(member.id)).sort(byId),
       steps: this.pathSteps.all(leaves).map(stepFromRow),
-      truncated: ids.length > limit,
+      truncated: fitting.length < found.length || walked > treeStepsMax,
     };
+  }
+
+  /** The first members, as many as LIMITS.treeStepsMax allows; one at least. */
+  private withinSteps(members: readonly TreeMember[]): TreeMember[] {
+    const steps = new Set<string>();
+    const fitting: TreeMember[] = [];
+    for (const member of members) {
+      for (const step of this.pathIds.all(member.leaf)) steps.add(step);
+      if (steps.size > LIMITS.treeStepsMax && fitting.length > 0) break;
+      fitting.push(member);
+    }
+    return fitting;
   }
 
   /** The newest trajectory whose path holds the step, for feedback that names only a step. */
@@ -245,34 +231,4 @@ export class TrajectoryStore {
     }
     return trajectory;
   }
-
-  private conditions(filter: TrajectoryFilter): SQL[] {
-    const all: SQL[] = [];
-    const add = <V>(value: V | undefined, condition: (value: V) => SQL): void => {
-      if (value !== undefined) all.push(condition(value));
-    };
-    const t = trajectories;
-    add(filter.policyVersion, (version) => eq(t.policyVersion, version));
-    add(filter.source, (source) => eq(t.source, source));
-    add(filter.taskId, (id) => eq(t.taskId, id));
-    add(filter.trainingRunId, (id) => eq(t.trainingRunId, id));
-    add(filter.groupId, (id) => eq(t.groupId, id));
-    add(filter.conversationId, (id) => eq(t.conversationId, id));
-    add(filter.rewardMin, (reward) => gte(t.reward, reward));
-    add(filter.rewardMax, (reward) => lte(t.reward, reward));
-    add(filter.scored, (scored) => (scored ? isNotNull(t.reward) : isNull(t.reward)));
-    add(filter.createdFrom, (ms) => gte(t.createdAt, ms));
-    add(filter.createdBefore, (ms) => lt(t.createdAt, ms));
-    add(filter.toolName, (name) => eq(trajectoryTools.toolName, name));
-    if (filter.toolName !== undefined) all.push(eq(trajectoryTools.trajectoryId, t.id));
-    return all;
-  }
-}
-
-function trajectoryFromRow(row: typeof trajectories.$inferSelect): TrajectoryRecord {
-  const record: TrajectoryRecord & { rewardedAt?: number | null } = { ...row };
-  delete record.rewardedAt;
-  delete record.continuationKey;
-  delete record.trainingStep;
-  return record;
 }

@@ -11,7 +11,7 @@ import { scoreRows } from '../../core/trainer/rescoring.ts';
 import { openTrainedPolicy } from '../../core/trainer/trained-policy.ts';
 import type { PolicyStore } from '../../db/policy-store.ts';
 import type { Stores } from '../../db/stores.ts';
-import type { TrajectoryFilter } from '../../db/trajectory-store.ts';
+import type { TrajectoryFilter } from '../../db/trajectory-filter.ts';
 import type { Config } from '../config.ts';
 import { takeDevice } from '../parts.ts';
 import type { Call } from './command.ts';

@@ -2,7 +2,7 @@
 import { LIMITS } from '../../core/limits.ts';
 import type { TrajectoryRecord } from '../../core/records.ts';
 import type { Stores } from '../../db/stores.ts';
-import type { TrajectoryFilter } from '../../db/trajectory-store.ts';
+import type { TrajectoryFilter } from '../../db/trajectory-filter.ts';
 import { choice, integer, moment, number } from './command.ts';
 import type { FlagKinds, Words } from './command.ts';
 

@@ -1,5 +1,5 @@
 /** Reading the log: pages of trajectories, one with its steps, the tree that it is a path of. */
-import type { TrajectoryFilter } from '../../db/trajectory-store.ts';
+import type { TrajectoryFilter } from '../../db/trajectory-filter.ts';
 import type { AppDeps } from '../app.ts';
 import { json } from '../handlers.ts';
 import type { Handlers, Input, Schemas } from '../handlers.ts';

@@ -1,0 +1,139 @@
+/**
+ * What lists of trajectories can be asked for, as SQL: which index each condition can be read from,
+ * and the condition itself. Every index ends in (created_at, id), the order of lists, so a page is
+ * read from wherever its cursor points. A range of rewards or of entropy jumps is a few levels
+ * (schema.ts), each with a walk of its own, which SQLite merges.
+ */
+import type { EndReason, TrajectoryRecord, TrajectorySource } from '../core/records.ts';
+
+/** All given conditions must hold. */
+export interface TrajectoryFilter {
+  policyVersion?: number;
+  source?: TrajectorySource;
+  status?: TrajectoryRecord['status'];
+  endReason?: EndReason;
+  taskId?: string;
+  trainingRunId?: string;
+  groupId?: string;
+  conversationId?: string;
+  /** A tool that was called on its path. */
+  toolName?: string;
+  /** Bounds are inclusive; a bound leaves out what has no reward. */
+  rewardMin?: number;
+  rewardMax?: number;
+  /** Whether it has a reward. */
+  scored?: boolean;
+  /** Of the largest dH of its steps, inclusive; leaves out what has none. */
+  entropyJumpMin?: number;
+  /** Milliseconds, inclusive. */
+  createdFrom?: number;
+  /** Milliseconds, exclusive. */
+  createdBefore?: number;
+}
+
+export interface Condition {
+  /** On `t`, the trajectory, with a `?` for each value. */
+  sql: string;
+  values: readonly (string | number)[];
+}
+
+/** A way to read what fits one condition: walks of one index. */
+export interface Lead {
+  /** The index, or null for the one of tool names, which is another table's. */
+  index: string | null;
+  /** One walk each; what they find is disjoint. */
+  walks: readonly Condition[];
+}
+
+export const CREATED: Lead = {
+  index: 'trajectories_created',
+  walks: [{ sql: 'true', values: [] }],
+};
+
+/** Columns that lists can be asked for by value, with their indexes. */
+const EQUAL = [
+  ['groupId', 'group_id', 'trajectories_group'],
+  ['conversationId', 'conversation_id', 'trajectories_conversation'],
+  ['taskId', 'task_id', 'trajectories_task'],
+  ['trainingRunId', 'training_run_id', 'trajectories_run'],
+  ['policyVersion', 'policy_version', 'trajectories_policy'],
+  ['endReason', 'end_reason', 'trajectories_end'],
+  ['status', 'status', 'trajectories_status'],
+  ['source', 'source', 'trajectories_source'],
+] as const;
+
+/** The same expressions and arithmetic as in schema.ts. */
+const REWARD_LEVEL =
+  '(CASE WHEN t."reward" < -1 THEN 0 WHEN t."reward" > 1.25 THEN 18 ' +
+  'ELSE CAST(t."reward" * 8 + 8 AS INTEGER) END)';
+const JUMP_LEVEL =
+  '(CASE WHEN t."entropy_jump" < 0 THEN 0 WHEN t."entropy_jump" > 0.95 THEN 19 ' +
+  'ELSE CAST(t."entropy_jump" * 20 AS INTEGER) END)';
+const REWARD_LEVELS = 18;
+const JUMP_LEVELS = 19;
+
+export function rewardLevel(reward: number): number {
+  if (reward < -1) return 0;
+  return reward > 1.25 ? REWARD_LEVELS : Math.trunc(reward * 8 + 8);
+}
+
+export function jumpLevel(jump: number): number {
+  if (jump < 0) return 0;
+  return jump > 0.95 ? JUMP_LEVELS : Math.trunc(jump * 20);
+}
+
+/** The ways to begin; any of them, with the other conditions checked, finds all. Never empty. */
+export function leadsOf(filter: TrajectoryFilter): Lead[] {
+  const leads: Lead[] = [];
+  for (const [field, column, index] of EQUAL) {
+    const value = filter[field];
+    if (value === undefined) continue;
+    leads.push({ index, walks: [{ sql: `t.${column} = ?`, values: [value] }] });
+  }
+  if (filter.toolName !== undefined) {
+    leads.push({ index: null, walks: [{ sql: 'u.tool_name = ?', values: [filter.toolName] }] });
+  }
+  const { rewardMin, rewardMax, scored, entropyJumpMin } = filter;
+  if (scored === false) {
+    const walks = [{ sql: `${REWARD_LEVEL} IS NULL`, values: [] }];
+    leads.push({ index: 'trajectories_reward', walks });
+  } else if (scored === true || rewardMin !== undefined || rewardMax !== undefined) {
+    const low = rewardMin === undefined ? 0 : rewardLevel(rewardMin);
+    const high = rewardMax === undefined ? REWARD_LEVELS : rewardLevel(rewardMax);
+    leads.push({ index: 'trajectories_reward', walks: levels(REWARD_LEVEL, low, high) });
+  }
+  if (entropyJumpMin !== undefined) {
+    const walks = levels(JUMP_LEVEL, jumpLevel(entropyJumpMin), JUMP_LEVELS);
+    leads.push({ index: 'trajectories_jump', walks });
+  }
+  return leads.length === 0 ? [CREATED] : leads;
+}
+
+/** All conditions but the times, which belong to the order; those that the lead implies too. */
+export function conditionsOf(filter: TrajectoryFilter): Condition[] {
+  const all: Condition[] = [];
+  const add = (sql: string, value: string | number | undefined): void => {
+    if (value !== undefined) all.push({ sql, values: [value] });
+  };
+  for (const [field, column] of EQUAL) add(`t.${column} = ?`, filter[field]);
+  add(
+    'EXISTS (SELECT 1 FROM trajectory_tools WHERE tool_name = ? AND trajectory_id = t.id)',
+    filter.toolName,
+  );
+  add('t.reward >= ?', filter.rewardMin);
+  add('t.reward <= ?', filter.rewardMax);
+  add('t.entropy_jump >= ?', filter.entropyJumpMin);
+  if (filter.scored !== undefined) {
+    all.push({ sql: `t.reward IS ${filter.scored ? 'NOT ' : ''}NULL`, values: [] });
+  }
+  return all;
+}
+
+/** From above to below nothing fits; a walk of no rows stands for that. */
+function levels(expression: string, low: number, high: number): Condition[] {
+  const all: Condition[] = [];
+  for (let level = low; level <= high; level++) {
+    all.push({ sql: `${expression} = ?`, values: [level] });
+  }
+  return all.length === 0 ? [{ sql: `${expression} = ?`, values: [-1] }] : all;
+}
