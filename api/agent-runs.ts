@@ -1,114 +1,168 @@
 /**
- * Server-run agents: starts a run on one policy version, records its steps and events as they come,
- * and writes everything to the log before anyone is told that it ended. Runs that are active or
- * ended lately are in memory with their events; older ones are read from the database.
+ * Server-run agents. A run is a chain of steps, each durable as soon as it is made, so a run can
+ * stop between any two of them and go on from there: while it waits for the results of its client's
+ * functions (`requires_action`), and when the server ends. Its tokens are read from the log and
+ * never encoded again, its policy version and seed stay, so it goes on as if nothing had been
+ * between.
  *
- * A foreground run is cancelled when its client leaves, a background run is not.
+ * A foreground run ends with the connection of the client that waits for it, and so with the
+ * server; a background run, and any run that waits for results, outlives both. A tool call whose
+ * result is lost is made again only if the tool has no effects. Runs that work, wait or ended
+ * lately are in memory; others are read from the database.
  */
-import type { AgentOutcome } from '../core/agent/types.ts';
-import { runAgent } from '../core/agent/run-agent.ts';
-import type { Clock } from '../core/clock.ts';
-import type { PolicyEngine } from '../core/engine/types.ts';
 import { AppError, toAppError } from '../core/errors.ts';
-import type { ErrorCode } from '../core/errors.ts';
-import type { NewId } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
-import type { Logger } from '../core/log.ts';
-import type { SampledTokens, ToolRunner, ToolSpec } from '../core/ports.ts';
-import type { AgentRunRecord, AgentRunStatus, StepRecord } from '../core/records.ts';
-import { StreamDecoder } from '../core/text/stream-decoder.ts';
-import type { ChatMessage } from '../core/text/types.ts';
-import type { Stores } from '../db/stores.ts';
-import { toolCallsOf, usageOf } from './chat-completion.ts';
-import { samplingParams, type SamplingFields } from './chat-request.ts';
-import { EventLog } from './event-log.ts';
-import type { Schemas } from './handlers.ts';
-import type { Lifecycle } from './lifecycle.ts';
-import { publicMessage } from './problem.ts';
-import { pinnedName } from './policy-service.ts';
-import type { OpenedPolicy, PolicyService } from './policy-service.ts';
-import { stepView, time, timeOrNull } from './views.ts';
+import type {
+  AgentRunRecord,
+  AgentRunStatus,
+  StepRecord,
+  ToolCallRecord,
+} from '../core/records.ts';
+import type { PageRequest } from '../db/page.ts';
+import { RunFeed } from './agent-run-feed.ts';
+import type { Position } from './agent-run-feed.ts';
+import { agentRunRequest } from './agent-run-request.ts';
+import type { AgentRunBody, AgentRunRequest } from './agent-run-request.ts';
+import { runView, summaryView } from './agent-run-view.ts';
+import type { AgentRunSummary, AgentRunView } from './agent-run-view.ts';
+import { AgentRunWork } from './agent-run-work.ts';
+import type { AgentRunsDeps } from './agent-run-work.ts';
+import { samplingParams } from './chat-request.ts';
+import type { LiveRun } from './live-run.ts';
+import type { OpenedPolicy } from './policy-service.ts';
+import { clientResults } from './tool-outputs.ts';
+import type { ToolOutput } from './tool-outputs.ts';
+import { listView } from './views.ts';
+import type { ListView } from './views.ts';
 
-export type AgentRunView = Schemas['AgentRun'];
-export type AgentRunEvent = Schemas['AgentRunEvent'];
+export type { AgentRunsDeps } from './agent-run-work.ts';
+export type { LiveRun } from './live-run.ts';
 
-export interface AgentRunRequest {
-  model: string;
-  messages: readonly ChatMessage[];
-  toolNames: readonly string[];
-  clientTools: readonly ToolSpec[];
-  maxToolCalls: number;
-  maxTokens: number | null;
-  sampling: SamplingFields;
+/** What a run belongs to. */
+export interface RunOrigin {
   /** The client's `x-session-id`. */
   sessionId: string | null;
   conversationId: string | null;
-  metadata: Record<string, string>;
-  /** The body as it was validated, for the record. */
-  body: Record<string, unknown>;
 }
-
-export interface AgentRunsDeps {
-  stores: Stores;
-  policies: PolicyService;
-  engine: Pick<PolicyEngine, 'contextTokens'>;
-  tools: ToolRunner;
-  clock: Clock;
-  newId: NewId;
-  lifecycle: Lifecycle;
-  logger: Logger;
-}
-
-/** A run in memory. */
-export interface LiveRun {
-  record: AgentRunRecord;
-  steps: StepRecord[];
-  pendingCalls: AgentOutcome['pendingCalls'];
-  readonly metadata: Record<string, string>;
-  readonly events: EventLog<AgentRunEvent>;
-  /** Resolves when the run has ended and its rows are durable; never rejects. */
-  done: Promise<void>;
-  /** Why the run failed before its first token; such a failure can still become an HTTP status. */
-  earlyError: AppError | null;
-  cancel(): void;
-}
-
-type Ending = Pick<AgentRunRecord, 'answer' | 'usage' | 'error'> & { status: AgentRunStatus };
 
 export class AgentRuns {
   private readonly deps: AgentRunsDeps;
-  /** Active and lately ended runs, oldest first. */
+  private readonly work: AgentRunWork;
+  /** Runs that work, wait or ended lately, oldest first. */
   private readonly runs = new Map<string, LiveRun>();
   private active = 0;
+  private sweeper: NodeJS.Timeout | undefined;
 
   constructor(deps: AgentRunsDeps) {
     this.deps = deps;
+    this.work = new AgentRunWork(deps);
+  }
+
+  /** Takes up what an earlier process left, and begins to end runs that wait too long. */
+  start(): void {
+    for (const record of this.deps.stores.agentRuns.unfinished()) {
+      const run = this.remember(record);
+      if (!run.request.background) {
+        const message = 'the server stopped, and the client that waited for the run is gone';
+        const ended = this.settle(run, 'cancelled', new AppError('agent_run_interrupted', message));
+        ended.catch(() => undefined);
+        continue;
+      }
+      this.active++;
+      run.done = this.work.takeUp(run);
+      void run.done.then(() => this.active--);
+    }
+    const period = this.deps.sweepMs ?? LIMITS.agentRunSweepMs;
+    this.sweeper = setInterval(() => this.endExpired(), period).unref();
+  }
+
+  /** Lets go of background runs, which the next process goes on with. */
+  stop(): void {
+    clearInterval(this.sweeper);
+    for (const run of this.runs.values()) if (run.request.background) run.suspend();
   }
 
   /**
-   * Starts a run. Resolves once it has begun and is on record.
+   * Begins a run. Resolves once it is on record.
    * @throws AppError unknown_tool, invalid_request, context_length_exceeded, model_not_found,
    *   queue_full: then nothing was recorded.
    */
-  async start(request: AgentRunRequest): Promise<LiveRun> {
-    if (this.active >= LIMITS.agentRunsActiveMax) {
-      throw new AppError('queue_full', `${this.active} agent runs are active; no more fit`);
-    }
-    this.active++;
-    let run: LiveRun | undefined;
-    try {
-      const key = request.sessionId ?? this.deps.newId('trajectory');
+  create(request: AgentRunRequest, origin: RunOrigin): Promise<LiveRun> {
+    if (request.clientTools.length > 0) this.requireRoomToWait();
+    return this.whileActive(async () => {
+      const key = origin.sessionId ?? this.deps.newId('trajectory');
       const opened = await this.deps.policies.open(request.model, { key });
-      run = this.begin(opened, request);
-      await this.started(run);
+      const run = this.newRun(opened, request, origin);
+      this.work.begin(run, opened, null);
+      // The prompt step comes before the loop's first wait: without one the run has not begun.
+      if (run.made === 0) {
+        await run.done;
+        throw run.earlyError ?? new AppError('not_ready', 'the server is stopping');
+      }
+      await begun(run);
+      this.keep(run);
       return run;
-    } catch (error) {
-      run?.cancel();
-      throw error;
-    } finally {
-      if (run === undefined) this.active--;
-      else void run.done.then(() => this.active--);
+    });
+  }
+
+  /**
+   * Goes on with a run that waits for its client. Resolves once the results are durable; `after` is
+   * where its events go on. A run whose policy version is gone has failed then.
+   * @throws AppError agent_run_not_found, agent_run_not_waiting, invalid_request, queue_full,
+   *   engine_unavailable: then it still waits.
+   */
+  submit(id: string, outputs: readonly ToolOutput[]): Promise<{ run: LiveRun; after: Position }> {
+    const run = this.obtain(id);
+    if (run?.record.status !== 'requires_action' || run.claimed) {
+      const status = run?.claimed === true ? 'in_progress' : this.record(id).status;
+      throw new AppError('agent_run_not_waiting', `the agent run ${id} is ${status}`);
     }
+    const leaf = run.feed.steps.at(-1);
+    const waitedSince = leaf === undefined ? 0 : leaf.startedAt + leaf.durationMs;
+    const waitedMs = Math.max(0, this.deps.clock.now() - waitedSince);
+    const goingOn = this.goOn(run, clientResults(run.record, outputs, waitedMs));
+    run.taking = goingOn.then(
+      () => undefined,
+      () => undefined,
+    );
+    return goingOn;
+  }
+
+  private async goOn(
+    run: LiveRun,
+    results: readonly ToolCallRecord[],
+  ): Promise<{ run: LiveRun; after: Position }> {
+    run.claimed = true;
+    const after = run.feed.waitingPosition;
+    try {
+      await this.whileActive(async () => {
+        const opened = await this.work.openAgain(run);
+        if (opened === null) return run;
+        const calls = run.record.progress?.calls ?? [];
+        this.work.proceed(run, opened, { steps: [...run.feed.steps], calls, results });
+        await begun(run);
+        return run;
+      });
+      return { run, after };
+    } finally {
+      run.claimed = false;
+    }
+  }
+
+  /** Ends a run and resolves when it has ended; one that has is left as it is. */
+  async cancel(id: string): Promise<void> {
+    const run = this.obtain(id);
+    if (run === null) return;
+    await run.taking;
+    if (run.record.endedAt !== null) return;
+    run.cancelled = true;
+    if (run.record.status === 'requires_action') {
+      const error = new AppError('request_cancelled', 'the run was cancelled');
+      await this.settle(run, 'cancelled', error);
+      return;
+    }
+    run.abort();
+    await run.done;
   }
 
   /** The run in memory, when it still is there. */
@@ -119,241 +173,165 @@ export class AgentRuns {
   /** @throws AppError agent_run_not_found */
   view(id: string, options: { tokens: boolean }): AgentRunView {
     const live = this.runs.get(id);
-    if (live !== undefined) return runView(live, options);
-    const record = this.deps.stores.agentRuns.get(id);
-    const steps = this.storedSteps(record);
-    return runView({ record, steps, ...storedExtras(record) }, options);
+    if (live !== undefined) return runView(live.record, live.feed.steps, options);
+    const record = this.record(id);
+    return runView(record, this.storedSteps(record), options);
   }
 
-  private storedSteps(record: AgentRunRecord): StepRecord[] {
-    if (record.trajectoryId === null) return [];
+  list(filter: { status?: AgentRunStatus }, page: PageRequest): ListView<AgentRunSummary> {
+    return listView(this.deps.stores.agentRuns.list(filter, page), summaryView);
+  }
+
+  /** @throws AppError agent_run_not_found */
+  feed(id: string): RunFeed {
+    const run = this.obtain(id);
+    if (run !== null) return run.feed;
+    const record = this.record(id);
+    return new RunFeed(() => record, this.storedSteps(record));
+  }
+
+  private record(id: string): AgentRunRecord {
+    return this.runs.get(id)?.record ?? this.deps.stores.agentRuns.get(id);
+  }
+
+  private storedSteps({ leafStepId, trajectoryId }: AgentRunRecord): StepRecord[] {
     const { trajectories } = this.deps.stores;
-    return trajectories.find(record.trajectoryId) === null
-      ? []
-      : trajectories.get(record.trajectoryId).steps;
+    if (leafStepId !== null) return trajectories.path(leafStepId);
+    // Runs of older versions know their trajectory only.
+    const trajectory = trajectoryId === null ? null : trajectories.find(trajectoryId);
+    return trajectory === null ? [] : trajectories.path(trajectory.leafStepId);
   }
 
-  /** Runs the loop up to its first wait; throws what is wrong with the request. */
-  private begin(opened: OpenedPolicy, request: AgentRunRequest): LiveRun {
-    const run = this.newRun(opened, request);
-    const activity = this.deps.lifecycle.begin();
-    run.cancel = activity.abort;
-    const outcome = this.execute(run, opened, request, activity.signal);
-    run.done = outcome
-      .then((result) => this.finish(run, result))
-      .catch((thrown: unknown) => this.fail(run, thrown))
-      .finally(() => activity.release());
+  /** From memory, or one that waits from the database; null for one that has ended. */
+  private obtain(id: string): LiveRun | null {
+    const live = this.runs.get(id);
+    if (live !== undefined) return live;
+    const record = this.deps.stores.agentRuns.get(id);
+    return record.status === 'requires_action' ? this.remember(record) : null;
+  }
+
+  private remember(record: AgentRunRecord): LiveRun {
+    const request = agentRunRequest(record.request as AgentRunBody);
+    const run = this.liveRun(record, request, this.storedSteps(record));
+    this.keep(run);
     return run;
   }
 
-  private newRun(opened: OpenedPolicy, request: AgentRunRequest): LiveRun {
+  private liveRun(
+    record: AgentRunRecord,
+    request: AgentRunRequest,
+    steps: readonly StepRecord[],
+  ): LiveRun {
+    const run: LiveRun = {
+      record,
+      request,
+      feed: new RunFeed(() => run.record, steps),
+      made: steps.length,
+      begun: Promise.resolve(),
+      done: Promise.resolve(),
+      taking: Promise.resolve(),
+      claimed: false,
+      cancelled: false,
+      earlyError: null,
+      abort: () => undefined,
+      suspend: () => undefined,
+    };
+    return run;
+  }
+
+  private newRun(opened: OpenedPolicy, request: AgentRunRequest, origin: RunOrigin): LiveRun {
     const { newId, clock } = this.deps;
     const now = clock.now();
-    return {
-      record: {
-        id: newId('agentRun'),
-        status: 'in_progress',
-        model: request.model,
-        policyVersion: opened.policy.version,
-        request: request.body,
-        trajectoryId: newId('trajectory'),
-        answer: null,
-        usage: null,
-        error: null,
-        createdAt: now,
-        startedAt: now,
-        endedAt: null,
+    const record: AgentRunRecord = {
+      id: newId('agentRun'),
+      status: 'in_progress',
+      model: request.model,
+      policyVersion: opened.policy.version,
+      request: request.body,
+      trajectoryId: newId('trajectory'),
+      answer: null,
+      usage: null,
+      error: null,
+      createdAt: now,
+      startedAt: now,
+      endedAt: null,
+      conversationId: origin.conversationId,
+      leafStepId: null,
+      waitsUntil: null,
+      progress: {
+        sampling: samplingParams(request.sampling, opened.policy.generation),
+        calls: [],
+        legStartedAt: now,
+        workedMs: 0,
+        attempts: null,
       },
-      steps: [],
-      pendingCalls: [],
-      metadata: request.metadata,
-      events: new EventLog<AgentRunEvent>(),
-      done: Promise.resolve(),
-      earlyError: null,
-      cancel: () => undefined,
     };
+    return this.liveRun(record, request, []);
   }
 
-  private execute(
-    run: LiveRun,
-    { policy, sequence }: OpenedPolicy,
-    request: AgentRunRequest,
-    signal: AbortSignal,
-  ): Promise<AgentOutcome> {
-    const { tokenizer, protocol } = policy;
-    const { tools, clock, newId } = this.deps;
-    const { contextTokens } = this.deps.engine;
-    const decoder = new StreamDecoder(tokenizer);
-    const { trajectoryId } = run.record;
-    const ownId: NewId = (kind) =>
-      kind === 'trajectory' && trajectoryId !== null ? trajectoryId : newId(kind);
-    return runAgent(
-      { tokenizer, protocol, tools, clock, newId: ownId },
-      {
-        sequence,
-        messages: request.messages,
-        toolNames: request.toolNames,
-        clientTools: request.clientTools,
-        limits: {
-          maxToolCalls: request.maxToolCalls,
-          maxTokens: request.maxTokens ?? contextTokens,
-        },
-        ...(request.maxTokens !== null && { contextTokens }),
-        sampling: samplingParams(request.sampling, policy.generation),
-        signal,
-        source: 'live',
-        conversationId: request.conversationId,
-        taskId: null,
-        onTokens: (piece: SampledTokens) => {
-          const text = decoder.push(piece.tokens);
-          if (text !== '') run.events.append({ type: 'step.delta', text });
-        },
-        onStep: (step) => this.addStep(run, step),
-      },
-    );
+  private requireRoomToWait(): void {
+    const waiting = this.deps.stores.agentRuns.countWaiting();
+    if (waiting < LIMITS.agentRunsWaitingMax) return;
+    throw new AppError('queue_full', `${waiting} agent runs wait for their clients; no more fit`);
   }
 
-  private addStep(run: LiveRun, step: StepRecord): void {
-    // The prompt step comes before the loop's first wait: the run has begun.
-    if (run.steps.length === 0) {
-      run.events.append({ type: 'run.created', run: runView(run, { tokens: false }) });
+  /** Counts the work that `start` begins as active until it is done. */
+  private async whileActive(start: () => Promise<LiveRun>): Promise<LiveRun> {
+    if (this.active >= LIMITS.agentRunsActiveMax) {
+      throw new AppError('queue_full', `${this.active} agent runs are active; no more fit`);
     }
-    run.steps.push(step);
-    run.events.append({ type: 'step.completed', step: stepView(step) });
-  }
-
-  /** Puts a run that has begun on record; throws when it failed before it began. */
-  private async started(run: LiveRun): Promise<void> {
-    if (run.steps.length === 0) {
-      await run.done;
-      throw run.earlyError ?? new AppError('internal', 'internal: a run without steps ended well');
-    }
-    this.keep(run);
-    await this.deps.stores.agentRuns.create({ ...run.record, ...IN_PROGRESS });
-  }
-
-  /** The rows become durable before the end is told. */
-  private async finish(run: LiveRun, outcome: AgentOutcome): Promise<void> {
-    await this.deps.stores.stepLog.append(outcome.log);
-    run.steps = outcome.steps;
-    run.pendingCalls = outcome.pendingCalls;
-    await this.end(run, this.endingOf(outcome));
-  }
-
-  private endingOf(outcome: AgentOutcome): Ending {
-    const { answer, endReason, error } = outcome;
-    const usage = {
-      promptTokens: outcome.promptTokens,
-      completionTokens: outcome.sampledTokens,
-    };
-    if (error !== null) return { status: 'failed', answer, usage, error: plainError(error) };
-    if (endReason === 'cancelled') {
-      return { status: 'cancelled', answer, usage, error: plainError(this.cancelReason()) };
-    }
-    const status = endReason === 'tool_calls' ? 'requires_action' : 'completed';
-    return { status, answer, usage, error: null };
-  }
-
-  private cancelReason(): AppError {
-    return this.deps.lifecycle.aborted
-      ? new AppError('not_ready', 'the server stopped before the run ended')
-      : new AppError('request_cancelled', 'the run was cancelled');
-  }
-
-  /** The engine failed before the first token, or the log could not be written. */
-  private async fail(run: LiveRun, thrown: unknown): Promise<void> {
-    const error = toAppError(thrown);
-    run.earlyError = error;
-    if (run.steps.length === 0) return;
-    if (error.code === 'internal' || error.code === 'storage_failed') {
-      this.deps.logger.error({ runId: run.record.id, stack: error.stack }, error.message);
-    }
-    run.record.trajectoryId = null;
+    this.active++;
+    let run: LiveRun | undefined;
     try {
-      await this.end(run, {
-        status: 'failed',
-        answer: null,
-        usage: null,
-        error: plainError(error),
-      });
-    } catch (failure) {
-      this.deps.logger.error({ runId: run.record.id, failure }, 'the end of a run was not stored');
-    }
-  }
-
-  private async end(run: LiveRun, ending: Ending): Promise<void> {
-    run.record = { ...run.record, ...ending, endedAt: this.deps.clock.now() };
-    const { id, status, answer, usage, error, endedAt, trajectoryId } = run.record;
-    try {
-      // The calls that wait for the client have no column of their own.
-      const request =
-        run.pendingCalls.length > 0
-          ? { ...run.record.request, pending_calls: run.pendingCalls }
-          : run.record.request;
-      const change = { status, answer, usage, error, endedAt, trajectoryId, request };
-      await this.deps.stores.agentRuns.update(id, change);
+      run = await start();
+      return run;
     } finally {
-      const failed = status === 'failed' || status === 'cancelled';
-      const type = failed ? 'run.failed' : 'run.completed';
-      run.events.append({ type, run: runView(run, { tokens: false }) });
-      run.events.close();
+      if (run === undefined) this.active--;
+      else void run.done.then(() => this.active--);
+    }
+  }
+
+  /** Ends a run that does not work; nobody else may do so, or go on with it, meanwhile. */
+  private settle(run: LiveRun, status: 'failed' | 'cancelled', error: AppError): Promise<void> {
+    run.claimed = true;
+    const ended = this.work.cut(run, status, error);
+    run.done = run.taking = ended.catch((thrown: unknown) => {
+      run.claimed = false;
+      const { message } = toAppError(thrown);
+      this.deps.logger.error({ runId: run.record.id, message }, 'the end of a run was not stored');
+    });
+    return ended;
+  }
+
+  private endExpired(): void {
+    const { stores, clock, logger } = this.deps;
+    try {
+      for (const { id } of stores.agentRuns.expired(clock.now())) {
+        const run = this.obtain(id);
+        if (run?.record.status !== 'requires_action' || run.claimed) continue;
+        const message = 'its client did not send the results of its calls in time';
+        const ended = this.settle(run, 'failed', new AppError('agent_run_expired', message));
+        // What went wrong is in the log, and the next look tries again.
+        ended.catch(() => undefined);
+      }
+    } catch (thrown) {
+      logger.error({ message: toAppError(thrown).message }, 'waiting runs could not be looked at');
     }
   }
 
   private keep(run: LiveRun): void {
     this.runs.set(run.record.id, run);
-    const max = LIMITS.agentRunsKeptMax + LIMITS.agentRunsActiveMax;
-    for (const [id, old] of this.runs) {
-      if (this.runs.size <= max) break;
-      if (old.record.endedAt !== null) this.runs.delete(id);
-    }
+    const ended = [...this.runs.values()].filter(({ record }) => record.endedAt !== null);
+    const excess = Math.max(0, ended.length - LIMITS.agentRunsKeptMax);
+    for (const { record } of ended.slice(0, excess)) this.runs.delete(record.id);
   }
 }
 
-/** How a run stands when it is first written, whatever has become of it in the meantime. */
-const IN_PROGRESS = {
-  status: 'in_progress',
-  answer: null,
-  usage: null,
-  error: null,
-  endedAt: null,
-} as const;
-
-function runView(
-  run: Pick<LiveRun, 'record' | 'steps' | 'pendingCalls' | 'metadata'>,
-  options: { tokens: boolean },
-): AgentRunView {
-  const { record, steps, pendingCalls, metadata } = run;
-  const { usage, error } = record;
-  const version = record.policyVersion ?? 0;
-  const ended = record.endedAt !== null;
-  return {
-    id: record.id,
-    object: 'agent.run',
-    status: record.status,
-    model: pinnedName(version),
-    policy_version: version,
-    trajectory_id: record.trajectoryId,
-    steps: steps.map((step) => stepView(step, options)),
-    answer: record.answer,
-    required_action:
-      ended && pendingCalls.length > 0 ? { tool_calls: toolCallsOf(pendingCalls) } : null,
-    usage: usage === null ? null : usageOf(usage.promptTokens, usage.completionTokens),
-    error: error === null ? null : { code: error.code as ErrorCode, message: error.message },
-    metadata,
-    created_at: time(record.createdAt),
-    ended_at: timeOrNull(record.endedAt),
-  };
-}
-
-function storedExtras(record: AgentRunRecord): Pick<LiveRun, 'pendingCalls' | 'metadata'> {
-  const { metadata, pending_calls } = record.request as {
-    metadata?: Record<string, string>;
-    pending_calls?: AgentOutcome['pendingCalls'];
-  };
-  return { metadata: metadata ?? {}, pendingCalls: pending_calls ?? [] };
-}
-
-function plainError(error: AppError): { code: string; message: string } {
-  return { code: error.code, message: publicMessage(error, 'the log has it under the run id') };
+async function begun(run: LiveRun): Promise<void> {
+  try {
+    await run.begun;
+  } catch (error) {
+    run.abort();
+    throw error;
+  }
 }

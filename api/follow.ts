@@ -3,16 +3,12 @@ import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { logFailure } from './failure-log.ts';
 import type { AppDeps } from './app.ts';
-import { EventLog } from './event-log.ts';
-import type { NumberedEvent } from './event-log.ts';
 import type { Activity } from './lifecycle.ts';
 import { sseResponse } from './sse.ts';
 
 export interface FollowOptions {
   requestId: string;
   activity: Activity;
-  /** Only events with a greater id are sent. */
-  afterId: number;
   headers?: Record<string, string>;
   /** Called when the client leaves before the end. */
   onLeave?: (() => void) | undefined;
@@ -23,11 +19,21 @@ type FollowDeps = Pick<AppDeps, 'lifecycle' | 'logger'>;
 /** Streams open now; the bound keeps idle followers from filling memory. */
 const open = new WeakMap<FollowDeps['lifecycle'], number>();
 
-/** `events`: a live log, or the whole list of a run that has ended. @throws AppError queue_full */
+/** What is sent, up to its end; it ends when the signal aborts. */
+export type EventSource<T> = (
+  signal: AbortSignal,
+) => AsyncIterable<FollowedEvent<T>> | Iterable<FollowedEvent<T>>;
+
+export interface FollowedEvent<T> {
+  id: number | string;
+  event: T;
+}
+
+/** @throws AppError queue_full */
 export function followResponse<T extends { type: string }>(
   deps: FollowDeps,
   options: FollowOptions,
-  events: EventLog<T> | readonly NumberedEvent<T>[],
+  source: EventSource<T>,
 ): Response {
   const count = open.get(deps.lifecycle) ?? 0;
   if (count >= LIMITS.eventStreamsMax) {
@@ -45,11 +51,7 @@ export function followResponse<T extends { type: string }>(
       onEnd: () => open.set(deps.lifecycle, (open.get(deps.lifecycle) ?? 1) - 1),
     },
     async (stream, clientSignal) => {
-      const source =
-        events instanceof EventLog
-          ? events.follow(options.afterId, clientSignal)
-          : events.filter(({ id }) => id > options.afterId);
-      for await (const { id, event } of source) {
+      for await (const { id, event } of source(clientSignal)) {
         stream.send({ id, event: event.type, data: event });
         await stream.drained();
       }

@@ -11,7 +11,7 @@ import type { OperationId } from './contract/contract.ts';
 import { STATUS } from './problem.ts';
 import { ADMIN_CASES, endedRun, retrain } from './testing/admin-cases.ts';
 import type { Case } from './testing/cases.ts';
-import { AGENT_CASES, finishedRun } from './testing/agent-cases.ts';
+import { AGENT_CASES, finishedRun, waitingRun } from './testing/agent-cases.ts';
 import { CHAT, CHAT_CASES } from './testing/chat-cases.ts';
 import { startHarness, TASKS } from './testing/harness.ts';
 import type { Answer, CallOptions, Harness } from './testing/harness.ts';
@@ -24,8 +24,14 @@ const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = {
   createChatCompletion: async () => ({ body: CHAT }),
   listModels: async () => ({}),
   createAgentRun: async () => ({ body: { input: 'x' } }),
+  listAgentRuns: async () => ({}),
   getAgentRun: storedRun,
   streamAgentRunEvents: storedRun,
+  submitToolOutputs: async (h) => {
+    const { id, call } = await waitingRun(h);
+    const tool_outputs = [{ tool_call_id: call, output: 'Paris' }];
+    return { path: { run_id: id }, body: { tool_outputs } };
+  },
   cancelAgentRun: storedRun,
   listTrajectories: async () => ({}),
   getTrajectory: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),

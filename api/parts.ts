@@ -84,8 +84,6 @@ export async function startParts(
   const db = openDatabase(join(config.dataFolder, 'ramify.db'));
   const stores = openStores(db, clock);
   cleanups.push(() => stores.close());
-  const interrupted = stores.agentRuns.markInterrupted(clock.now());
-  if (interrupted.length > 0) logger.warn({ interrupted }, 'agent runs were interrupted');
   const policiesFolder = join(config.dataFolder, 'policies');
   const { policyFolder: firstPolicy } = config;
   await preparePolicies({

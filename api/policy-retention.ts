@@ -1,8 +1,9 @@
 /**
  * Deletes the files of old policy versions, so that a server that learns for months does not fill
  * its disk. Kept: the live version, the canary, what a rollback goes to, what is loaded, what a
- * training run started from, the base of every adapter that is kept, and of the others the newest
- * few. Rows stay for ever; a version without files cannot serve again.
+ * training run started from, what an unfinished agent run is pinned to, the base of every adapter
+ * that is kept, and of the others the newest few. Rows stay for ever; a version without files
+ * cannot serve again.
  *
  * Only directories that lie in the policies folder are ever deleted: the first policy is a guest.
  */
@@ -69,7 +70,7 @@ async function removeExcess(options: RetentionOptions): Promise<void> {
 }
 
 function versionsInUse({ stores, policies }: RetentionOptions): Set<number> {
-  const { policies: store, training } = stores;
+  const { policies: store, training, agentRuns } = stores;
   const inUse = new Set<number>();
   const add = (version: number | null | undefined): void => {
     if (version !== null && version !== undefined) inUse.add(version);
@@ -80,6 +81,7 @@ function versionsInUse({ stores, policies }: RetentionOptions): Set<number> {
   add(store.canary()?.version);
   if (active !== null) add(store.decisions.newest(active.version, ['activated'])?.otherVersion);
   for (const { baseVersion } of training.unfinished()) add(baseVersion);
+  for (const version of agentRuns.versionsInUse()) add(version);
   for (const { version } of store.withFiles()) if (policies.isLoaded(version)) add(version);
   return inUse;
 }

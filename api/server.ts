@@ -57,8 +57,11 @@ async function serve(
   await training.start();
   const lifecycle = new Lifecycle();
   const shared = { ...parts, lifecycle, logger };
-  const app = createApp({ ...shared, agentRuns: new AgentRuns(shared) });
+  const agentRuns = new AgentRuns(shared);
+  agentRuns.start();
+  const app = createApp({ ...shared, agentRuns });
   const stop = async (): Promise<void> => {
+    agentRuns.stop();
     const ends = [lifecycle.stop(LIMITS.shutdownTimeoutMs), training.stop(), releases.stop()];
     await Promise.all(ends);
   };

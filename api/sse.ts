@@ -14,7 +14,7 @@ export interface Frame {
   /** JSON, or text as it is (`[DONE]`). */
   data: unknown;
   event?: string;
-  id?: number;
+  id?: number | string;
 }
 
 export interface SseOptions {

@@ -61,6 +61,16 @@ export const LIMITS = {
   /** An agent run, from request to answer. */
   agentRunTimeoutMs: 600_000,
   agentRunsActiveMax: 256,
+  /** Runs that wait for results of their clients; each keeps its steps in memory, 10 to 100 kB. */
+  agentRunsWaitingMax: 1_024,
+  /** How long a run waits for those results. */
+  agentRunWaitMs: 600_000,
+  /** How often runs that waited too long are looked for. */
+  agentRunSweepMs: 1_000,
+  /** Times in a row that a run is taken up at the same step after its server stopped. */
+  agentRunAttemptsMax: 5,
+  /** Pause before a run that could not be taken up, as the engine was busy, is tried again. */
+  agentRunRetryMs: 1_000,
   /** One sampling request; the client's own default timeout is 10 minutes. */
   sampleTimeoutMs: 600_000,
   workerStartTimeoutMs: 60_000,

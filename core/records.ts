@@ -374,8 +374,21 @@ export interface ConversationRecord {
 export type AgentRunStatus =
   'queued' | 'in_progress' | 'requires_action' | 'completed' | 'failed' | 'cancelled';
 
+/** What a run needs, beside its steps, to go on in another process. */
+export interface AgentRunProgress {
+  sampling: SamplingParams;
+  /** While it waits for its client: all calls of the newest policy step. */
+  calls: { id: string; name: string; arguments: string }[];
+  /** Begin of the work under way, and milliseconds worked before that. */
+  legStartedAt: number;
+  workedMs: number;
+  /** How often it was taken up at this step. */
+  attempts: { leafStepId: string; count: number } | null;
+}
+
 /**
- * One server-run agent: what was asked, and how it ended. Its steps are those of its trajectory.
+ * One server-run agent: what was asked, how far it is, and how it ended. Its steps are those on the
+ * path to its newest one, which are all stored.
  */
 export interface AgentRunRecord {
   id: string;
@@ -392,4 +405,10 @@ export interface AgentRunRecord {
   createdAt: number;
   startedAt: number | null;
   endedAt: number | null;
+  conversationId: string | null;
+  leafStepId: string | null;
+  /** While it waits for its client: when it waits no longer. */
+  waitsUntil: number | null;
+  /** Null: it was made before runs could go on. */
+  progress: AgentRunProgress | null;
 }

@@ -1,11 +1,20 @@
 /**
- * Agent runs: round trip, changes, pages, and what a start makes of runs that a dead process left.
+ * Agent runs: round trip, changes, pages, and those that a start or the clock has to do with.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { AgentRunRecord, AgentRunStatus } from '../core/records.ts';
 import { openDatabase } from './open.ts';
 import type { Stores } from './stores.ts';
 import { openStores } from './stores.ts';
+
+const STATUSES: AgentRunStatus[] = [
+  'queued',
+  'in_progress',
+  'requires_action',
+  'completed',
+  'failed',
+  'cancelled',
+];
 
 let stores: Stores;
 
@@ -30,6 +39,10 @@ function run(id: string, fields: Partial<AgentRunRecord> = {}): AgentRunRecord {
     createdAt: 5,
     startedAt: null,
     endedAt: null,
+    conversationId: null,
+    leafStepId: null,
+    waitsUntil: null,
+    progress: null,
     ...fields,
   };
 }
@@ -75,30 +88,24 @@ describe('AgentRunStore', () => {
     expect(failed.map(({ id }) => id)).toEqual(['run_1', 'run_0']);
   });
 
-  test('at start, what was queued or in progress has failed, and nothing else', async () => {
-    const statuses: AgentRunStatus[] = [
-      'queued',
-      'in_progress',
-      'requires_action',
-      'completed',
-      'failed',
-      'cancelled',
-    ];
-    for (const status of statuses) await stores.agentRuns.create(run(`run_${status}`, { status }));
-    expect(stores.agentRuns.markInterrupted(9).sort()).toEqual(['run_in_progress', 'run_queued']);
-    for (const status of statuses) {
-      const open = status === 'queued' || status === 'in_progress';
-      const expected: Partial<AgentRunRecord> = open
-        ? {
-            status: 'failed',
-            endedAt: 9,
-            error: {
-              code: 'engine_unavailable',
-              message: 'the server stopped before the run ended',
-            },
-          }
-        : { status };
-      expect(stores.agentRuns.get(`run_${status}`)).toEqual(run(`run_${status}`, expected));
+  test('runs that have not ended, and those that waited too long', async () => {
+    const waiting = (id: string, waitsUntil: number | null): AgentRunRecord =>
+      run(id, { status: 'requires_action', waitsUntil, policyVersion: 3 });
+    for (const [i, status] of STATUSES.entries()) {
+      await stores.agentRuns.create(run(`run_${status}`, { status, policyVersion: i % 2 }));
     }
+    await stores.agentRuns.create(waiting('run_soon', 10));
+    await stores.agentRuns.create(waiting('run_later', 11));
+    const { agentRuns } = stores;
+    const ids = (records: AgentRunRecord[]): string[] => records.map(({ id }) => id);
+    expect(ids(agentRuns.unfinished())).toEqual(['run_in_progress', 'run_queued']);
+    // One without a time was made before runs could wait.
+    expect(ids(agentRuns.expired(9))).toEqual(['run_requires_action']);
+    expect(ids(agentRuns.expired(10)).sort()).toEqual(['run_requires_action', 'run_soon']);
+    expect(agentRuns.countWaiting()).toBe(3);
+    expect(agentRuns.versionsInUse().sort()).toEqual([0, 1, 3]);
+    await agentRuns.update('run_soon', { status: 'in_progress', waitsUntil: null });
+    expect(ids(agentRuns.expired(10))).toEqual(['run_requires_action']);
+    expect(agentRuns.countWaiting()).toBe(2);
   });
 });

@@ -2,7 +2,7 @@
  * Server-run agents: one row a run. Writes join the group commit of the log, because a run is
  * created and ended as often as an answer is given.
  */
-import { and, desc, eq, inArray, lt } from 'drizzle-orm';
+import { and, count, desc, eq, inArray, isNull, lt, lte, or } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
 import type { AgentRunRecord, AgentRunStatus } from '../core/records.ts';
 import type { GroupCommit } from './group-commit.ts';
@@ -73,21 +73,41 @@ export class AgentRunStore {
     return toPage(rows, limit, ({ id }) => id);
   }
 
-  /**
-   * To be called at start: what an earlier process left queued or in progress is marked failed; a
-   * run that waits for its client's tool results is left. Returns the ids.
-   */
-  markInterrupted(nowMs: number): string[] {
+  /** Runs that no process can have ended: to be called at start. Oldest first. */
+  unfinished(): AgentRunRecord[] {
     return this.orm
-      .update(agentRuns)
-      .set({
-        status: 'failed',
-        error: { code: 'engine_unavailable', message: 'the server stopped before the run ended' },
-        endedAt: nowMs,
-      })
+      .select()
+      .from(agentRuns)
       .where(inArray(agentRuns.status, ['queued', 'in_progress']))
-      .returning({ id: agentRuns.id })
+      .orderBy(agentRuns.id)
+      .all();
+  }
+
+  /** Runs that have waited for their clients until now, or for longer. */
+  expired(nowMs: number): AgentRunRecord[] {
+    const { status, waitsUntil } = agentRuns;
+    return this.orm
+      .select()
+      .from(agentRuns)
+      .where(and(eq(status, 'requires_action'), or(isNull(waitsUntil), lte(waitsUntil, nowMs))))
+      .all();
+  }
+
+  /** How many wait for their clients. */
+  countWaiting(): number {
+    const { status } = agentRuns;
+    const where = eq(status, 'requires_action');
+    return this.orm.select({ rows: count() }).from(agentRuns).where(where).get()?.rows ?? 0;
+  }
+
+  /** Policy versions of runs that have not ended. */
+  versionsInUse(): number[] {
+    const { status, policyVersion } = agentRuns;
+    return this.orm
+      .selectDistinct({ version: policyVersion })
+      .from(agentRuns)
+      .where(inArray(status, ['queued', 'in_progress', 'requires_action']))
       .all()
-      .map(({ id }) => id);
+      .flatMap(({ version }) => version ?? []);
   }
 }

@@ -50,6 +50,10 @@ async function answered(
     error: null,
     createdAt: clock.now(),
     startedAt: null,
+    conversationId: null,
+    leafStepId: null,
+    waitsUntil: null,
+    progress: null,
     endedAt: null,
   });
   return id;

@@ -336,7 +336,10 @@ export const trainingMetrics = sqliteTable(
   (table) => [primaryKey({ columns: [table.runId, table.step] })],
 );
 
-/** `ended_at` is set exactly when the status is completed, failed or cancelled. */
+/**
+ * `ended_at` is set exactly when the status is completed, failed or cancelled. The path to
+ * `leaf_step_id` is stored; a trajectory is there once the run has waited or ended.
+ */
 export const agentRuns = sqliteTable(
   'agent_runs',
   {
@@ -352,6 +355,10 @@ export const agentRuns = sqliteTable(
     createdAt: integer('created_at').notNull(),
     startedAt: integer('started_at'),
     endedAt: integer('ended_at'),
+    conversationId: text('conversation_id'),
+    leafStepId: text('leaf_step_id'),
+    waitsUntil: integer('waits_until'),
+    progress: text({ mode: 'json' }).$type<AgentRunRecord['progress']>(),
   },
   (table) => [index('agent_runs_status').on(table.status, table.id)],
 );

@@ -59,14 +59,24 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** List agent runs, newest first, without their steps. */
+        get: operations["listAgentRuns"];
         put?: never;
         /**
          * Run an agent whose tools the server runs; returns its steps and its answer.
          * @description Waits for the end unless `background` is true. With `stream: true` the body is a stream of
-         *     the run's events. A call of a client function ends the run with status `requires_action`;
-         *     start another run with the history and the function's result to go on. A client that leaves a
-         *     run it waits for cancels it; a background run goes on.
+         *     the run's events, as of `GET .../events`, that ends with the run or where it waits.
+         *
+         *     A call of a client function makes the run wait, in status `requires_action`, until its client
+         *     sends the results to `.../submit_tool_outputs` or `expires_at` is over; server tools called in
+         *     the same step have run by then. Its policy version and its seed stay for its whole life.
+         *
+         *     A client that leaves a run it waits for cancels it. A background run goes on, and it outlives
+         *     the server too, as does a run that waits: after a restart it goes on from its last durable
+         *     step, with the same tokens as if nothing had happened (rarely others, where the last bits of a
+         *     figure decide). A tool call whose result is lost is made again if the tool has no effects, else
+         *     the run fails with `tool_call_uncertain`. A foreground run that was at work is `cancelled`
+         *     with `agent_run_interrupted`.
          */
         post: operations["createAgentRun"];
         delete?: never;
@@ -99,10 +109,40 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Follow the events of an agent run (SSE), from the start or from Last-Event-ID. */
+        /**
+         * Follow the events of an agent run (SSE), from the start or from Last-Event-ID.
+         * @description The `id` of an event is a place in the run: `3` when the step of index 2 is complete and
+         *     durable, `3.17` for text up to token 17 of the step of index 3. So a stream that broke is
+         *     resumed without a gap or a repeat, also after a restart of the server and at any time later. The
+         *     text of a step may come in other pieces then, and it is left out where only the whole step is
+         *     known any more: `step.completed` always has all of it.
+         */
         get: operations["streamAgentRunEvents"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/agent/runs/{run_id}/submit_tool_outputs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send the results of client functions to a run in `requires_action`; it goes on.
+         * @description Every call of `required_action` needs its output, each once. The same run and the same
+         *     trajectory go on, from the stored tokens. Waits for the end, or for the next
+         *     `requires_action`, unless the run is a background run; with `stream: true` the body is a
+         *     stream of the events from here on.
+         */
+        post: operations["submitToolOutputs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -118,7 +158,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Stop an agent run; a run that has ended is returned as it is. */
+        /** Stop an agent run, working, waiting or queued; one that has ended is returned as it is. */
         post: operations["cancelAgentRun"];
         delete?: never;
         options?: never;
@@ -480,12 +520,13 @@ export interface components {
          * @description Codes that an operation can answer are listed with its responses. Of the others,
          *     `route_not_found` (404) and `method_not_allowed` (405) answer unknown paths and methods;
          *     `unauthorized` (401) waits for keys; `request_cancelled` (499) is the fate of a request whose client
-         *     left, seen only in the log and in agent runs; `tool_failed`, `tool_timeout` and
+         *     left, seen only in the log and in agent runs; `agent_run_expired` (408), `agent_run_interrupted`
+         *     (500) and `tool_call_uncertain` (500) stand in the `error` of an agent run; `tool_failed`, `tool_timeout` and
          *     `tool_arguments_invalid` stand in `tool_call.error` of a step; `policy_invalid` and
          *     `config_invalid` are told at start.
          * @enum {string}
          */
-        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "context_length_exceeded" | "unknown_tool" | "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_invalid" | "feedback_conflict" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
+        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "context_length_exceeded" | "unknown_tool" | "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_invalid" | "feedback_conflict" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
         /**
          * @description `ramify` is the live policy, or the canary where one is out and the session is drawn for it;
          *     `ramify@12` pins version 12.
@@ -888,10 +929,18 @@ export interface components {
             input?: string;
             /** @description Names of server tools, and functions that the client runs. */
             tools?: (string | components["schemas"]["FunctionTool"])[];
-            /** @default 6 */
+            /**
+             * @description Calls of the server's tools and of the client's functions together.
+             * @default 6
+             */
             max_tool_calls: number;
             /** @description Sampled tokens over all steps. */
             max_tokens?: number;
+            /**
+             * @description How long the run may work, 600 when absent; waits for its client, and for a server that is
+             *     stopped, are not counted.
+             */
+            timeout_s?: number;
             /** @description Defaults of temperature, top_p and top_k are as in a chat completion. */
             temperature?: number;
             top_p?: number;
@@ -906,7 +955,7 @@ export interface components {
             /** @default false */
             stream: boolean;
             /**
-             * @description Answer 202 at once, or stream; the run outlives the connection.
+             * @description Answer 202 at once, or stream; the run outlives the connection and the server.
              * @default false
              */
             background: boolean;
@@ -914,17 +963,18 @@ export interface components {
         };
         /** @enum {string} */
         AgentRunStatus: "queued" | "in_progress" | "requires_action" | "completed" | "failed" | "cancelled";
-        AgentRun: {
+        AgentRunFields: {
             id: string;
             /** @constant */
             object: "agent.run";
             status: components["schemas"]["AgentRunStatus"];
             model: string;
             policy_version: number;
-            /** @description null when nothing was logged. */
+            background: boolean;
+            /** @description Readable once the run waits or has ended; null when nothing was sampled. */
             trajectory_id: string | null;
-            steps: components["schemas"]["Step"][];
             answer: string | null;
+            /** @description The calls that a run in `requires_action` waits for. */
             required_action: {
                 tool_calls: components["schemas"]["ToolCall"][];
             } | null;
@@ -936,13 +986,44 @@ export interface components {
             metadata: components["schemas"]["Metadata"];
             /** Format: date-time */
             created_at: string;
+            /**
+             * Format: date-time
+             * @description When a run in `requires_action` waits no longer and fails.
+             */
+            expires_at: string | null;
             /** Format: date-time */
             ended_at: string | null;
         };
-        /** @description The `event` line of the frame repeats `type`; the `id` line counts from 1. */
+        AgentRunSummary: components["schemas"]["AgentRunFields"];
+        AgentRun: components["schemas"]["AgentRunFields"] & {
+            /** @description Those that are durable. */
+            steps: components["schemas"]["Step"][];
+        };
+        AgentRunList: {
+            /** @constant */
+            object: "list";
+            data: components["schemas"]["AgentRunSummary"][];
+            has_more: boolean;
+            next_cursor: string | null;
+        };
+        ToolOutput: {
+            tool_call_id: string;
+            /** @description What the policy reads. */
+            output: string;
+        };
+        SubmitToolOutputsRequest: {
+            tool_outputs: components["schemas"]["ToolOutput"][];
+            /** @description false when absent. */
+            stream?: boolean;
+        };
+        AgentRunEventId: string;
+        /**
+         * @description The `event` line of the frame repeats `type`. Of `run.requires_action` only the newest is
+         *     there for those who come later.
+         */
         AgentRunEvent: {
             /** @enum {unknown} */
-            type: "run.created" | "run.completed" | "run.failed";
+            type: "run.created" | "run.requires_action" | "run.completed" | "run.failed" | "run.cancelled";
             run: components["schemas"]["AgentRun"];
         } | {
             /** @constant */
@@ -1542,6 +1623,36 @@ export interface operations {
             503: components["responses"]["NotReady"];
         };
     };
+    listAgentRuns: {
+        parameters: {
+            query?: {
+                /** @description Rows of the page. */
+                limit?: components["parameters"]["Limit"];
+                /** @description `next_cursor` of the page before. */
+                cursor?: components["parameters"]["Cursor"];
+                status?: components["schemas"]["AgentRunStatus"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentRunList"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
     createAgentRun: {
         parameters: {
             query?: never;
@@ -1624,10 +1735,13 @@ export interface operations {
     };
     streamAgentRunEvents: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The same for clients that cannot set headers; the header wins. */
+                after?: components["schemas"]["AgentRunEventId"];
+            };
             header?: {
                 /** @description Id of the last event that the client has seen; only later ones are sent. */
-                "Last-Event-ID"?: components["parameters"]["LastEventId"];
+                "Last-Event-ID"?: components["schemas"]["AgentRunEventId"];
             };
             path: {
                 run_id: components["parameters"]["AgentRunId"];
@@ -1636,7 +1750,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The events so far, then new ones; ends when the run has ended. */
+            /**
+             * @description The events so far, then new ones; ends when the run has ended. While the run waits for
+             *     its client the stream stays open.
+             */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1650,6 +1767,69 @@ export interface operations {
             404: components["responses"]["AgentRunNotFound"];
             500: components["responses"]["Failed"];
             503: components["responses"]["StreamsFull"];
+        };
+    };
+    submitToolOutputs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: components["parameters"]["AgentRunId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SubmitToolOutputsRequest"];
+            };
+        };
+        responses: {
+            /** @description The run where it waits again or has ended, or the stream of its events. */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-ramify-policy": components["headers"]["PolicyVersion"];
+                    "x-ramify-trajectory": components["headers"]["TrajectoryId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentRun"];
+                    "text/event-stream": string;
+                };
+            };
+            /** @description The run goes on in the background. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentRun"];
+                };
+            };
+            /** @description The body is wrong, or its ids are not those of the calls that wait. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["AgentRunNotFound"];
+            /** @description The run does not wait for results; its status says why. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongMediaType"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["Busy"];
         };
     };
     cancelAgentRun: {

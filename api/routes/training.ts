@@ -1,5 +1,6 @@
 /** Training runs: start, list, read, follow, cancel. */
 import type { AppDeps } from '../app.ts';
+import { EventLog } from '../event-log.ts';
 import { followResponse } from '../follow.ts';
 import { json } from '../handlers.ts';
 import type { Handlers, Schemas } from '../handlers.ts';
@@ -38,8 +39,12 @@ export function trainingRoutes(
     },
     streamTrainingRunEvents: ({ path, header, requestId, activity }) => {
       const afterId = header['Last-Event-ID'] ?? 0;
-      const options = { requestId, activity, afterId };
-      return followResponse(deps, options, deps.training.events(path.run_id));
+      const events = deps.training.events(path.run_id);
+      return followResponse(deps, { requestId, activity }, (signal) =>
+        events instanceof EventLog
+          ? events.follow(afterId, signal)
+          : events.filter(({ id }) => id > afterId),
+      );
     },
     cancelTrainingRun: ({ path }) => {
       return json<Schemas['TrainingRun']>(trainingRunView(deps.training.cancel(path.run_id)));

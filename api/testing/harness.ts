@@ -21,6 +21,7 @@ import { openSearchIndex } from '../../db/search-index.ts';
 import { openStores } from '../../db/stores.ts';
 import type { Stores } from '../../db/stores.ts';
 import { AgentRuns } from '../agent-runs.ts';
+import type { AgentRunsDeps } from '../agent-runs.ts';
 import { createApp } from '../app.ts';
 import type { AppDeps } from '../app.ts';
 import { loadContract } from '../contract/contract.ts';
@@ -78,6 +79,8 @@ export interface Harness {
   call(operation: OperationId, options?: CallOptions): Promise<Answer>;
   /** Training as after a restart of the server, on the same stores and files. */
   restartTraining(): Promise<void>;
+  /** Agent runs as after a stop and a new start of the server, on the same stores. */
+  restartAgents(): void;
   close(): Promise<void>;
 }
 
@@ -89,6 +92,7 @@ export interface HarnessOptions {
   schedule?: TrainingManagerOptions['schedule'];
   release?: Partial<ReleaseSettings>;
   policiesKept?: number;
+  agentRuns?: Partial<AgentRunsDeps>;
 }
 
 export const TEXTS = [
@@ -158,7 +162,9 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   };
   const training = new TrainingManager(trainingOptions);
   const shared = { stores, engine, policies, tools, lifecycle, clock, newId, logger };
-  const agentRuns = new AgentRuns(shared);
+  const agentDeps = { ...shared, ...options.agentRuns };
+  const agentRuns = new AgentRuns(agentDeps);
+  agentRuns.start();
   const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
   const deps: AppDeps = { ...shared, contract, agentRuns, training, checkStorage };
   const app = createApp(deps);
@@ -177,8 +183,14 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       deps.training = new TrainingManager(trainingOptions);
       await deps.training.start();
     },
+    restartAgents: () => {
+      deps.agentRuns.stop();
+      deps.agentRuns = new AgentRuns(agentDeps);
+      deps.agentRuns.start();
+    },
     close: async () => {
       fault.thrown = null;
+      deps.agentRuns.stop();
       await Promise.all([lifecycle.stop(2_000), deps.training.stop(), releases.stop()]);
       index.close();
       stores.close();

@@ -9,7 +9,7 @@
  * fails or is too slow is no end: the policy reads the error as the result. It does not know where
  * tokens come from, what is a good answer, or which calls a client runs.
  */
-import { assert } from '../assert.ts';
+import { assert, must } from '../assert.ts';
 import { AppError } from '../errors.ts';
 import { DEFAULT_ENTROPY, measuredEntropies, stepEntropy } from '../arpo/entropy.ts';
 import type { EntropySettings } from '../arpo/entropy.ts';
@@ -25,6 +25,7 @@ import type {
   TrajectoryRecord,
 } from '../records.ts';
 import type { AnswerForm, ParsedStep, ToolCallRequest } from '../text/types.ts';
+import { storedTurn } from './stored-turn.ts';
 import type { Continuation, EpisodeContext, EpisodeLimits } from './types.ts';
 
 export interface PolicyStepRequest {
@@ -38,6 +39,8 @@ export interface PolicyStepRequest {
 export interface ToolStepRequest {
   /** Names that may be called; a call of another one is answered with an unknown_tool text. */
   offered: ReadonlySet<string>;
+  /** Names whose calls are run elsewhere: they stay pending until `takeResults`. */
+  elsewhere?: ReadonlySet<string>;
   signal?: AbortSignal;
 }
 
@@ -64,7 +67,9 @@ export class Episode {
   readonly steps: StepRecord[];
   readonly sequence: Sequence;
   readonly limits: EpisodeLimits;
-  /** Calls of the newest policy step that have no result yet. */
+  /** Calls of the newest policy step, in its order; each has an id. */
+  calls: readonly ToolCallRequest[] = [];
+  /** Those of them that have no result yet. */
   pendingCalls: ToolCallRequest[] = [];
   endReason: EndReason | null = null;
   answer: string | null = null;
@@ -77,6 +82,8 @@ export class Episode {
   private readonly context: EpisodeContext;
   private readonly entropy: EntropySettings;
   private readonly stored: number;
+  /** Results of `calls` so far. */
+  private results: ToolCallRecord[] = [];
 
   private constructor(state: EpisodeState) {
     this.context = state.context;
@@ -138,6 +145,27 @@ export class Episode {
     return episode;
   }
 
+  /**
+   * Stands again where a path stopped whose steps are all stored, as if nothing had happened since;
+   * on an empty sequence of its policy version. `calls` are those of its last policy step where
+   * their ids were told to someone. Throws context_length_exceeded.
+   */
+  static restore(options: {
+    context: EpisodeContext;
+    sequence: Sequence;
+    steps: readonly StepRecord[];
+    calls?: readonly ToolCallRequest[];
+    limits: EpisodeLimits;
+    entropy?: EntropySettings;
+  }): Episode {
+    const { context, sequence, steps, calls = [], limits, entropy = DEFAULT_ENTROPY } = options;
+    assert(sequence.length === 0, `an episode is restored on an empty sequence`);
+    for (const { tokens } of steps) sequence.append(tokens);
+    const episode = new Episode({ context, sequence, limits, entropy, steps: [...steps] });
+    episode.readAgain(calls);
+    return episode;
+  }
+
   /** The steps that the log does not have yet. */
   get newSteps(): StepRecord[] {
     return this.steps.slice(this.stored);
@@ -195,23 +223,36 @@ export class Episode {
    * Runs the pending calls, at once, and appends their results as context tokens. One tool step a
    * call; with several calls the last step holds the tokens of all results, because a protocol may
    * wrap them together. Ends the episode instead when a limit leaves no use for the results.
-   * Results that overflow the window are recorded without tokens. Returns the new steps.
+   * Results that overflow the window are recorded without tokens. Calls that are run elsewhere stay
+   * pending, and the results of the others get their tokens with theirs. Returns the new steps.
    */
   async toolStep(request: ToolStepRequest): Promise<StepRecord[]> {
-    const calls = this.pendingCalls;
-    assert(this.endReason === null && calls.length > 0, 'a tool step has calls to run');
-    const overLimit = this.limitBeforeTools(calls.length);
+    const pending = this.pendingCalls.map((call) => this.withId(call));
+    if (this.results.length === 0) this.calls = pending;
+    assert(this.endReason === null && pending.length > 0, 'a tool step has calls to run');
+    const overLimit = this.limitBeforeTools(pending.length);
     if (overLimit !== null) {
       this.end(overLimit);
       return [];
     }
     const startedAt = this.context.clock.now();
+    const isElsewhere = ({ name }: ToolCallRequest): boolean =>
+      request.elsewhere?.has(name) === true;
+    const calls = pending.filter((call) => !isElsewhere(call));
     const records = await Promise.all(calls.map((call) => this.runCall(call, request)));
-    this.pendingCalls = [];
-    this.toolCalls += records.length;
+    this.pendingCalls = pending.filter(isElsewhere);
     const steps = this.addToolSteps(records, startedAt);
     if (this.endReason === null && request.signal?.aborted) this.end('cancelled');
     return steps;
+  }
+
+  /** Appends the results of all pending calls, which were run elsewhere. Returns the new steps. */
+  takeResults(records: readonly ToolCallRecord[]): StepRecord[] {
+    const given = new Set(records.map(({ id }) => id));
+    const fits = this.pendingCalls.every(({ id }) => given.has(id ?? ''));
+    assert(fits && records.length === this.pendingCalls.length, 'each pending call has a result');
+    this.pendingCalls = [];
+    return this.addToolSteps(records, this.context.clock.now());
   }
 
   /**
@@ -306,7 +347,7 @@ export class Episode {
   }
 
   /** Decides what follows a policy step. Only a step that reached a stop token can be an answer. */
-  private understand(parsed: ParsedStep, result: SampleResult): void {
+  private understand(parsed: ParsedStep, result: Pick<SampleResult, 'finish'>): void {
     const whole = result.finish === 'stop';
     if (parsed.malformed !== null) {
       // A cut step is mostly malformed too, but the limit is what ended it.
@@ -315,16 +356,33 @@ export class Episode {
     } else if (parsed.calls.length > 0 && result.finish !== 'context') {
       // A whole call counts even if the token budget ended right after it: a client can run it.
       // Its id is made here, so that it is the same towards the client and in the log.
-      this.pendingCalls = parsed.calls.map((call) => ({
-        ...call,
-        id: call.id ?? this.context.newId('toolCall'),
-      }));
+      this.calls = parsed.calls.map((call) => this.withId(call));
+      this.pendingCalls = [...this.calls];
+      this.results = [];
     } else if (!whole) {
       this.end(cutReason(result));
     } else {
       this.answer = parsed.answer;
       this.end(parsed.answer === null ? 'stop' : 'answer');
     }
+  }
+
+  /** What the last policy step of a stored path means, and which of its calls were answered. */
+  private readAgain(told: readonly ToolCallRequest[]): void {
+    const { protocol } = this.context;
+    const turn = storedTurn(protocol, this.steps, told);
+    if (turn === null) return;
+    const cut = this.sampledTokens >= this.limits.maxTokens ? 'length' : 'context';
+    this.understand(turn.parsed, { finish: turn.stopped ? 'stop' : cut });
+    this.results = turn.results;
+    const answered = new Set(turn.results.map(({ id }) => id));
+    this.pendingCalls = this.calls.filter(({ id }) => !answered.has(id ?? ''));
+    // Results that overflowed the window were recorded without tokens.
+    if (this.pendingCalls.length === 0 && this.leaf.tokens.length === 0) this.end('context');
+  }
+
+  private withId(call: ToolCallRequest): ToolCallRequest & { id: string } {
+    return { ...call, id: call.id ?? this.context.newId('toolCall') };
   }
 
   private limitBeforeTools(calls: number): EndReason | null {
@@ -351,7 +409,18 @@ export class Episode {
   }
 
   private addToolSteps(records: readonly ToolCallRecord[], startedAt: number): StepRecord[] {
-    const results = records.map(({ name, result }) => ({ name, result: result ?? '' }));
+    this.toolCalls += records.length;
+    this.results.push(...records);
+    if (this.pendingCalls.length > 0) {
+      return this.addContextSteps(records, { tokens: new Uint32Array(0), startedAt });
+    }
+    const results = this.calls.map(({ id, name }) => {
+      const record = must(
+        this.results.find((one) => one.id === id),
+        'each call has a result',
+      );
+      return { name, result: record.result ?? '' };
+    });
     let tokens = Uint32Array.from(this.context.protocol.renderToolResults(results));
     try {
       this.sequence.append(tokens);
@@ -406,7 +475,7 @@ export class Episode {
   }
 }
 
-function cutReason(result: SampleResult): EndReason {
+function cutReason(result: Pick<SampleResult, 'finish'>): EndReason {
   return result.finish === 'context' ? 'context' : 'max_tokens';
 }
 

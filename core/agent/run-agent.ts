@@ -1,33 +1,39 @@
 /**
  * The agent loop for live traffic: generate, run tools, append, until an end. /v1/agent/runs uses
  * it with server tools, chat completions with client tools only (the first call of one ends the
- * run). It drives the same Episode as training rollouts do. It writes nothing: the caller awaits
- * the log.
+ * run). It drives the same Episode as training rollouts do. It writes nothing itself: steps go to
+ * the caller's log as they come, or the caller writes the outcome.
  */
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import { Deadline } from './deadline.ts';
 import { Episode, policyTokens } from './episode.ts';
 import type { ToolSpec } from '../ports.ts';
-import type { SamplingParams } from '../records.ts';
+import type { SamplingParams, StepRecord } from '../records.ts';
+import type { ToolCallRequest } from '../text/types.ts';
 import type { AgentOutcome, AgentRequest, Continuation, EpisodeContext } from './types.ts';
 
 /**
  * Runs one request to its end and returns everything that happened. Owns and closes the sequence.
  *
  * Throws before any work: unknown_tool, invalid_request (a client tool named like a server tool),
- * context_length_exceeded. Throws when the engine failed before the first token. A later failure is
- * an outcome with endReason `failed` and its `error`, so that the steps so far are still logged.
+ * context_length_exceeded, tool_call_uncertain (a resumed run may have made a call whose result is
+ * lost). Throws when the engine failed before the first token, and when the log failed. A later
+ * failure is an outcome with endReason `failed` and its `error`, so that the steps so far are still
+ * logged.
  */
 export async function runAgent(
   context: EpisodeContext,
   request: AgentRequest,
 ): Promise<AgentOutcome> {
-  const deadline = new Deadline(request.signal, LIMITS.agentRunTimeoutMs);
+  const { limitMs, usedMs } = timeOf(request);
+  const deadline = new Deadline(request.signal, Math.max(1, limitMs - usedMs));
   try {
     const run = begin(context, request);
-    for (const step of run.episode.newSteps) request.onStep?.(step);
+    // A resumed path is in the log.
+    if (request.resume === undefined) note(run, request, deadline, run.episode.newSteps);
     const error = await runToEnd(run, request, deadline);
+    await run.logged;
     return outcome(run, request, error);
   } finally {
     deadline.close();
@@ -35,15 +41,30 @@ export async function runAgent(
   }
 }
 
+function timeOf({ time }: AgentRequest): { limitMs: number; usedMs: number } {
+  return time ?? { limitMs: LIMITS.agentRunTimeoutMs, usedMs: 0 };
+}
+
 /** An episode, and what of it was there before this run sampled. */
 interface Run {
+  context: EpisodeContext;
   episode: Episode;
   promptTokens: number;
   sampledBefore: number;
+  /** Settles when every step so far is durable. */
+  logged: Promise<unknown>;
+  suspended: boolean;
 }
 
 function begin(context: EpisodeContext, request: AgentRequest): Run {
-  const { limits, contextTokens, continuation, sequence } = request;
+  const { limits, contextTokens, continuation, resume, sequence } = request;
+  const run = { context, sampledBefore: 0, logged: Promise.resolve(), suspended: false };
+  if (resume !== undefined) {
+    const { steps, calls } = resume;
+    const episode = Episode.restore({ context, sequence, steps, calls, limits });
+    refuseUncertain(context, request, episode);
+    return { ...run, episode, promptTokens: steps[0]?.tokens.length ?? 0 };
+  }
   const offered = offeredSpecs(context, request);
   const refuseTooLong = (promptTokens: number): void => {
     if (contextTokens === undefined || promptTokens + limits.maxTokens <= contextTokens) return;
@@ -58,14 +79,49 @@ function begin(context: EpisodeContext, request: AgentRequest): Run {
     const promptTokens = context.protocol.renderPrompt(request.messages, offered);
     refuseTooLong(promptTokens.length);
     const episode = Episode.begin({ context, sequence, promptTokens, limits });
-    return { episode, promptTokens: promptTokens.length, sampledBefore: 0 };
+    return { ...run, episode, promptTokens: promptTokens.length };
   }
   const promptTokens = continuationTokens(continuation);
   refuseTooLong(promptTokens);
   const sampledBefore = policyTokens(continuation.steps);
   const ownLimits = { ...limits, maxTokens: sampledBefore + limits.maxTokens };
   const episode = Episode.resume({ context, sequence, continuation, limits: ownLimits });
-  return { episode, promptTokens, sampledBefore };
+  return { ...run, episode, promptTokens, sampledBefore };
+}
+
+/**
+ * The calls that a stored path has no result of may have been under way. Without effects they are
+ * simply made again.
+ */
+function refuseUncertain(context: EpisodeContext, request: AgentRequest, episode: Episode): void {
+  const call = episode.pendingCalls.find(({ name }) => hasEffects(context, request, name));
+  if (call === undefined) return;
+  throw new AppError(
+    'tool_call_uncertain',
+    `the call ${call.name}(${call.arguments.slice(0, 200)}) may have been made before the server ` +
+      'stopped; its result is lost, and it is not made twice',
+  );
+}
+
+/** Whether this run would call a server tool of this name that changes something outside. */
+function hasEffects({ tools }: EpisodeContext, { toolNames }: AgentRequest, name: string): boolean {
+  if (!toolNames.includes(name) || !tools.has(name)) return false;
+  return tools.specs([name]).some(({ effects }) => effects !== 'none');
+}
+
+/** Tells of new steps, and has them made durable. */
+function note(
+  run: Run,
+  request: AgentRequest,
+  deadline: Deadline,
+  steps: readonly StepRecord[],
+): void {
+  for (const step of steps) request.onStep?.(step);
+  if (request.log === undefined || steps.length === 0) return;
+  const written = request.log(steps);
+  run.logged = Promise.all([run.logged, written]);
+  // Awaited later; until then a failure only stops the work.
+  run.logged.catch(deadline.fail);
 }
 
 /** Tokens that the policy is given when a path goes on: the stored ones and the new ones. */
@@ -99,31 +155,15 @@ async function runToEnd(
   request: AgentRequest,
   deadline: Deadline,
 ): Promise<AppError | null> {
-  const clientNames = new Set((request.clientTools ?? []).map((tool) => tool.name));
-  const offered = new Set([...request.toolNames, ...clientNames]);
-  const { signal } = deadline;
   const { episode } = run;
   let sampling = firstSampling(run, request);
   try {
-    while (episode.endReason === null) {
-      const step = await episode.policyStep({
-        sampling,
-        signal,
-        ...(request.stopTexts && { stopTexts: request.stopTexts }),
-        ...(request.onTokens && { onTokens: request.onTokens }),
-      });
+    const results = request.resume?.results ?? [];
+    if (results.length > 0) note(run, request, deadline, episode.takeResults(results));
+    while (episode.endReason === null && !run.suspended) {
+      if (episode.pendingCalls.length > 0) await toolTurn(run, request, deadline);
+      else await policyTurn(run, request, deadline, sampling);
       sampling = request.sampling;
-      if (step !== null) request.onStep?.(step);
-      if (episode.endReason !== null) break;
-      // A step that calls a client's tool ends the run; calls of server tools beside it are not
-      // run.
-      if (episode.pendingCalls.some((call) => clientNames.has(call.name))) {
-        episode.end('tool_calls');
-        break;
-      }
-      for (const toolStep of await episode.toolStep({ offered, signal })) {
-        request.onStep?.(toolStep);
-      }
     }
   } catch (thrown) {
     const error = toAppError(thrown);
@@ -131,7 +171,56 @@ async function runToEnd(
     episode.end('failed');
     return error;
   }
-  return endError(run, deadline);
+  if (deadline.failure !== null) throw deadline.failure.thrown;
+  return run.suspended ? null : endError(run, request, deadline);
+}
+
+async function policyTurn(
+  run: Run,
+  request: AgentRequest,
+  deadline: Deadline,
+  sampling: SamplingParams,
+): Promise<void> {
+  const { episode } = run;
+  const { suspend, stopTexts, onTokens } = request;
+  const isSuspended = (): boolean => suspend?.aborted === true;
+  if (isSuspended()) {
+    run.suspended = true;
+    episode.end('cancelled');
+    return;
+  }
+  const { signal } = deadline;
+  const step = await episode.policyStep({
+    sampling,
+    signal: suspend === undefined ? signal : AbortSignal.any([signal, suspend]),
+    ...(stopTexts && { stopTexts }),
+    ...(onTokens && { onTokens }),
+  });
+  const cut = episode.endReason === 'cancelled' && !signal.aborted;
+  if (cut && isSuspended()) run.suspended = true;
+  else if (step !== null) note(run, request, deadline, [step]);
+}
+
+/**
+ * A step that calls a client's tool ends the run. Calls of server tools beside it are run first
+ * where the run will go on, else not at all.
+ */
+async function toolTurn(run: Run, request: AgentRequest, deadline: Deadline): Promise<void> {
+  const { context, episode } = run;
+  const elsewhere = new Set((request.clientTools ?? []).map((tool) => tool.name));
+  const isElsewhere = ({ name }: ToolCallRequest): boolean => elsewhere.has(name);
+  if (request.waits !== true && episode.pendingCalls.some(isElsewhere)) {
+    episode.end('tool_calls');
+    return;
+  }
+  if (episode.pendingCalls.some(({ name }) => hasEffects(context, request, name))) {
+    await run.logged;
+  }
+  const offered = new Set([...request.toolNames, ...elsewhere]);
+  const { signal } = deadline;
+  const steps = await episode.toolStep({ offered, elsewhere, signal });
+  note(run, request, deadline, steps);
+  if (episode.endReason === null && episode.pendingCalls.length > 0) episode.end('tool_calls');
 }
 
 /** The sampling of the step that must have the demanded form, if any is demanded. */
@@ -144,11 +233,11 @@ function firstSampling({ episode }: Run, { sampling, form }: AgentRequest): Samp
  * Turns ends that are no one's answer into errors: the clock ran out, or the prompt filled the
  * window.
  */
-function endError(run: Run, deadline: Deadline): AppError | null {
+function endError(run: Run, request: AgentRequest, deadline: Deadline): AppError | null {
   const { episode } = run;
   if (episode.endReason === 'cancelled' && deadline.expired) {
     episode.endReason = 'failed';
-    const seconds = LIMITS.agentRunTimeoutMs / 1000;
+    const seconds = timeOf(request).limitMs / 1000;
     return new AppError('request_timeout', `the agent run took longer than ${seconds} s`);
   }
   if (episode.endReason === 'context' && sampledTokens(run) === 0) {
@@ -190,6 +279,8 @@ function outcome(run: Run, request: AgentRequest, error: AppError | null): Agent
     pendingCalls: waiting
       .filter((call) => clientNames.has(call.name))
       .map((call) => ({ id: call.id ?? '', name: call.name, arguments: call.arguments })),
+    calls: waiting.length > 0 ? episode.calls : [],
+    suspended: run.suspended,
     promptTokens: run.promptTokens,
     sampledTokens: sampledTokens(run),
     error,

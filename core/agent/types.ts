@@ -7,7 +7,13 @@ import type {
   TrajectorySource,
 } from '../records.ts';
 import type { LogBatch, SampledTokens, Sequence, ToolRunner } from '../ports.ts';
-import type { AnswerForm, ChatMessage, Protocol, Tokenizer } from '../text/types.ts';
+import type {
+  AnswerForm,
+  ChatMessage,
+  Protocol,
+  Tokenizer,
+  ToolCallRequest,
+} from '../text/types.ts';
 import type { ToolSpec } from '../ports.ts';
 import type { AppError } from '../errors.ts';
 import type { Clock } from '../clock.ts';
@@ -41,16 +47,33 @@ export interface Continuation {
   tokens: readonly number[];
 }
 
+/** A run that stopped between two steps, with nothing lost: it waited, or its server ended. */
+export interface Resumption {
+  /** Its whole path, all of the sequence's policy version. */
+  steps: readonly StepRecord[];
+  /** The calls of the last policy step where a client was told their ids. */
+  calls: readonly ToolCallRequest[];
+  /** Results of the calls that waited for a client; empty when none did. */
+  results: readonly ToolCallRecord[];
+}
+
 export interface AgentRequest {
   sequence: Sequence;
   /** The conversation, rendered whole. Not read when `continuation` is given. */
   messages: readonly ChatMessage[];
   /** Go on from stored tokens instead. */
   continuation?: Continuation;
+  /** Go on with a run as if it had not stopped; limits and figures are of the whole run. */
+  resume?: Resumption;
   /** Server tools by name. */
   toolNames: readonly string[];
   /** Client-run functions: a call of one ends the run with `tool_calls`. */
   clientTools?: readonly ToolSpec[];
+  /**
+   * The run will go on with the client's results: server calls of the same step are run before it
+   * ends with `tool_calls`, and a limit that leaves no use for the results ends it instead.
+   */
+  waits?: boolean;
   /** Of this run: what a continued path had before does not count for `maxTokens`. */
   limits: EpisodeLimits;
   /**
@@ -64,6 +87,13 @@ export interface AgentRequest {
   /** The form of the first policy step of this run; the others are free. */
   form?: AnswerForm;
   signal?: AbortSignal;
+  /**
+   * Aborted: the run stops before its next policy step, or in the middle of one, which is then
+   * forgotten; tools are not disturbed. The outcome is `suspended`.
+   */
+  suspend?: AbortSignal;
+  /** How long the run may work, and has worked already; LIMITS.agentRunTimeoutMs when absent. */
+  time?: { limitMs: number; usedMs: number };
   /** Which entry of the log this becomes. */
   source: TrajectorySource;
   conversationId: string | null;
@@ -72,6 +102,11 @@ export interface AgentRequest {
   onTokens?: (piece: SampledTokens) => void;
   /** Called once a step is whole (a tool step: with its result). */
   onStep?: (step: StepRecord) => void;
+  /**
+   * Makes steps durable as they come; those of one call belong together. The run waits for it
+   * before it calls a tool with effects and at its end, and fails when it fails.
+   */
+  log?: (steps: readonly StepRecord[]) => Promise<void>;
 }
 
 export interface AgentOutcome {
@@ -83,6 +118,10 @@ export interface AgentOutcome {
   formatOk: boolean;
   /** Calls of client tools that wait for the client. */
   pendingCalls: { id: string; name: string; arguments: string }[];
+  /** All calls of a step that ended with `tool_calls`. */
+  calls: readonly ToolCallRequest[];
+  /** The run stopped on demand between two steps and can be resumed; nothing else is of meaning. */
+  suspended: boolean;
   /** What the policy was given before this run sampled: the prompt, or the continued path. */
   promptTokens: number;
   /** Of this run. */

@@ -226,7 +226,7 @@ async function lastRun(response: Response, pieces: number[]): Promise<Run> {
   )) {
     pieces.push(performance.now());
     if (event === 'error') throw new AppError('internal', `error frame: ${data}`);
-    if (event === 'run.completed' || event === 'run.failed') {
+    if (/^run\.(completed|failed|cancelled)$/.test(event)) {
       last = (JSON.parse(data) as { run: Run }).run;
     }
   }
