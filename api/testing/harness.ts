@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { systemClock } from '../../core/clock.ts';
 import { idGenerator } from '../../core/ids.ts';
 import { quiet } from '../../core/log.ts';
+import type { Tool } from '../../core/ports.ts';
 import type { Task } from '../../core/records.ts';
 import { writeEmbeddedTextFiles } from '../../core/text/embedded-text-files.ts';
 import { loadText } from '../../core/text/load-text.ts';
@@ -93,6 +94,8 @@ export interface HarnessOptions {
   release?: Partial<ReleaseSettings>;
   policiesKept?: number;
   agentRuns?: Partial<AgentRunsDeps>;
+  /** In the place of the search over one document. */
+  tools?: readonly Tool[];
 }
 
 export const TEXTS = [
@@ -141,7 +144,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const index = openSearchIndex([
     { id: '1', title: 'France', text: 'Paris is the capital of France.' },
   ]);
-  const tools = createToolRegistry([searchTool(index)], { clock });
+  const tools = createToolRegistry(options.tools ?? [searchTool(index)], { clock });
   const lifecycle = new Lifecycle();
   const plan: TrainerPlan = { end: 'pass', rollouts: 3 };
   const trainingOptions: TrainingManagerOptions = {

@@ -6,6 +6,8 @@ const FRAME_CHARS_MAX = 4 * 1024 * 1024;
 
 export interface ServerSentEvent {
   event: string;
+  /** Its place in the stream, where it has one. */
+  id: string | null;
   data: string;
 }
 
@@ -34,12 +36,14 @@ export async function* serverSentEvents(
 
 function parseFrame(frame: string): ServerSentEvent | null {
   let event = 'message';
+  let id: string | null = null;
   const data: string[] = [];
   for (const line of frame.split('\n')) {
     const at = line.indexOf(':');
     const [name, value] = [line.slice(0, at), line.slice(at + 1).replace(/^ /, '')];
     if (name === 'event') event = value;
+    if (name === 'id') id = value;
     if (name === 'data') data.push(value);
   }
-  return data.length === 0 ? null : { event, data: data.join('\n') };
+  return data.length === 0 ? null : { event, id, data: data.join('\n') };
 }
