@@ -62,6 +62,9 @@ const settledGroups = (
   settings: { groupSize: 16, settleEarly: true, initialRollouts, ...more },
 });
 
+/** What lowers calls or noise besides the choice of forks. */
+const TOGETHER = { attribution: 'tree', settleEarly: true, curriculum: 'solved-share' } as const;
+
 /** So that arms of few calls have made half of the reference's by their end, on every seed. */
 const LONGER = 1.25;
 
@@ -76,8 +79,8 @@ const RULES: readonly Arm[] = [
     name: 'grpo-8',
     algorithm: 'grpo',
     settings: { groupSize: 8 },
-    about: 'plain groups of 8, for twice the steps',
-    stretch: 2,
+    about: 'plain groups of 8, for more steps',
+    stretch: LONGER,
   },
   {
     name: 'grpo-4',
@@ -157,28 +160,28 @@ const RULES: readonly Arm[] = [
   },
   {
     name: 'grpo-8-curriculum',
-    stretch: 2,
+    stretch: LONGER,
     algorithm: 'grpo',
     settings: { groupSize: 8, curriculum: 'solved-share' },
-    about: 'plain groups of 8, tasks by the share that is solved, for twice the steps',
+    about: 'plain groups of 8, tasks by the share that is solved, for more steps',
   },
   {
-    name: 'grpo-16-settled-curriculum',
+    name: 'value-4-tree',
     stretch: LONGER,
-    ...settledGroups(4, { curriculum: 'solved-share' }),
-    about: 'plain groups of 4, filled to 16 unless settled, tasks by the share that is solved',
+    ...deferred(4, 'value', { attribution: 'tree' }),
+    about: 'as value-4, advantages within the tree added',
   },
   {
-    name: 'uniform-4-settled-curriculum',
-    stretch: 2,
-    ...uniform(4, { settleEarly: true, curriculum: 'solved-share' }),
-    about: 'as uniform-4, settled early, tasks by the share that is solved, for twice the steps',
+    name: 'uniform-4-all',
+    stretch: LONGER,
+    ...uniform(4, TOGETHER),
+    about: 'as uniform-4, with advantages within the tree, early settling and the curriculum',
   },
   {
-    name: 'value-4-settled-curriculum',
-    stretch: 2,
-    ...deferred(4, 'value', { settleEarly: true, curriculum: 'solved-share' }),
-    about: 'as value-4, settled early, tasks by the share that is solved, for twice the steps',
+    name: 'value-4-all',
+    stretch: LONGER,
+    ...deferred(4, 'value', TOGETHER),
+    about: 'as value-4, with advantages within the tree, early settling and the curriculum',
   },
 ];
 

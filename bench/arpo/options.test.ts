@@ -22,7 +22,7 @@ describe('parseOptions', () => {
     const options = parseOptions([])!;
     expect(options.seeds).toHaveLength(8);
     expect(options.arms).toEqual(ARM_SETS.rules);
-    expect(options.plan).toMatchObject({ set: 'rules', steps: 40 });
+    expect(options.plan).toMatchObject({ set: 'rules', steps: 80 });
     expect(parseOptions(['--help'])).toBeNull();
   });
 

@@ -27,8 +27,8 @@ export const USAGE = `Usage: npm run bench:arpo -- [flags]
   --set NAME      rules (default) or off-policy
   --arms A,B      only these arms (default all of the set)
   --seeds S       a number N for 1 to N, a range A-B, or a list A,B,C (default 8)
-  --steps N       training steps (default 40)
-  --every N       steps between two points of evaluation (default 10)
+  --steps N       training steps (default 80)
+  --every N       steps between two points of evaluation (default 20)
   --tasks N       held-out tasks of a point, spread over the families (default 180)
   --samples N     sampled answers to each; one is greedy besides (default 2)
   --prompts N     prompts of a training step (default 6)
@@ -45,8 +45,8 @@ const FLAGS = {
   set: { type: 'string', default: 'rules' },
   arms: { type: 'string' },
   seeds: { type: 'string' },
-  steps: { type: 'string', default: '40' },
-  every: { type: 'string', default: '10' },
+  steps: { type: 'string', default: '80' },
+  every: { type: 'string', default: '20' },
   tasks: { type: 'string', default: '180' },
   samples: { type: 'string', default: '2' },
   prompts: { type: 'string', default: '6' },
