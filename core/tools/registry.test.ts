@@ -199,3 +199,27 @@ test('two tools of one name and a broken schema are refused', () => {
     expect.objectContaining({ code: 'config_invalid', message: expect.stringContaining('echo') }),
   );
 });
+
+test('a group of tools is replaced as a whole, while calls of the old ones run on', async () => {
+  let finish = (_: string): void => undefined;
+  const result = new Promise<string>((resolve) => (finish = resolve));
+  const slow = tool('slow', () => result);
+  const tools = registry([echo]);
+  tools.replaceGroup('a', [slow, { ...echo, name: 'own' }]);
+  tools.replaceGroup('b', [{ ...echo, name: 'other' }]);
+  const running = tools.call('slow', ARGS);
+  const broken = { ...echo, name: 'broken', parameters: { type: 'nothing' } };
+  const id = 'https://schema.example/one';
+  const sharing = ['one', 'two'].map((name) => ({
+    ...echo,
+    name,
+    parameters: { ...echo.parameters, $id: id },
+  }));
+  tools.replaceGroup('a', [echo, { ...echo, name: 'other' }, broken, ...sharing]);
+  const known = ['echo', 'slow', 'own', 'other', 'broken', 'one', 'two'];
+  expect(known.filter((name) => tools.has(name))).toEqual(['echo', 'other', 'one', 'two']);
+  finish('done');
+  expect(await running).toMatchObject({ result: 'done', error: null });
+  tools.replaceGroup('a', []);
+  expect(known.filter((name) => tools.has(name))).toEqual(['echo', 'other']);
+});

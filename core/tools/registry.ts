@@ -46,20 +46,16 @@ interface Entry {
 export function createToolRegistry(
   tools: readonly Tool[],
   options: ToolRegistryOptions,
-): ToolRunner {
-  // MCP servers send schemas with keywords and formats that are not in the standard.
-  const ajv = new Ajv2020({ strict: false, validateFormats: false, logger: false });
-  const entries = new Map<string, Entry>();
-  for (const tool of tools) {
-    if (entries.has(tool.name)) {
-      throw new AppError('config_invalid', `two tools are called ${tool.name}`);
-    }
-    entries.set(tool.name, { tool, validate: compileSchema(ajv, tool) });
-  }
-  return new ToolRegistry(entries, options);
+): ToolRegistry {
+  const registry = new ToolRegistry(options);
+  for (const tool of tools) registry.add(tool);
+  return registry;
 }
 
-function compileSchema(ajv: Ajv2020, tool: Tool): ValidateFunction {
+/** With an Ajv of its own: one keeps what it compiled, and strangers' schemas may share an id. */
+function compileSchema(tool: Tool): ValidateFunction {
+  // MCP servers send schemas with keywords and formats that are not in the standard.
+  const ajv = new Ajv2020({ strict: false, validateFormats: false, logger: false });
   try {
     return ajv.compile(tool.parameters);
   } catch (error) {
@@ -70,20 +66,47 @@ function compileSchema(ajv: Ajv2020, tool: Tool): ValidateFunction {
   }
 }
 
-class ToolRegistry implements ToolRunner {
-  private readonly entries: ReadonlyMap<string, Entry>;
+export class ToolRegistry implements ToolRunner {
+  private readonly entries = new Map<string, Entry>();
+  /** Names of the tools of groups that come and go. */
+  private readonly groups = new Map<string, readonly string[]>();
   private readonly clock: Clock;
   private readonly log: Logger;
   private readonly slots: Semaphore;
 
-  constructor(entries: ReadonlyMap<string, Entry>, options: ToolRegistryOptions) {
-    this.entries = entries;
+  constructor(options: ToolRegistryOptions) {
     this.clock = options.clock;
     this.log = options.log ?? quiet;
     this.slots = new Semaphore({
       slots: options.concurrencyMax ?? LIMITS.toolConcurrencyMax,
       waitersMax: options.queueMax ?? LIMITS.toolQueueMax,
     });
+  }
+
+  /** Throws config_invalid when the name is taken or the schema does not compile. */
+  add(tool: Tool): void {
+    if (this.entries.has(tool.name)) {
+      throw new AppError('config_invalid', `two tools are called ${tool.name}`);
+    }
+    this.entries.set(tool.name, { tool, validate: compileSchema(tool) });
+  }
+
+  /**
+   * Puts the tools of a group in the place of those that it had: those of an MCP server may change
+   * at any time. One that cannot be added is left out. Calls that run are not disturbed.
+   */
+  replaceGroup(group: string, tools: readonly Tool[]): void {
+    for (const name of this.groups.get(group) ?? []) this.entries.delete(name);
+    const added: string[] = [];
+    for (const tool of tools) {
+      try {
+        this.add(tool);
+        added.push(tool.name);
+      } catch (thrown) {
+        this.log.warn({ group, tool: tool.name, err: thrown }, 'a tool is left out');
+      }
+    }
+    this.groups.set(group, added);
   }
 
   /** Throws unknown_tool that names the first tool that does not exist. */
