@@ -1,9 +1,9 @@
 /**
- * `npm test`: setup, formatting, lint, generated types and all tests, in that order, each timed.
- * What follows `--` goes to vitest, and then only setup and those tests run: `npm test --
- * core/graph`. The last line counts vitest's tests and the checks before them. Types are proven by
- * the build in setup, fresh migrations by db/migrations.test.ts. Plain Node, because setup may
- * install packages.
+ * `npm test`: setup, formatting, lint of code and contract, generated types and all tests, in that
+ * order, each timed. What follows `--` goes to vitest, and then only setup and those tests run:
+ * `npm test -- core/graph`. The last line counts vitest's tests and the checks before them. Types
+ * are proven by the build in setup, fresh migrations by db/migrations.test.ts. Plain Node, because
+ * setup may install packages.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -21,6 +21,7 @@ if (check('setup: packages, types, build', () => node(join('scripts', 'setup.mjs
   if (vitestFlags.length === 0) {
     check('prettier', () => bin('prettier/bin/prettier.cjs', '--check', '--log-level=warn', '.'));
     check('eslint', () => bin('eslint/bin/eslint.js', '--max-warnings=0', '.'));
+    check('redocly', () => node(join('scripts', 'contract', 'lint.mjs')));
     check('generated contract is fresh', contractIsFresh);
   }
   timed('vitest', runVitest);

@@ -50,11 +50,11 @@ test('parameters come as strings and leave as documented types', () => {
   expect(contract.checkRequest('listTasks', 'query', { limit: '7' })).toEqual({
     value: { limit: 7 },
   });
-  expect(contract.checkRequest('streamAgentRunEvents', 'header', { 'last-event-id': '3' })).toEqual(
-    {
-      value: { 'last-event-id': 3 },
-    },
-  );
+  expect(
+    contract.checkRequest('streamTrainingRunEvents', 'header', { 'last-event-id': '3' }),
+  ).toEqual({
+    value: { 'last-event-id': 3 },
+  });
 });
 
 test.each([
