@@ -82,8 +82,7 @@ describe('a run of an earlier process', () => {
     await start();
     const whole = await create({ tools: ['search'], background: true, seed: 7 });
     const id = await crashed(whole.id as string, index);
-    h.deps.agentRuns.stop();
-    h.restartAgents();
+    await h.restartAgents();
     const run = await settled(id);
     expect(run).toMatchObject({ status: 'completed', answer: 'Paris', usage: whole.usage });
     expect(kinds(run)).toEqual(['prompt', 'policy', 'tool', 'policy']);
@@ -103,7 +102,7 @@ describe('a run of an earlier process', () => {
     const request = { ...h.deps.stores.agentRuns.get(id).request, max_tokens };
     await h.deps.stores.agentRuns.update(id, { request });
     const other = await crashed(whole.id as string, 2);
-    h.restartAgents();
+    await h.restartAgents();
     expect(kinds(await settled(id))).toEqual(['prompt', 'policy', 'tool']);
     expect(kinds(await settled(other))).toEqual(kinds(whole));
     const ends = [id, other].map((one) => {
@@ -117,7 +116,7 @@ describe('a run of an earlier process', () => {
     await start();
     const whole = await create({ tools: ['search'] });
     const id = await crashed(whole.id as string, 2);
-    h.restartAgents();
+    await h.restartAgents();
     const run = await settled(id);
     expect(run).toMatchObject({ status: 'cancelled', error: { code: 'agent_run_interrupted' } });
     expect(kinds(run)).toEqual(['prompt', 'policy', 'tool']);
@@ -139,7 +138,7 @@ describe('a run of an earlier process', () => {
     };
     const never = await tired(LIMITS.agentRunAttemptsMax, leafStepId);
     const further = await tired(LIMITS.agentRunAttemptsMax, 'step_before');
-    h.restartAgents();
+    await h.restartAgents();
     expect((await settled(gone)).error).toMatchObject({
       code: 'model_not_found',
       message: expect.stringContaining('policy version 77'),
@@ -158,7 +157,7 @@ describe('a run of an earlier process', () => {
       await crashed(whole.id as string, 2),
     ];
     h.engine.state = 'starting';
-    h.restartAgents();
+    await h.restartAgents();
     await until(() => h.deps.stores.agentRuns.get(one).status === 'queued');
     expect((await read(one)).status).toBe('queued');
     const { body } = await h.call('cancelAgentRun', { path: { run_id: one } });
@@ -186,7 +185,7 @@ describe('a tool call whose result is lost', () => {
     const whole = await create({ tools: ['search'], background: true });
     expect(calls).toEqual(['capital of France']);
     const id = await crashed(whole.id as string, 1);
-    h.restartAgents();
+    await h.restartAgents();
     const run = await settled(id);
     if (effects === 'none') {
       expect(run.status).toBe('completed');
@@ -239,7 +238,7 @@ describe('client functions', () => {
     // The server's call has been made, and its result is durable.
     expect(kinds(waiting)).toEqual(['prompt', 'policy', 'tool']);
     expect(waiting.steps[2].tool_call.result).toContain('Paris is the capital');
-    if (restart) h.restartAgents();
+    if (restart) await h.restartAgents();
     const path = { run_id: waiting.id as string };
     const tool_outputs = [
       { tool_call_id: tool_calls[1].id as string, output: 'second' },
@@ -283,7 +282,7 @@ describe('client functions', () => {
     run = await submit(run, { search: 'one' });
     expect(run.status).toBe('requires_action');
     expect(run.required_action.tool_calls[0].id).not.toBe(first);
-    h.restartAgents();
+    await h.restartAgents();
     const given = tokens(run).flat();
     run = await submit(run, { search: 'two' });
     expect(run).toMatchObject({ status: 'completed', answer: 'Paris' });
@@ -326,7 +325,7 @@ describe('client functions', () => {
     await start();
     const run = await create({ tools: [SEARCH] });
     await h.deps.stores.agentRuns.update(run.id as string, { policyVersion: 77 });
-    h.restartAgents();
+    await h.restartAgents();
     const after = await submit(run, { search: 'one' });
     expect(after).toMatchObject({ status: 'failed', error: { code: 'model_not_found' } });
   });

@@ -58,14 +58,17 @@ export class AgentRuns {
     this.work = new AgentRunWork(deps);
   }
 
-  /** Takes up what an earlier process left, and begins to end runs that wait too long. */
-  start(): void {
+  /**
+   * Takes up background runs that an earlier process left, and begins to end runs that wait too
+   * long. Resolves when the foreground runs that it left have ended.
+   */
+  async start(): Promise<void> {
+    const ends: Promise<void>[] = [];
     for (const record of this.deps.stores.agentRuns.unfinished()) {
       const run = this.remember(record);
       if (!run.request.background) {
         const message = 'the server stopped, and the client that waited for the run is gone';
-        const ended = this.settle(run, 'cancelled', new AppError('agent_run_interrupted', message));
-        ended.catch(() => undefined);
+        ends.push(this.settle(run, 'cancelled', new AppError('agent_run_interrupted', message)));
         continue;
       }
       this.active++;
@@ -74,6 +77,7 @@ export class AgentRuns {
     }
     const period = this.deps.sweepMs ?? LIMITS.agentRunSweepMs;
     this.sweeper = setInterval(() => this.endExpired(), period).unref();
+    await Promise.all(ends);
   }
 
   /** Lets go of background runs, which the next process goes on with. */

@@ -8,6 +8,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { quiet } from '../core/log.ts';
 import { preparePolicies } from './policy-folder.ts';
 import { removeOldPolicies } from './policy-retention.ts';
+import { waitingRun } from './testing/agent-cases.ts';
 import { startHarness, TASKS, until } from './testing/harness.ts';
 import type { Harness } from './testing/harness.ts';
 
@@ -78,6 +79,17 @@ test('what is needed stays: live, canary, the way back, loaded, the base of a ru
   await h.deps.training.stop();
   training.update(id, { status: 'cancelled' });
   for (const version of [7, 8]) expect(policies.get(version).removedAt).not.toBeNull();
+});
+
+test('the version of an agent run that waits for its client stays until the run ends', async () => {
+  register(3);
+  const { id } = await waitingRun(h);
+  await h.deps.stores.agentRuns.update(id, { policyVersion: 3 });
+  await remove(0);
+  expect(folders()).toEqual([3]);
+  await h.call('cancelAgentRun', { path: { run_id: id } });
+  await remove(0);
+  expect(folders()).toEqual([]);
 });
 
 test('the base of an adapter that is kept stays', async () => {

@@ -58,7 +58,7 @@ async function serve(
   const lifecycle = new Lifecycle();
   const shared = { ...parts, lifecycle, logger };
   const agentRuns = new AgentRuns(shared);
-  agentRuns.start();
+  await agentRuns.start();
   const app = createApp({ ...shared, agentRuns });
   const stop = async (): Promise<void> => {
     agentRuns.stop();

@@ -81,7 +81,7 @@ export interface Harness {
   /** Training as after a restart of the server, on the same stores and files. */
   restartTraining(): Promise<void>;
   /** Agent runs as after a stop and a new start of the server, on the same stores. */
-  restartAgents(): void;
+  restartAgents(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -167,7 +167,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const shared = { stores, engine, policies, tools, lifecycle, clock, newId, logger };
   const agentDeps = { ...shared, ...options.agentRuns };
   const agentRuns = new AgentRuns(agentDeps);
-  agentRuns.start();
+  await agentRuns.start();
   const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
   const deps: AppDeps = { ...shared, contract, agentRuns, training, checkStorage };
   const app = createApp(deps);
@@ -186,10 +186,10 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       deps.training = new TrainingManager(trainingOptions);
       await deps.training.start();
     },
-    restartAgents: () => {
+    restartAgents: async () => {
       deps.agentRuns.stop();
       deps.agentRuns = new AgentRuns(agentDeps);
-      deps.agentRuns.start();
+      await deps.agentRuns.start();
     },
     close: async () => {
       fault.thrown = null;
