@@ -191,6 +191,7 @@ export class AgentRunWork {
         ...(request.background && { suspend: signals.suspend }),
         time: { limitMs: request.timeoutMs, usedMs: progress.workedMs },
         source: 'live',
+        tenant: record.tenant,
         conversationId: record.conversationId,
         taskId: null,
         onTokens: ({ tokens }) => run.feed.sampled(run.made, tokens),

@@ -12,12 +12,8 @@
  */
 import { AppError, toAppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import type {
-  AgentRunRecord,
-  AgentRunStatus,
-  StepRecord,
-  ToolCallRecord,
-} from '../core/records.ts';
+import type { AgentRunRecord, StepRecord, ToolCallRecord } from '../core/records.ts';
+import type { AgentRunFilter } from '../db/agent-run-store.ts';
 import type { PageRequest } from '../db/page.ts';
 import { RunFeed } from './agent-run-feed.ts';
 import type { Position } from './agent-run-feed.ts';
@@ -40,6 +36,7 @@ export type { LiveRun } from './live-run.ts';
 
 /** What a run belongs to. */
 export interface RunOrigin {
+  tenant: string;
   /** The client's `x-session-id`. */
   sessionId: string | null;
   conversationId: string | null;
@@ -169,6 +166,14 @@ export class AgentRuns {
     await run.done;
   }
 
+  /** @throws AppError agent_run_not_found when there is none, or it is another tenant's. */
+  requireSeen(id: string, tenant: string | undefined): void {
+    const live = this.runs.get(id);
+    if (live === undefined || (tenant !== undefined && live.record.tenant !== tenant)) {
+      this.deps.stores.agentRuns.get(id, tenant);
+    }
+  }
+
   /** The run in memory, when it still is there. */
   live(id: string): LiveRun | null {
     return this.runs.get(id) ?? null;
@@ -182,7 +187,7 @@ export class AgentRuns {
     return runView(record, this.storedSteps(record), options);
   }
 
-  list(filter: { status?: AgentRunStatus }, page: PageRequest): ListView<AgentRunSummary> {
+  list(filter: AgentRunFilter, page: PageRequest): ListView<AgentRunSummary> {
     return listView(this.deps.stores.agentRuns.list(filter, page), summaryView);
   }
 
@@ -248,6 +253,7 @@ export class AgentRuns {
     const now = clock.now();
     const record: AgentRunRecord = {
       id: newId('agentRun'),
+      tenant: origin.tenant,
       status: 'in_progress',
       model: request.model,
       policyVersion: opened.policy.version,

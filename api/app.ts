@@ -13,6 +13,7 @@ import type { Logger } from '../core/log.ts';
 import type { ToolRunner } from '../core/ports.ts';
 import type { Stores } from '../db/stores.ts';
 import type { AgentRuns } from './agent-runs.ts';
+import { OPEN_PRINCIPAL } from './auth.ts';
 import type { Contract, Operation } from './contract/contract.ts';
 import { logFailure } from './failure-log.ts';
 import type { Handler, Handlers } from './handlers.ts';
@@ -116,6 +117,7 @@ async function serve(
     if (!ALWAYS_SERVED.has(operation.id)) deps.lifecycle.admit();
     const input = await readInput(deps.contract, operation, c.req.raw, {
       requestId: c.get('requestId'),
+      principal: OPEN_PRINCIPAL,
       activity: c.get('activity'),
       pathParameters: c.req.param(),
     });

@@ -24,6 +24,7 @@ export type FinishReason = Schemas['FinishReason'];
 export type TokenLogprob = Schemas['TokenLogprob'];
 
 export interface CompletionRequest {
+  tenant: string;
   messages: readonly ChatMessage[];
   tools: readonly ToolSpec[];
   /** Null: the policy writes what it likes. */
@@ -113,6 +114,7 @@ function runStep(
       ...(request.form !== null && { form: request.form }),
       signal: request.signal,
       source: 'live',
+      tenant: request.tenant,
       conversationId: request.conversationId,
       taskId: null,
       onStep: (step) => {

@@ -23,6 +23,8 @@ import type { OpenedPolicy } from './policy-service.ts';
 
 /** The part of a chat request that decides. */
 export interface History {
+  /** Whose answers it may go on from. */
+  tenant: string;
   messages: readonly ChatMessage[];
   tools: readonly ToolSpec[];
   sessionId: string | null;
@@ -49,7 +51,7 @@ const CONTINUED: ReadonlySet<EndReason> = new Set(['tool_calls', 'answer', 'stop
  */
 export function keyOfAnswer(
   protocol: Protocol,
-  history: Omit<History, 'maxTokens' | 'trajectoryId'>,
+  history: Omit<History, 'tenant' | 'maxTokens' | 'trajectoryId'>,
   answer: { message: ChatMessage; endReason: EndReason },
 ): string | undefined {
   if (!CONTINUED.has(answer.endReason)) return undefined;
@@ -103,14 +105,15 @@ interface FoundAnswer {
 /**
  * Only the newest assistant message counts: one behind a logged answer was written by no policy.
  */
-function findAnswer(deps: Deps, { messages, tools, sessionId }: History): FoundAnswer | null {
+function findAnswer(deps: Deps, history: History): FoundAnswer | null {
+  const { tenant, messages, tools, sessionId } = history;
   const last = messages.findLastIndex(({ role }) => role === 'assistant');
   if (last === -1 || last === messages.length - 1) return null;
   const past = messages.slice(0, last + 1);
   // Whether the tools are part of the key depends on the policy, which is not known yet.
   for (const shown of tools.length > 0 ? [tools, []] : [tools]) {
     const key = continuationKey({ sessionId, tools: shown }, past);
-    const trajectory = deps.stores.trajectories.newestByContinuationKey(key);
+    const trajectory = deps.stores.trajectories.newestByContinuationKey(key, tenant);
     if (trajectory !== null) return { trajectory, key, past, rest: messages.slice(last + 1) };
   }
   return null;

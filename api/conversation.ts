@@ -4,12 +4,13 @@ import type { AppDeps } from './app.ts';
 /** The conversation's id, made on the first request of a session; null without a session. */
 export async function conversationOf(
   deps: Pick<AppDeps, 'stores' | 'newId' | 'clock'>,
-  sessionId: string | undefined,
+  { tenant, sessionId }: { tenant: string; sessionId: string | null },
 ): Promise<string | null> {
-  if (sessionId === undefined) return null;
+  if (sessionId === null) return null;
+  const session = { tenant, sessionKey: sessionId };
   const { conversations } = deps.stores;
-  const known = conversations.findBySession(sessionId);
+  const known = conversations.findBySession(session);
   if (known !== null) return known.id;
   const created = { id: deps.newId('conversation'), nowMs: deps.clock.now() };
-  return (await conversations.open(sessionId, created)).id;
+  return (await conversations.open(session, created)).id;
 }

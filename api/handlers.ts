@@ -2,6 +2,7 @@
  * What a handler gets and gives, typed from the contract. The record of handlers is total over the
  * operation ids of openapi.yaml, so an operation without a handler does not compile.
  */
+import type { Principal } from './auth.ts';
 import type { components, operations } from './contract/openapi.gen.ts';
 import type { OperationId } from './contract/contract.ts';
 import type { Activity } from './lifecycle.ts';
@@ -22,6 +23,8 @@ export interface Input<Id extends OperationId> {
   header: Present<operations[Id]['parameters']['header']>;
   body: BodyOf<operations[Id]>;
   requestId: string;
+  /** Who asks: whose rows are made, and which are seen (tenantSeen of auth.ts). */
+  principal: Principal;
   /** Its signal aborts when the client goes away or the server gives up waiting at shutdown. */
   activity: Activity;
 }

@@ -50,6 +50,7 @@ export function cutTrajectory(
   if (first === undefined || leaf === undefined || record.trajectoryId === null) return null;
   return {
     id: record.trajectoryId,
+    tenant: record.tenant,
     source: 'live',
     conversationId: record.conversationId,
     leafStepId: leaf.id,

@@ -3,6 +3,7 @@
  * parses it by its media type, checks every part against the contract. Whatever is wrong is told
  * with the field and the value.
  */
+import type { Principal } from './auth.ts';
 import type { Contract, Operation, OperationId, RequestPart } from './contract/contract.ts';
 import type { Input } from './handlers.ts';
 import type { Activity } from './lifecycle.ts';
@@ -12,6 +13,7 @@ import { LIMITS } from '../core/limits.ts';
 
 export interface RequestFacts {
   requestId: string;
+  principal: Principal;
   activity: Activity;
   pathParameters: Record<string, string>;
 }
@@ -33,8 +35,9 @@ export async function readInput(
   const body =
     operation.bodyType === null ? undefined : await readBody(request, operation.bodyType);
   if (body !== undefined) check('body', body);
-  const { requestId, activity } = facts;
-  return { path, query, header, body, requestId, activity } as unknown as Input<OperationId>;
+  const { requestId, principal, activity } = facts;
+  const parts = { path, query, header, body };
+  return { ...parts, requestId, principal, activity } as unknown as Input<OperationId>;
 }
 
 function checked(contract: Contract, id: OperationId, part: RequestPart, value: unknown): unknown {

@@ -10,6 +10,7 @@
  */
 import { AppError } from '../core/errors.ts';
 import { parseBoundedJson } from '../core/bounded-json.ts';
+import { DEFAULT_TENANT } from '../core/records.ts';
 import type {
   Feedback,
   SamplingParams,
@@ -55,6 +56,7 @@ export function trajectoryLine({ trajectory, steps, feedback }: LoggedTrajectory
     training_run_id: trajectory.trainingRunId,
     group_id: trajectory.groupId,
     branched_from_step_id: trajectory.branchedFromStepId,
+    tenant: trajectory.tenant,
     conversation_id: trajectory.conversationId,
     leaf_step_id: trajectory.leafStepId,
     tool_calls: trajectory.toolCalls,
@@ -195,6 +197,7 @@ function trajectoryRecord(line: TrajectoryLine): TrajectoryRecord {
   return {
     id: line.id,
     source: line.source,
+    tenant: line.tenant ?? DEFAULT_TENANT,
     conversationId: line.conversation_id,
     leafStepId: line.leaf_step_id,
     policyVersion: line.policy_version,

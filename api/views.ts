@@ -122,7 +122,8 @@ export function trajectoryView(record: TrajectoryRecord): Schemas['TrajectorySum
 
 export function feedbackView(feedback: Feedback): Schemas['Feedback'] {
   return {
-    id: feedback.id,
+    // Without the tenant (routes/feedback.ts).
+    id: feedback.id.slice(feedback.id.lastIndexOf('/') + 1),
     object: 'feedback',
     trajectory_id: feedback.trajectoryId,
     step_id: feedback.stepId,

@@ -113,8 +113,13 @@ export type EndReason =
   | 'cancelled'
   | 'failed';
 
+/** Whose traffic it is where no key says so. */
+export const DEFAULT_TENANT = 'default';
+
 export interface TrajectoryRecord {
   id: string;
+  /** Whose traffic it is; of what training and replays made, the default tenant's. */
+  tenant: string;
   source: TrajectorySource;
   conversationId: string | null;
   leafStepId: string;
@@ -363,7 +368,9 @@ export interface TrainingMetrics {
 /** Messages that belong to one client session; knows where the next request of it continues. */
 export interface ConversationRecord {
   id: string;
-  /** The caller's scope and `x-session-id`; null when the client named no session. */
+  /** A session key means one conversation of its tenant. */
+  tenant: string;
+  /** The client's `x-session-id`; null when the client named no session. */
   sessionKey: string | null;
   /** The newest live trajectory of the conversation; null before the first one. */
   lastTrajectoryId: string | null;
@@ -392,6 +399,7 @@ export interface AgentRunProgress {
  */
 export interface AgentRunRecord {
   id: string;
+  tenant: string;
   status: AgentRunStatus;
   /** As the client named it. */
   model: string;

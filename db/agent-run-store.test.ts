@@ -39,6 +39,7 @@ function run(id: string, fields: Partial<AgentRunRecord> = {}): AgentRunRecord {
     createdAt: 5,
     startedAt: null,
     endedAt: null,
+    tenant: 'default',
     conversationId: null,
     leafStepId: null,
     waitsUntil: null,
@@ -62,6 +63,18 @@ describe('AgentRunStore', () => {
     expect(await stores.agentRuns.update('run_1', change)).toEqual({ ...run('run_1'), ...change });
     expect(await stores.agentRuns.update('run_1', {})).toEqual({ ...run('run_1'), ...change });
     expect(stores.agentRuns.get('run_1')).toEqual({ ...run('run_1'), ...change });
+  });
+
+  test('a tenant finds and lists its own runs', async () => {
+    const { agentRuns } = stores;
+    await agentRuns.create(run('run_1', { tenant: 'a' }));
+    await agentRuns.create(run('run_2', { tenant: 'b' }));
+    expect(agentRuns.list({ tenant: 'a' }).items).toEqual([run('run_1', { tenant: 'a' })]);
+    expect(agentRuns.list().items).toHaveLength(2);
+    expect(agentRuns.get('run_2', 'b').id).toBe('run_2');
+    expect(agentRuns.find('run_2', 'a')).toBeNull();
+    const unknown = expect.objectContaining({ code: 'agent_run_not_found' });
+    expect(() => agentRuns.get('run_2', 'a')).toThrow(unknown);
   });
 
   test('unknown runs are said by name', async () => {

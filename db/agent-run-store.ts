@@ -13,6 +13,11 @@ import { agentRuns } from './schema.ts';
 
 export type AgentRunChange = Partial<Omit<AgentRunRecord, 'id' | 'createdAt'>>;
 
+export interface AgentRunFilter {
+  tenant?: string;
+  status?: AgentRunStatus;
+}
+
 export class AgentRunStore {
   private readonly orm: Database['orm'];
   private readonly commits: GroupCommit;
@@ -44,25 +49,31 @@ export class AgentRunStore {
     });
   }
 
-  find(id: string): AgentRunRecord | null {
-    return this.orm.select().from(agentRuns).where(eq(agentRuns.id, id)).get() ?? null;
+  /** With a tenant, only a run of it. */
+  find(id: string, tenant?: string): AgentRunRecord | null {
+    const where = and(
+      eq(agentRuns.id, id),
+      tenant === undefined ? undefined : eq(agentRuns.tenant, tenant),
+    );
+    return this.orm.select().from(agentRuns).where(where).get() ?? null;
   }
 
   /** @throws AppError agent_run_not_found */
-  get(id: string): AgentRunRecord {
-    const run = this.find(id);
+  get(id: string, tenant?: string): AgentRunRecord {
+    const run = this.find(id, tenant);
     if (run === null) throw new AppError('agent_run_not_found', `no agent run has the id ${id}`);
     return run;
   }
 
   /** Newest first. */
-  list(filter: { status?: AgentRunStatus } = {}, page: PageRequest = {}): Page<AgentRunRecord> {
+  list(filter: AgentRunFilter = {}, page: PageRequest = {}): Page<AgentRunRecord> {
     const limit = pageLimit(page);
     const rows = this.orm
       .select()
       .from(agentRuns)
       .where(
         and(
+          filter.tenant === undefined ? undefined : eq(agentRuns.tenant, filter.tenant),
           filter.status === undefined ? undefined : eq(agentRuns.status, filter.status),
           page.cursor === undefined ? undefined : lt(agentRuns.id, page.cursor),
         ),

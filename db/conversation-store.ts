@@ -2,11 +2,16 @@
  * Client sessions: which conversation a session key means, and where it continues. The step log
  * moves `lastTrajectoryId` in the same commit that stores a live trajectory.
  */
-import { eq } from 'drizzle-orm';
+import { and, eq } from 'drizzle-orm';
 import type { ConversationRecord } from '../core/records.ts';
 import type { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
 import { conversations } from './schema.ts';
+
+export interface Session {
+  tenant: string;
+  sessionKey: string;
+}
 
 export class ConversationStore {
   private readonly orm: Database['orm'];
@@ -21,12 +26,10 @@ export class ConversationStore {
     return this.orm.select().from(conversations).where(eq(conversations.id, id)).get() ?? null;
   }
 
-  /** The caller scopes the key (by API key, say): equal keys are one conversation. */
-  findBySession(sessionKey: string): ConversationRecord | null {
-    return (
-      this.orm.select().from(conversations).where(eq(conversations.sessionKey, sessionKey)).get() ??
-      null
-    );
+  /** Equal keys of one tenant are one conversation. */
+  findBySession({ tenant, sessionKey }: Session): ConversationRecord | null {
+    const where = and(eq(conversations.tenant, tenant), eq(conversations.sessionKey, sessionKey));
+    return this.orm.select().from(conversations).where(where).get() ?? null;
   }
 
   /**
@@ -34,16 +37,16 @@ export class ConversationStore {
    * requests at once, both get the same. Resolves when it is durable.
    */
   open(
-    sessionKey: string,
+    session: Session,
     newConversation: { id: string; nowMs: number },
   ): Promise<ConversationRecord> {
     const { id, nowMs } = newConversation;
     return this.commits.run(1, () => {
-      const found = this.findBySession(sessionKey);
+      const found = this.findBySession(session);
       if (found !== null) return found;
       return this.orm
         .insert(conversations)
-        .values({ id, sessionKey, createdAt: nowMs, updatedAt: nowMs })
+        .values({ id, ...session, createdAt: nowMs, updatedAt: nowMs })
         .returning()
         .get();
     });

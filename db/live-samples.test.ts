@@ -50,6 +50,7 @@ async function answered(
     error: null,
     createdAt: clock.now(),
     startedAt: null,
+    tenant: 'default',
     conversationId: null,
     leafStepId: null,
     waitsUntil: null,

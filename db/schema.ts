@@ -19,6 +19,7 @@ import {
   text,
   uniqueIndex,
 } from 'drizzle-orm/sqlite-core';
+import { DEFAULT_TENANT } from '../core/records.ts';
 import type {
   AgentRunRecord,
   AgentRunStatus,
@@ -90,12 +91,15 @@ export const policyDecisions = sqliteTable(
   ],
 );
 
-/** A session key names one conversation for ever; `last_trajectory_id` is a trajectory of it. */
+/**
+ * A session key names one conversation of its tenant for ever; `last_trajectory_id` is a
+ * trajectory of it.
+ */
 export const conversations = sqliteTable(
   'conversations',
   {
     id: text().primaryKey(),
-    sessionKey: text('session_key').unique(),
+    sessionKey: text('session_key'),
     lastTrajectoryId: text('last_trajectory_id').references(
       (): AnySQLiteColumn => trajectories.id,
       {
@@ -104,9 +108,13 @@ export const conversations = sqliteTable(
     ),
     createdAt: integer('created_at').notNull(),
     updatedAt: integer('updated_at').notNull(),
+    tenant: text().notNull().default(DEFAULT_TENANT),
   },
   // SQLite looks for children of a trajectory at every update of one.
-  (table) => [index('conversations_last_trajectory').on(table.lastTrajectoryId)],
+  (table) => [
+    index('conversations_last_trajectory').on(table.lastTrajectoryId),
+    uniqueIndex('conversations_session').on(table.tenant, table.sessionKey),
+  ],
 );
 
 /**
@@ -198,6 +206,7 @@ export const trajectories = sqliteTable(
     entropyJump: real('entropy_jump'),
     /** The training run that was fed with it first; feedback that comes later is late. */
     consumedBy: text('consumed_by'),
+    tenant: text().notNull().default(DEFAULT_TENANT),
   },
   (table) => [
     index('trajectories_leaf').on(table.leafStepId),
@@ -221,6 +230,10 @@ export const trajectories = sqliteTable(
     // What a version did in live traffic; its rollouts are many more.
     index('trajectories_live')
       .on(table.policyVersion, table.id)
+      .where(sql`"source" = 'live'`),
+    // What a tenant sees: its own live traffic.
+    index('trajectories_tenant')
+      .on(table.tenant, table.createdAt, table.id)
       .where(sql`"source" = 'live'`),
     // SQLite looks for branches of a step when it is deleted.
     index('trajectories_branched')
@@ -359,8 +372,12 @@ export const agentRuns = sqliteTable(
     leafStepId: text('leaf_step_id'),
     waitsUntil: integer('waits_until'),
     progress: text({ mode: 'json' }).$type<AgentRunRecord['progress']>(),
+    tenant: text().notNull().default(DEFAULT_TENANT),
   },
-  (table) => [index('agent_runs_status').on(table.status, table.id)],
+  (table) => [
+    index('agent_runs_status').on(table.status, table.id),
+    index('agent_runs_tenant').on(table.tenant, table.id),
+  ],
 );
 
 /** A key itself is never stored, only its SHA-256; a revoked row stays, for the record. */

@@ -182,8 +182,9 @@ describe('SqliteStepLog', () => {
   });
 
   test('a live trajectory becomes the newest of its conversation; a rollout does not', async () => {
-    const { id } = await stores.conversations.open('key/session', { id: 'conv_1', nowMs: 1 });
-    const other = await stores.conversations.open('key/session', { id: 'conv_2', nowMs: 2 });
+    const session = { tenant: 'default', sessionKey: 'key/session' };
+    const { id } = await stores.conversations.open(session, { id: 'conv_1', nowMs: 1 });
+    const other = await stores.conversations.open(session, { id: 'conv_2', nowMs: 2 });
     expect(other.id).toBe(id);
     const steps = chain(new Prng(8), 's', 2);
     const fields = { conversationId: id };
@@ -195,14 +196,24 @@ describe('SqliteStepLog', () => {
         trajectoryOf('traj_3', last(steps), { ...fields, source: 'replay' }),
       ],
     });
-    expect(stores.conversations.findBySession('key/session')).toEqual({
+    expect(stores.conversations.findBySession(session)).toEqual({
       id,
-      sessionKey: 'key/session',
+      ...session,
       lastTrajectoryId: 'traj_2',
       createdAt: 1,
       updatedAt: clock.now(),
     });
-    expect(stores.conversations.findBySession('other')).toBeNull();
+    expect(stores.conversations.findBySession({ ...session, sessionKey: 'other' })).toBeNull();
+  });
+
+  test('a session key is one conversation of each tenant', async () => {
+    const open = (tenant: string, id: string) =>
+      stores.conversations.open({ tenant, sessionKey: 's' }, { id, nowMs: 1 });
+    await open('a', 'conv_a');
+    await open('b', 'conv_b');
+    expect((await open('a', 'conv_c')).id).toBe('conv_a');
+    expect(stores.conversations.findBySession({ tenant: 'b', sessionKey: 's' })?.id).toBe('conv_b');
+    expect(stores.conversations.findBySession({ tenant: 'c', sessionKey: 's' })).toBeNull();
   });
 
   test('no prepared statement scans a table', () => {

@@ -22,11 +22,11 @@ const UPSERT_TRAJECTORY = `
   INSERT INTO trajectories (id, source, conversation_id, leaf_step_id, policy_version, task_id,
     training_run_id, group_id, branched_from_step_id, status, end_reason, answer, format_ok, reward,
     rewarded_at, tool_calls, sampled_tokens, created_at, continuation_key, training_step,
-    entropy_jump)
+    tenant, entropy_jump)
   VALUES (@id, @source, @conversationId, @leafStepId, @policyVersion, @taskId, @trainingRunId,
     @groupId, @branchedFromStepId, @status, @endReason, @answer, @formatOk, @reward,
     iif(@reward IS NULL, NULL, @now), @toolCalls, @sampledTokens, @createdAt, @continuationKey,
-    @trainingStep, (${PATH} SELECT max(s.delta_entropy) FROM path CROSS JOIN steps s
+    @trainingStep, @tenant, (${PATH} SELECT max(s.delta_entropy) FROM path CROSS JOIN steps s
       ON s.id = path.id))
   ON CONFLICT (id) DO UPDATE SET source = excluded.source,
     conversation_id = excluded.conversation_id, leaf_step_id = excluded.leaf_step_id,
@@ -49,7 +49,8 @@ const INSERT_TOOLS = `
   ON CONFLICT (tool_name, trajectory_id) DO NOTHING`;
 
 const INSERT_CONVERSATION = `
-  INSERT INTO conversations (id, created_at, updated_at) VALUES (@conversationId, @now, @now)
+  INSERT INTO conversations (id, tenant, created_at, updated_at)
+  VALUES (@conversationId, @tenant, @now, @now)
   ON CONFLICT (id) DO NOTHING`;
 
 const MOVE_CONVERSATION = `

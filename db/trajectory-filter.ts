@@ -8,6 +8,8 @@ import type { EndReason, TrajectoryRecord, TrajectorySource } from '../core/reco
 
 /** All given conditions must hold. */
 export interface TrajectoryFilter {
+  /** What the tenant sees: its own live traffic. */
+  tenant?: string;
   policyVersion?: number;
   source?: TrajectorySource;
   status?: TrajectoryRecord['status'];
@@ -62,6 +64,9 @@ const EQUAL = [
   ['source', 'source', 'trajectories_source'],
 ] as const;
 
+/** On `t`: what a tenant sees. What training and replays made is the operator's. */
+export const seenBy = (tenant: string): string => `t.tenant = ${tenant} AND t.source = 'live'`;
+
 /** The same expressions and arithmetic as in schema.ts. */
 const REWARD_LEVEL =
   '(CASE WHEN t."reward" < -1 THEN 0 WHEN t."reward" > 1.25 THEN 18 ' +
@@ -85,6 +90,10 @@ export function jumpLevel(jump: number): number {
 /** The ways to begin; any of them, with the other conditions checked, finds all. Never empty. */
 export function leadsOf(filter: TrajectoryFilter): Lead[] {
   const leads: Lead[] = [];
+  if (filter.tenant !== undefined) {
+    const walks = [{ sql: seenBy('?'), values: [filter.tenant] }];
+    leads.push({ index: 'trajectories_tenant', walks });
+  }
   for (const [field, column, index] of EQUAL) {
     const value = filter[field];
     if (value === undefined) continue;
@@ -115,6 +124,7 @@ export function conditionsOf(filter: TrajectoryFilter): Condition[] {
   const add = (sql: string, value: string | number | undefined): void => {
     if (value !== undefined) all.push({ sql, values: [value] });
   };
+  add(seenBy('?'), filter.tenant);
   for (const [field, column] of EQUAL) add(`t.${column} = ?`, filter[field]);
   add(
     'EXISTS (SELECT 1 FROM trajectory_tools WHERE tool_name = ? AND trajectory_id = t.id)',

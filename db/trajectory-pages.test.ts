@@ -39,6 +39,7 @@ const FILTERS: Required<TrajectoryFilter> = {
   taskId: 'task_1',
   trainingRunId: 'trn_1',
   groupId: 'grp_1',
+  tenant: 'default',
   conversationId: 'conv_1',
   toolName: 'search',
   rewardMin: 0.3,

@@ -253,9 +253,39 @@ describe('TrajectoryStore', () => {
     await keyed('traj_2', 'a');
     await keyed('traj_4', 'b');
     await keyed('traj_5');
-    expect(stores.trajectories.newestByContinuationKey('a')).toEqual(trajectoryOf('traj_3', root));
-    expect(stores.trajectories.newestByContinuationKey('b')?.id).toBe('traj_4');
-    expect(stores.trajectories.newestByContinuationKey('c')).toBeNull();
+    expect(stores.trajectories.newestByContinuationKey('a', 'default')).toEqual(
+      trajectoryOf('traj_3', root),
+    );
+    expect(stores.trajectories.newestByContinuationKey('b', 'default')?.id).toBe('traj_4');
+    expect(stores.trajectories.newestByContinuationKey('c', 'default')).toBeNull();
+    expect(stores.trajectories.newestByContinuationKey('a', 'other')).toBeNull();
+  });
+
+  test('a tenant sees its own live trajectories, the operator all', async () => {
+    const { trajectories } = stores;
+    const root = randomStep(new Prng(16), 'root', null);
+    const add = (id: string, fields: Partial<TrajectoryRecord>): Promise<void> =>
+      appendNow([root], trajectoryOf(id, root, { groupId: 'group', ...fields }));
+    await add('traj_1', { tenant: 'a' });
+    await add('traj_2', { tenant: 'b' });
+    await add('traj_3', { tenant: 'a', source: 'rollout' });
+    const ids = (records: readonly TrajectoryRecord[]): string[] => records.map(({ id }) => id);
+    expect(ids(trajectories.list({ tenant: 'a' }).items)).toEqual(['traj_1']);
+    expect(ids(trajectories.list({ tenant: 'b', groupId: 'group' }).items)).toEqual(['traj_2']);
+    expect(ids(trajectories.list({ tenant: 'a', source: 'rollout' }).items)).toEqual([]);
+    expect(trajectories.list().items).toHaveLength(3);
+    expect(ids(trajectories.tree('traj_1', 'a').trajectories)).toEqual(['traj_1']);
+    expect(trajectories.tree('traj_1').trajectories).toHaveLength(3);
+    expect(trajectories.findByStep('root')?.id).toBe('traj_3');
+    expect(trajectories.findByStep('root', 'b')?.id).toBe('traj_2');
+    expect(trajectories.findByStep('root', 'c')).toBeNull();
+    expect(trajectories.get('traj_1', 'a').trajectory.tenant).toBe('a');
+    const unknown = expect.objectContaining({ code: 'trajectory_not_found' });
+    for (const id of ['traj_2', 'traj_3']) {
+      expect(() => trajectories.get(id, 'a')).toThrow(unknown);
+      expect(() => trajectories.tree(id, 'a')).toThrow(unknown);
+      expect(trajectories.find(id, 'a')).toBeNull();
+    }
   });
 
   test('counts live trajectories by the time of their reward, not of their making', async () => {

@@ -12,6 +12,7 @@ import type { Page } from './page.ts';
 import { trajectories } from './schema.ts';
 import type { StepRow } from './step-row.ts';
 import { STEP_COLUMNS, stepFromRow } from './step-row.ts';
+import { seenBy } from './trajectory-filter.ts';
 import type { TrajectoryFilter } from './trajectory-filter.ts';
 import { TRAJECTORY_COLUMNS, trajectoryFromRow, TrajectoryPages } from './trajectory-pages.ts';
 import type { TrajectoryPageRequest, TrajectoryRow } from './trajectory-pages.ts';
@@ -50,6 +51,9 @@ const PATH_STEPS = `
     LEFT JOIN tool_calls c ON c.step_id = s.id
   ORDER BY s.position, s.id`;
 
+/** Null: all. */
+const SEEN = `(@tenant IS NULL OR ${seenBy('@tenant')})`;
+
 // The asked trajectory comes first, so that a cut never loses it.
 const TREE_MEMBERS = `
   WITH RECURSIVE up (id, parent_id) AS (
@@ -60,12 +64,12 @@ const TREE_MEMBERS = `
       UNION ALL SELECT s.id FROM down CROSS JOIN steps s ON s.parent_id = down.id
       LIMIT @steps),
     mate (id, leaf) AS (
-      SELECT id, leaf_step_id FROM trajectories WHERE group_id = @groupId
+      SELECT id, leaf_step_id FROM trajectories t WHERE group_id = @groupId AND ${SEEN}
       ORDER BY created_at, id LIMIT @limit),
     member (id, leaf) AS (
       SELECT id, leaf_step_id FROM trajectories WHERE id = @id
       UNION SELECT t.id, t.leaf_step_id FROM down CROSS JOIN trajectories t
-        ON t.leaf_step_id = down.id
+        ON t.leaf_step_id = down.id AND ${SEEN}
       UNION SELECT id, leaf FROM mate)
   SELECT id, leaf, (SELECT count(*) FROM down) AS walked FROM member
   ORDER BY id <> @id, id LIMIT @limit`;
@@ -78,12 +82,13 @@ const PATH_IDS = `
 
 const NEWEST_THROUGH_STEP = `
   WITH RECURSIVE down (id) AS (
-    SELECT id FROM steps WHERE id = ?
+    SELECT id FROM steps WHERE id = @stepId
     UNION ALL SELECT s.id FROM down CROSS JOIN steps s ON s.parent_id = down.id)
-  SELECT max(t.id) AS id FROM down CROSS JOIN trajectories t ON t.leaf_step_id = down.id`;
+  SELECT max(t.id) AS id FROM down CROSS JOIN trajectories t ON t.leaf_step_id = down.id
+  WHERE ${SEEN}`;
 
 const NEWEST_BY_CONTINUATION_KEY = `
-  SELECT id FROM trajectories WHERE continuation_key = ? ORDER BY id DESC LIMIT 1`;
+  SELECT id FROM trajectories WHERE continuation_key = ? AND tenant = ? ORDER BY id DESC LIMIT 1`;
 
 // A conversation counts once: its requests are not independent of each other.
 const LIVE_OUTCOMES = `
@@ -100,12 +105,15 @@ const LIVE_OUTCOMES = `
 export class TrajectoryStore {
   private readonly orm: Database['orm'];
   private readonly pages: TrajectoryPages;
-  private readonly byId: BetterSqlite3.Statement<[string], TrajectoryRow>;
+  private readonly byId: BetterSqlite3.Statement<[Record<string, unknown>], TrajectoryRow>;
   private readonly pathSteps: BetterSqlite3.Statement<[string], StepRow>;
   private readonly treeMembers: BetterSqlite3.Statement<[Record<string, unknown>], TreeMember>;
   private readonly pathIds: BetterSqlite3.Statement<[string], string>;
-  private readonly newestThroughStep: BetterSqlite3.Statement<[string], { id: string | null }>;
-  private readonly newestByKey: BetterSqlite3.Statement<[string], { id: string }>;
+  private readonly newestThroughStep: BetterSqlite3.Statement<
+    [Record<string, unknown>],
+    { id: string | null }
+  >;
+  private readonly newestByKey: BetterSqlite3.Statement<[string, string], { id: string }>;
   private readonly outcomes: BetterSqlite3.Statement<
     [Record<string, number>],
     { trajectories: number; reward: number | null; wrong: number }
@@ -115,7 +123,7 @@ export class TrajectoryStore {
     this.orm = db.orm;
     this.pages = new TrajectoryPages(db.sqlite);
     this.byId = db.sqlite.prepare(
-      `SELECT ${TRAJECTORY_COLUMNS} FROM trajectories t WHERE t.id = ?`,
+      `SELECT ${TRAJECTORY_COLUMNS} FROM trajectories t WHERE t.id = @id AND ${SEEN}`,
     );
     this.pathSteps = db.sqlite.prepare(PATH_STEPS);
     this.treeMembers = db.sqlite.prepare(TREE_MEMBERS);
@@ -138,14 +146,15 @@ export class TrajectoryStore {
     return this.pages.listInTurns(filter, page);
   }
 
-  find(id: string): TrajectoryRecord | null {
-    const row = this.byId.get(id);
+  /** With a tenant, only what that one sees; so of all that follow. */
+  find(id: string, tenant?: string): TrajectoryRecord | null {
+    const row = this.byId.get({ id, tenant: tenant ?? null });
     return row === undefined ? null : trajectoryFromRow(row);
   }
 
   /** The trajectory and its path. @throws AppError trajectory_not_found */
-  get(id: string): TrajectoryWithSteps {
-    const trajectory = this.must(id);
+  get(id: string, tenant?: string): TrajectoryWithSteps {
+    const trajectory = this.must(id, tenant);
     return { trajectory, steps: this.path(trajectory.leafStepId) };
   }
 
@@ -158,11 +167,12 @@ export class TrajectoryStore {
    * The forest around a trajectory: all that start from its root or belong to its group.
    * @throws AppError trajectory_not_found
    */
-  tree(id: string): TrajectoryTree {
-    const { leafStepId, groupId } = this.must(id);
+  tree(id: string, tenant?: string): TrajectoryTree {
+    const { leafStepId, groupId } = this.must(id, tenant);
     const { treeTrajectoriesMax, treeStepsMax } = LIMITS;
     const [limit, walk] = [treeTrajectoriesMax + 1, treeStepsMax + 1];
-    const found = this.treeMembers.all({ id, leafStepId, groupId, limit, steps: walk });
+    const asked = { id, leafStepId, groupId, tenant: tenant ?? null };
+    const found = this.treeMembers.all({ ...asked, limit, steps: walk });
     const fitting = this.withinSteps(found.slice(0, treeTrajectoriesMax));
     const leaves = JSON.stringify(fitting.map(({ leaf }) => leaf));
     const walked = found[0]?.walked ?? 0;
@@ -186,14 +196,14 @@ export class TrajectoryStore {
   }
 
   /** The newest trajectory whose path holds the step, for feedback that names only a step. */
-  findByStep(stepId: string): TrajectoryRecord | null {
-    const id = this.newestThroughStep.get(stepId)?.id ?? null;
+  findByStep(stepId: string, tenant?: string): TrajectoryRecord | null {
+    const id = this.newestThroughStep.get({ stepId, tenant: tenant ?? null })?.id ?? null;
     return id === null ? null : this.find(id);
   }
 
-  /** The newest trajectory that was logged with the key. */
-  newestByContinuationKey(key: string): TrajectoryRecord | null {
-    const row = this.newestByKey.get(key);
+  /** The newest trajectory of the tenant that was logged with the key. */
+  newestByContinuationKey(key: string, tenant: string): TrajectoryRecord | null {
+    const row = this.newestByKey.get(key, tenant);
     return row === undefined ? null : this.find(row.id);
   }
 
@@ -224,8 +234,8 @@ export class TrajectoryStore {
     };
   }
 
-  private must(id: string): TrajectoryRecord {
-    const trajectory = this.find(id);
+  private must(id: string, tenant?: string): TrajectoryRecord {
+    const trajectory = this.find(id, tenant);
     if (trajectory === null) {
       throw new AppError('trajectory_not_found', `no trajectory has the id ${id}`);
     }

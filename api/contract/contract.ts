@@ -68,6 +68,10 @@ export class Contract {
     for (const operation of this.operations) this.compileRequest(operation);
   }
 
+  get version(): string {
+    return this.at(['info'])['version'] as string;
+  }
+
   operation(id: OperationId): Operation {
     return must(
       this.operations.find((operation) => operation.id === id),
@@ -103,6 +107,7 @@ export class Contract {
     const operation = this.operation(id);
     const response = operation.responses.get(status);
     if (response === undefined) return [`${id}: status ${status} is not documented`];
+    if (response.mediaTypes.length === 0 && mediaType === '') return [];
     if (!response.mediaTypes.includes(mediaType)) {
       return [`${id} ${status}: media type ${mediaType} is not documented`];
     }

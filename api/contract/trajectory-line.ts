@@ -73,6 +73,8 @@ export interface TrajectoryLine {
   training_run_id: string | null;
   group_id: string | null;
   branched_from_step_id: string | null;
+  /** Lines of before there were tenants have none. */
+  tenant?: string;
   conversation_id: string | null;
   leaf_step_id: string;
   tool_calls: number;
@@ -166,7 +168,7 @@ const feedback = object({
   created_at: when,
 });
 
-const trajectory = object({
+const fields = {
   object: { const: 'trajectory' },
   format: { const: 1 },
   id,
@@ -191,7 +193,10 @@ const trajectory = object({
   created_at: when,
   steps: { type: 'array', minItems: 1, items: step },
   feedback: { type: 'array', items: feedback },
-});
+};
+
+const whole = object(fields);
+const trajectory = { ...whole, properties: { ...fields, tenant: id } };
 
 let validate: ValidateFunction | null = null;
 

@@ -5,6 +5,8 @@ import { positionOf } from '../agent-run-feed.ts';
 import type { Position } from '../agent-run-feed.ts';
 import { agentRunRequest, checkServerTools } from '../agent-run-request.ts';
 import type { LiveRun } from '../agent-runs.ts';
+import { tenantSeen } from '../auth.ts';
+import type { Principal } from '../auth.ts';
 import { cancelled } from '../chat-completion.ts';
 import { conversationOf } from '../conversation.ts';
 import { followResponse } from '../follow.ts';
@@ -22,30 +24,38 @@ type AgentOperation =
 export function agentRoutes(deps: AppDeps): Pick<Handlers, AgentOperation> {
   const view = (id: string, tokens = false): Response =>
     json<Schemas['AgentRun']>(deps.agentRuns.view(id, { tokens }));
+  const seen = (id: string, principal: Principal): string => {
+    deps.agentRuns.requireSeen(id, tenantSeen(principal));
+    return id;
+  };
   return {
     createAgentRun: (input) => createAgentRun(deps, input),
-    listAgentRuns: ({ query }) => {
+    listAgentRuns: ({ query, principal }) => {
       const { status, ...page } = query;
-      const filter = status === undefined ? {} : { status };
+      const tenant = tenantSeen(principal);
+      const filter = { ...(status && { status }), ...(tenant !== undefined && { tenant }) };
       return json<Schemas['AgentRunList']>(deps.agentRuns.list(filter, page));
     },
-    getAgentRun: ({ path, query }) => view(path.run_id, query.include === 'tokens'),
-    streamAgentRunEvents: ({ path, query, header, requestId, activity }) => {
+    getAgentRun: ({ path, query, principal }) =>
+      view(seen(path.run_id, principal), query.include === 'tokens'),
+    streamAgentRunEvents: ({ path, query, header, requestId, principal, activity }) => {
       const id = header['Last-Event-ID'] ?? query.after;
       const after = id === undefined ? null : positionOf(id);
-      const feed = deps.agentRuns.feed(path.run_id);
+      const feed = deps.agentRuns.feed(seen(path.run_id, principal));
       return followResponse(deps, { requestId, activity }, (signal) =>
         feed.follow(after, signal, { endsAtWait: false }),
       );
     },
     submitToolOutputs: async (input) => {
-      const { path, body } = input;
-      const { run, after } = await deps.agentRuns.submit(path.run_id, body.tool_outputs);
+      const { path, body, principal } = input;
+      const id = seen(path.run_id, principal);
+      const { run, after } = await deps.agentRuns.submit(id, body.tool_outputs);
       return answer(deps, input, run, { streamed: body.stream === true, after });
     },
-    cancelAgentRun: async ({ path }) => {
-      await deps.agentRuns.cancel(path.run_id);
-      return view(path.run_id);
+    cancelAgentRun: async ({ path, principal }) => {
+      const id = seen(path.run_id, principal);
+      await deps.agentRuns.cancel(id);
+      return view(id);
     },
   };
 }
@@ -55,8 +65,9 @@ async function createAgentRun(deps: AppDeps, input: Input<'createAgentRun'>): Pr
   const request = agentRunRequest(body);
   checkServerTools(deps.tools, request.toolNames);
   const sessionId = input.header['x-session-id'] ?? null;
-  const conversationId = await conversationOf(deps, sessionId ?? undefined);
-  const run = await deps.agentRuns.create(request, { sessionId, conversationId });
+  const { tenant } = input.principal;
+  const conversationId = await conversationOf(deps, { tenant, sessionId });
+  const run = await deps.agentRuns.create(request, { tenant, sessionId, conversationId });
   return answer(deps, input, run, { streamed: body.stream === true, after: null });
 }
 

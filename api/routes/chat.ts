@@ -54,7 +54,7 @@ async function createChatCompletion(
         { param: 'parallel_tool_calls' },
       );
     }
-    request.conversationId = await conversationOf(deps, input.header['x-session-id']);
+    request.conversationId = await conversationOf(deps, request);
   } catch (error) {
     opened.sequence.close();
     throw error;
@@ -65,10 +65,11 @@ async function createChatCompletion(
 
 function completionRequest(
   deps: AppDeps,
-  { body, header, activity }: Input<'createChatCompletion'>,
+  { body, header, principal, activity }: Input<'createChatCompletion'>,
 ): CompletionRequest {
   const tools = body.tool_choice === 'none' ? [] : clientTools(body.tools ?? []);
   return {
+    tenant: principal.tenant,
     messages: chatMessages(body.messages),
     tools,
     form: answerForm(body, tools),

@@ -3,8 +3,11 @@
  * them.
  */
 import { AppError } from '../../core/errors.ts';
+import { DEFAULT_TENANT } from '../../core/records.ts';
 import type { Feedback } from '../../core/records.ts';
 import type { AppDeps } from '../app.ts';
+import { tenantSeen } from '../auth.ts';
+import type { Principal } from '../auth.ts';
 import { json } from '../handlers.ts';
 import type { Handlers, Input, Schemas } from '../handlers.ts';
 import { feedbackView } from '../views.ts';
@@ -13,11 +16,11 @@ type Body = Input<'createFeedback'>['body'];
 
 export function feedbackRoutes(deps: AppDeps): Pick<Handlers, 'createFeedback'> {
   return {
-    createFeedback: async ({ body }) => {
+    createFeedback: async ({ body, principal }) => {
       checkValue(body);
       const feedback: Feedback = {
-        id: body.id ?? deps.newId('feedback'),
-        ...targetOf(deps, body),
+        id: feedbackId(body.id, principal) ?? deps.newId('feedback'),
+        ...targetOf(deps, body, tenantSeen(principal)),
         metricName: body.metric_name,
         value: body.value,
         tags: body.tags ?? {},
@@ -27,6 +30,12 @@ export function feedbackRoutes(deps: AppDeps): Pick<Handlers, 'createFeedback'> 
       return json<Schemas['Feedback']>(feedbackView(stored.feedback));
     },
   };
+}
+
+/** Clients of two tenants may choose the same id; no chosen one has a slash. */
+function feedbackId(chosen: string | undefined, { tenant }: Principal): string | undefined {
+  if (chosen === undefined || tenant === DEFAULT_TENANT) return chosen;
+  return `${tenant}/${chosen}`;
 }
 
 function checkValue({ metric_name, value }: Body): void {
@@ -39,9 +48,18 @@ function checkValue({ metric_name, value }: Body): void {
   );
 }
 
-function targetOf(deps: AppDeps, body: Body): Pick<Feedback, 'trajectoryId' | 'stepId'> {
+function targetOf(
+  deps: AppDeps,
+  body: Body,
+  tenant: string | undefined,
+): Pick<Feedback, 'trajectoryId' | 'stepId'> {
   const { trajectory_id, step_id } = body;
   if (trajectory_id !== undefined && step_id === undefined) {
+    if (tenant !== undefined && deps.stores.trajectories.find(trajectory_id, tenant) === null) {
+      throw new AppError('trajectory_not_found', `no trajectory has the id ${trajectory_id}`, {
+        param: 'trajectory_id',
+      });
+    }
     return { trajectoryId: trajectory_id, stepId: null };
   }
   if (step_id === undefined || trajectory_id !== undefined) {
@@ -49,7 +67,7 @@ function targetOf(deps: AppDeps, body: Body): Pick<Feedback, 'trajectoryId' | 's
       param: 'trajectory_id',
     });
   }
-  const trajectory = deps.stores.trajectories.findByStep(step_id);
+  const trajectory = deps.stores.trajectories.findByStep(step_id, tenant);
   if (trajectory === null) {
     throw new AppError('step_not_found', `no step has the id ${step_id}`, { param: 'step_id' });
   }

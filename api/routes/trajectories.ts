@@ -1,6 +1,7 @@
 /** Reading the log: pages of trajectories, one with its steps, the tree that it is a path of. */
 import type { TrajectoryFilter } from '../../db/trajectory-filter.ts';
 import type { AppDeps } from '../app.ts';
+import { tenantSeen } from '../auth.ts';
 import { json } from '../handlers.ts';
 import type { Handlers, Input, Schemas } from '../handlers.ts';
 import { listView, stepView, trajectoryView } from '../views.ts';
@@ -10,12 +11,14 @@ export function trajectoryRoutes(
 ): Pick<Handlers, 'listTrajectories' | 'getTrajectory' | 'getTrajectoryTree'> {
   const { trajectories } = deps.stores;
   return {
-    listTrajectories: ({ query }) => {
-      const page = trajectories.list(filterOf(query), query);
+    listTrajectories: ({ query, principal }) => {
+      const tenant = tenantSeen(principal);
+      const filter = { ...filterOf(query), ...(tenant !== undefined && { tenant }) };
+      const page = trajectories.list(filter, query);
       return json<Schemas['TrajectoryList']>(listView(page, trajectoryView));
     },
-    getTrajectory: ({ path, query }) => {
-      const { trajectory, steps } = trajectories.get(path.trajectory_id);
+    getTrajectory: ({ path, query, principal }) => {
+      const { trajectory, steps } = trajectories.get(path.trajectory_id, tenantSeen(principal));
       const rewards = stepRewards(deps, trajectory.id);
       const tokens = query.include === 'tokens';
       return json<Schemas['Trajectory']>({
@@ -26,8 +29,8 @@ export function trajectoryRoutes(
         }),
       });
     },
-    getTrajectoryTree: ({ path }) => {
-      const tree = trajectories.tree(path.trajectory_id);
+    getTrajectoryTree: ({ path, principal }) => {
+      const tree = trajectories.tree(path.trajectory_id, tenantSeen(principal));
       return json<Schemas['TrajectoryTree']>({
         object: 'trajectory.tree',
         trajectory_id: path.trajectory_id,

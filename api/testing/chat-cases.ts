@@ -144,7 +144,10 @@ export const CHAT_CASES: Case[] = [
       const { content } = body.choices[0].logprobs;
       expect(content).toHaveLength(step?.tokens.length ?? -1);
       expect(content[0].logprob).toBeCloseTo(step?.logprobs?.[0] ?? 0, 5);
-      const conversation = h.deps.stores.conversations.findBySession('session-1');
+      const conversation = h.deps.stores.conversations.findBySession({
+        tenant: 'default',
+        sessionKey: 'session-1',
+      });
       expect(trajectory.conversationId).toBe(conversation?.id);
     },
   },

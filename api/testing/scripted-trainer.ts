@@ -7,6 +7,7 @@ import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { directorySha256 } from '../../core/trainer/candidate.ts';
 import type { StartTrainer, TrainerEvent, TrainingJob } from '../../core/trainer/types.ts';
+import { DEFAULT_TENANT } from '../../core/records.ts';
 import type { GateReport, StepRecord, TrajectoryRecord } from '../../core/records.ts';
 import { Prng } from '../../core/prng.ts';
 
@@ -155,6 +156,7 @@ export function rollouts(
   const trajectories = leaves.map((leaf, i): TrajectoryRecord => ({
     id: id('traj', `leaf${i}`),
     source: 'rollout',
+    tenant: DEFAULT_TENANT,
     conversationId: null,
     leafStepId: leaf.id,
     policyVersion: job.baseVersion,

@@ -321,6 +321,7 @@ describe('cancellation', () => {
     expect(episode.leaf.toolCall?.error).toBe('request_cancelled');
     const meta = {
       source: 'live',
+      tenant: 'default',
       conversationId: null,
       taskId: null,
       trainingRunId: null,
@@ -376,7 +377,13 @@ describe('resume', () => {
     episode.end('cancelled');
     const { steps } = episode.toLog({
       source: 'live',
-      ...{ conversationId: null, taskId: null, trainingRunId: null, groupId: null },
+      ...{
+        tenant: 'default',
+        conversationId: null,
+        taskId: null,
+        trainingRunId: null,
+        groupId: null,
+      },
       ...{ branchedFromStepId: null, reward: null },
     });
     expect(steps?.map(({ index }) => index)).toEqual([2, 3]);

@@ -47,7 +47,13 @@ export interface ToolStepRequest {
 /** Facts of the trajectory's record that the loop itself does not know. */
 export type TrajectoryMeta = Pick<
   TrajectoryRecord,
-  'source' | 'conversationId' | 'taskId' | 'trainingRunId' | 'groupId' | 'branchedFromStepId'
+  | 'tenant'
+  | 'source'
+  | 'conversationId'
+  | 'taskId'
+  | 'trainingRunId'
+  | 'groupId'
+  | 'branchedFromStepId'
 > & { reward: number | null };
 
 interface EpisodeState {

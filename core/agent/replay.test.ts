@@ -34,7 +34,7 @@ async function logged() {
     messages: [{ role: 'user', content: 'who?' }],
     toolNames: ['search'],
     limits: { maxToolCalls: 3, maxTokens: 100 },
-    ...{ sampling, source: 'live', conversationId: null, taskId: null },
+    ...{ sampling, source: 'live', tenant: 'default', conversationId: null, taskId: null },
   });
   return { sampler, context, tools, steps: outcome.steps };
 }

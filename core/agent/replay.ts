@@ -14,6 +14,7 @@ import { DEFAULT_ENTROPY } from '../arpo/entropy.ts';
 import { scoreEpisode, throwIfAborted, turn } from '../arpo/task-episode.ts';
 import { LIMITS } from '../limits.ts';
 import type { Sampler, ToolOutcome, ToolRunner, ToolSpec } from '../ports.ts';
+import { DEFAULT_TENANT } from '../records.ts';
 import type { StepRecord, Task, TrajectoryRecord } from '../records.ts';
 import { Deadline } from './deadline.ts';
 import { Episode } from './episode.ts';
@@ -233,7 +234,8 @@ function judged(
     branchedFromStepId: prefix.at(-1)?.id ?? null,
   };
   if (task !== null) return scoreEpisode(episode, task, MULTI_TOOL_BONUS, meta);
-  const unscored = { ...meta, reward: null, taskId: null, conversationId: null };
+  const place = { tenant: DEFAULT_TENANT, taskId: null, conversationId: null };
+  const unscored = { ...meta, ...place, reward: null };
   return { record: episode.toRecord(unscored), steps: episode.steps, correct: null };
 }
 

@@ -39,6 +39,7 @@ function setUp(sampler: TableSamplerOptions = {}, tools = echoTools()) {
       limits: { maxToolCalls: 3, maxTokens: 100 },
       sampling: { temperature: 1, topP: 1, topK: 0, seed: 1 },
       source: 'live',
+      tenant: 'default',
       conversationId: 'conv_1',
       taskId: null,
       ...changes,
@@ -76,6 +77,7 @@ describe('runAgent', () => {
     expect(outcome.log.trajectories?.[0]).toMatchObject({
       id: outcome.trajectoryId,
       leafStepId: outcome.steps.at(-1)?.id,
+      tenant: 'default',
       conversationId: 'conv_1',
       policyVersion: 5,
       status: 'completed',

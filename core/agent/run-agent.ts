@@ -257,8 +257,9 @@ function sampledTokens({ episode, sampledBefore }: Run): number {
 
 function outcome(run: Run, request: AgentRequest, error: AppError | null): AgentOutcome {
   const { episode } = run;
-  const { source, conversationId, taskId } = request;
+  const { tenant, source, conversationId, taskId } = request;
   const log = episode.toLog({
+    tenant,
     source,
     conversationId,
     taskId,

@@ -96,6 +96,7 @@ export interface AgentRequest {
   time?: { limitMs: number; usedMs: number };
   /** Which entry of the log this becomes. */
   source: TrajectorySource;
+  tenant: string;
   conversationId: string | null;
   taskId: string | null;
   /** Called as tokens of the current policy step arrive. */

@@ -12,6 +12,7 @@ import type { EntropySettings } from './entropy.ts';
 import type { Deadline } from '../agent/deadline.ts';
 import type { EpisodeContext, EpisodeLimits } from '../agent/types.ts';
 import type { Priority, Sampler } from '../ports.ts';
+import { DEFAULT_TENANT } from '../records.ts';
 import type { StepRecord, Task, TrajectoryRecord } from '../records.ts';
 
 export interface TaskEpisodeOptions {
@@ -109,7 +110,7 @@ export function scoreEpisode(
   episode: Episode,
   task: Task,
   multiToolBonus: number,
-  meta: Omit<TrajectoryMeta, 'reward' | 'taskId' | 'conversationId'>,
+  meta: Omit<TrajectoryMeta, 'reward' | 'tenant' | 'taskId' | 'conversationId'>,
 ): ScoredTrajectory {
   const formatError = episode.formatError();
   const toolsUsed = episode.steps.flatMap(({ toolCall }) =>
@@ -119,6 +120,7 @@ export function scoreEpisode(
   const judgement = judge(task, { answer, formatError, toolsUsed }, multiToolBonus);
   const record = episode.toRecord({
     ...meta,
+    tenant: DEFAULT_TENANT,
     conversationId: null,
     taskId: task.id,
     reward: judgement.reward,

@@ -1,4 +1,5 @@
 /** Rated live conversations as plain data, for tests: everything filled in, no policy behind it. */
+import { DEFAULT_TENANT } from '../../records.ts';
 import type { LiveSample, StepRecord, ToolCallRecord, TrajectoryRecord } from '../../records.ts';
 
 export interface SampleFields {
@@ -32,6 +33,7 @@ export function liveSample(fields: SampleFields = {}): LiveSample {
     trajectory: {
       id: `traj_${id}`,
       source: 'live',
+      tenant: DEFAULT_TENANT,
       conversationId: null,
       leafStepId: `step_${id}_${steps.length - 1}`,
       policyVersion: version,
