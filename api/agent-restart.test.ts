@@ -4,6 +4,7 @@
  */
 import { afterEach, describe, expect, test } from 'vitest';
 import { must } from '../core/assert.ts';
+import { AppError } from '../core/errors.ts';
 import type { Tool } from '../core/ports.ts';
 import type { AgentRunRecord } from '../core/records.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -350,6 +351,66 @@ describe('client functions', () => {
     ]);
     expect(types.at(-1)).toBe('run.completed');
   });
+});
+
+describe('an engine that fails', () => {
+  const failing = new AppError('engine_unavailable', 'the worker stopped');
+
+  test('lets a background run go on from its last step when it is back', async () => {
+    await start({ agentRuns: { retryMs: 5 } });
+    const whole = await create({ tools: ['search'], seed: 7 });
+    let failures = 0;
+    h.engine.script = (prompt) => {
+      if (prompt.includes('<result>') && failures++ < 3) throw failing;
+      return CAPITAL_SCRIPT(prompt);
+    };
+    const request = { input: 'capital?', tools: ['search'], seed: 7, background: true };
+    const { body } = await h.call('createAgentRun', { body: request });
+    const run = await settled(body.id as string);
+    expect(failures).toBe(4);
+    expect(run).toMatchObject({ status: 'completed', answer: 'Paris', usage: whole.usage });
+    expect(tokens(run)).toEqual(tokens(whole));
+  });
+
+  test('again and again fails it in the end, and a foreground run at once', async () => {
+    await start({ agentRuns: { retryMs: 5 } });
+    h.engine.sampleFault = failing;
+    const { body } = await h.call('createAgentRun', { body: { input: 'x', background: true } });
+    await until(() => h.deps.stores.agentRuns.get(body.id as string).status === 'queued');
+    expect(await settled(body.id as string)).toMatchObject({
+      status: 'failed',
+      error: { code: 'engine_unavailable', message: 'the worker stopped' },
+    });
+    const { progress } = h.deps.stores.agentRuns.get(body.id as string);
+    expect(progress?.attempts?.count).toBe(LIMITS.agentRunAttemptsMax);
+    const foreground = await h.call('createAgentRun', { body: { input: 'x' } });
+    expect(foreground.code).toBe('engine_unavailable');
+  });
+});
+
+test('more runs at once than the limit are refused; one that waits still waits', async () => {
+  await start();
+  h.engine.sequencesMax = 2 * LIMITS.agentRunsActiveMax;
+  const waiting = await create({ tools: [SEARCH] });
+  h.engine.pieceMs = 200;
+  h.engine.script = () => '<think>capital of France '.repeat(20);
+  const ids: string[] = [];
+  for (let i = 0; i < LIMITS.agentRunsActiveMax; i++) {
+    const { body } = await h.call('createAgentRun', { body: { input: 'x', background: true } });
+    ids.push(body.id as string);
+  }
+  const refused = await h.call('createAgentRun', { body: { input: 'x' } });
+  expect(refused.code).toBe('queue_full');
+  const [call] = waiting.required_action.tool_calls;
+  const options = {
+    path: { run_id: waiting.id as string },
+    body: { tool_outputs: [{ tool_call_id: call.id, output: 'Paris' }] },
+  };
+  expect((await h.call('submitToolOutputs', options)).code).toBe('queue_full');
+  await Promise.all(ids.map((run_id) => h.call('cancelAgentRun', { path: { run_id } })));
+  h.engine.script = CAPITAL_SCRIPT;
+  h.engine.pieceMs = 0;
+  expect((await h.call('submitToolOutputs', options)).body.status).toBe('completed');
 });
 
 test('a log that cannot be written fails the run; nothing more is sampled', async () => {

@@ -35,6 +35,8 @@ export interface AgentRunsDeps {
   /** How long a run waits for its client, and how often that is looked at. */
   waitMs?: number;
   sweepMs?: number;
+  /** Pause before a run is tried again. */
+  retryMs?: number;
 }
 
 export class AgentRunWork {
@@ -94,14 +96,15 @@ export class AgentRunWork {
   }
 
   /**
-   * Takes up a background run that an earlier process left; resolves when it waits or has ended.
+   * Takes up a background run that an earlier process left, or whose engine failed; resolves when
+   * it waits or has ended.
    */
-  async takeUp(run: LiveRun): Promise<void> {
+  async takeUp(run: LiveRun, pauseMs = 0): Promise<void> {
     const activity = this.deps.lifecycle.begin();
     const gone = new AbortController();
     run.abort = run.suspend = () => gone.abort();
     try {
-      const opened = await this.openAtStart(run, gone.signal);
+      const opened = await this.openForAttempt(run, gone.signal, pauseMs);
       if (opened === null) return;
       const steps = [...run.feed.steps];
       this.proceed(run, opened, { steps, calls: [], results: [] });
@@ -122,8 +125,15 @@ export class AgentRunWork {
   }
 
   /** Null: it has ended, or the server stops. */
-  private async openAtStart(run: LiveRun, gone: AbortSignal): Promise<OpenedPolicy | null> {
+  private async openForAttempt(
+    run: LiveRun,
+    gone: AbortSignal,
+    pauseMs: number,
+  ): Promise<OpenedPolicy | null> {
     if (!(await this.attempt(run))) return null;
+    const pause = (ms: number): Promise<void> =>
+      sleep(ms, undefined, { signal: gone }).catch(() => undefined);
+    if (pauseMs > 0) await pause(pauseMs);
     for (let tries = 1; !gone.aborted; tries++) {
       try {
         const opened = await this.openAgain(run);
@@ -132,7 +142,7 @@ export class AgentRunWork {
       } catch (thrown) {
         const { code } = toAppError(thrown);
         if (!RETRYABLE.has(code) || tries >= LIMITS.agentRunAttemptsMax) throw thrown;
-        await sleep(LIMITS.agentRunRetryMs, undefined, { signal: gone }).catch(() => undefined);
+        await pause(this.retryMs);
       }
     }
     if (run.cancelled) await this.cut(run, 'cancelled', this.cancelReason());
@@ -150,6 +160,7 @@ export class AgentRunWork {
       await this.cut(run, 'failed', new AppError('agent_run_interrupted', message));
       return false;
     }
+    run.feed.changed();
     const workedMs = workedUntil(run.record, run.feed.steps.at(-1));
     const attempts = { leafStepId, count };
     run.record = { ...run.record, status: 'queued', progress: { ...progress, workedMs, attempts } };
@@ -227,11 +238,30 @@ export class AgentRunWork {
     return this.deps.lifecycle.aborted && run.request.background && !run.cancelled;
   }
 
+  private get retryMs(): number {
+    return this.deps.retryMs ?? LIMITS.agentRunRetryMs;
+  }
+
+  /** A background run outlives the engine too: its steps are durable, all of them. */
+  private triesAgain(run: LiveRun, error: AppError | null): boolean {
+    const { progress, leafStepId } = run.record;
+    const attempts = progress?.attempts;
+    const count = attempts?.leafStepId === leafStepId ? attempts.count : 0;
+    return (
+      (error?.code === 'engine_unavailable' || error?.code === 'queue_full') &&
+      run.request.background &&
+      !run.cancelled &&
+      !this.deps.lifecycle.stopping &&
+      count < LIMITS.agentRunAttemptsMax
+    );
+  }
+
   private async finish(run: LiveRun, outcome: AgentOutcome): Promise<void> {
     if (outcome.suspended || this.isLeft(run)) {
       run.feed.leave();
       return;
     }
+    if (this.triesAgain(run, outcome.error)) return this.takeUp(run, this.retryMs);
     const [trajectory] = outcome.log.trajectories ?? [];
     const calls = outcome.calls.map(({ id, name, arguments: args }) => ({
       id: must(id, 'calls of a step have ids'),
@@ -270,6 +300,7 @@ export class AgentRunWork {
       run.feed.leave();
       return;
     }
+    if (this.triesAgain(run, error)) return this.takeUp(run, this.retryMs);
     const { logger, clock } = this.deps;
     const { id } = run.record;
     if (error.code === 'internal' || error.code === 'storage_failed') {

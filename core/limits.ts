@@ -67,7 +67,7 @@ export const LIMITS = {
   agentRunWaitMs: 600_000,
   /** How often runs that waited too long are looked for. */
   agentRunSweepMs: 1_000,
-  /** Times in a row that a run is taken up at the same step after its server stopped. */
+  /** Times in a row that a run is taken up at the same step after its server or engine stopped. */
   agentRunAttemptsMax: 5,
   /** Pause before a run that could not be taken up, as the engine was busy, is tried again. */
   agentRunRetryMs: 1_000,

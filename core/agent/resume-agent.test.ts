@@ -36,6 +36,7 @@ function setUp(tools = echoTools()) {
       limits: { maxToolCalls: 6, maxTokens: 120 },
       sampling: { temperature: 1, topP: 1, topK: 0, seed: 1 },
       source: 'live',
+      tenant: 'default',
       conversationId: null,
       taskId: null,
       waits: true,
