@@ -75,11 +75,11 @@ export function createApp(deps: AppDeps): App {
     deps.logger.info(facts, 'request');
   });
   const handlers = createHandlers(deps);
-  for (const operation of deps.contract.operations) {
-    const path = operation.path.replaceAll(/\{(\w+)\}/g, ':$1');
-    app.on(operation.method, path, (c) => serve(deps, operation, handlers, c));
-  }
-  for (const [path, methods] of methodsByPath(deps.contract)) {
+  for (const [path, operations] of operationsByPath(deps.contract)) {
+    for (const operation of operations) {
+      app.on(operation.method, path, (c) => serve(deps, operation, handlers, c));
+    }
+    const methods = operations.map(({ method }) => method).join(', ');
     app.all(path, (c) => {
       const error = new AppError(
         'method_not_allowed',
@@ -141,12 +141,16 @@ function withHeader(response: Response, name: string, value: string): Response {
   return response;
 }
 
-/** Hono path -> the methods that it offers, for 405. */
-function methodsByPath(contract: Contract): Map<string, string> {
-  const out = new Map<string, string>();
-  for (const { path, method } of contract.operations) {
-    const honoPath = path.replaceAll(/\{(\w+)\}/g, ':$1');
-    out.set(honoPath, out.has(honoPath) ? `${out.get(honoPath)}, ${method}` : method);
+/**
+ * By hono's path. Those without parameters come first, else `/x/:id` would take the methods that
+ * `/x/y` does not offer.
+ */
+function operationsByPath(contract: Contract): [string, Operation[]][] {
+  const out = new Map<string, Operation[]>();
+  for (const operation of contract.operations) {
+    const path = operation.path.replaceAll(/\{(\w+)\}/g, ':$1');
+    out.set(path, [...(out.get(path) ?? []), operation]);
   }
-  return out;
+  const parameters = (path: string): number => path.split(':').length;
+  return [...out].sort(([a], [b]) => parameters(a) - parameters(b));
 }

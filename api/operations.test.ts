@@ -202,4 +202,10 @@ describe('the contract', () => {
     expect(wrong.headers.get('allow')).toBe('GET');
     expect(await wrong.json()).toMatchObject({ error: { code: 'method_not_allowed' } });
   });
+
+  test('a path beside one with a parameter offers its own methods only', async () => {
+    const path = 'http://localhost/v1/admin/policies/rollback';
+    const wrong = await h.app.request(path, { method: 'GET' });
+    expect([wrong.status, wrong.headers.get('allow')]).toEqual([405, 'POST']);
+  });
 });
