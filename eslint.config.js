@@ -18,11 +18,12 @@ const LIBRARY_HOMES = {
   'drizzle-orm': ['db/'],
   'better-sqlite3': ['db/'],
   'onnxruntime-node': ['core/model/session.ts'],
+  '@modelcontextprotocol/sdk': ['core/tools/mcp/', 'api/mcp/'],
   'quickjs-emscripten': ['core/tools/'],
   '@huggingface/tokenizers': ['core/text/'],
   '@huggingface/jinja': ['core/text/'],
   'node:worker_threads': ['core/engine/', 'core/tools/'],
-  'node:child_process': ['core/engine/', 'core/trainer/'],
+  'node:child_process': ['core/engine/', 'core/tools/mcp/', 'core/trainer/'],
 };
 
 /** What each folder may import besides itself; `core` means the files directly in core/. */

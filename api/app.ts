@@ -26,6 +26,7 @@ import { agentRoutes } from './routes/agent.ts';
 import { chatRoutes } from './routes/chat.ts';
 import { feedbackRoutes } from './routes/feedback.ts';
 import { healthRoutes } from './routes/health.ts';
+import { mcpRoutes } from './routes/mcp.ts';
 import { policyRoutes } from './routes/policies.ts';
 import { taskRoutes } from './routes/tasks.ts';
 import { trainingRoutes } from './routes/training.ts';
@@ -94,11 +95,11 @@ export function createApp(deps: AppDeps): App {
 }
 
 function createHandlers(deps: AppDeps): Handlers {
+  const forTools = { ...agentRoutes(deps), ...trajectoryRoutes(deps), ...feedbackRoutes(deps) };
   return {
     ...chatRoutes(deps),
-    ...agentRoutes(deps),
-    ...trajectoryRoutes(deps),
-    ...feedbackRoutes(deps),
+    ...forTools,
+    ...mcpRoutes(deps, forTools),
     ...taskRoutes(deps),
     ...trainingRoutes(deps),
     ...policyRoutes(deps),

@@ -16,6 +16,7 @@ import { CHAT, CHAT_CASES } from './testing/chat-cases.ts';
 import { startHarness, TASKS } from './testing/harness.ts';
 import type { Answer, CallOptions, Harness } from './testing/harness.ts';
 import { LOG_CASES, trajectoryOf } from './testing/log-cases.ts';
+import { LIST_MCP_TOOLS, MCP_CASES } from './testing/mcp-cases.ts';
 
 const contract = loadContract();
 
@@ -33,6 +34,7 @@ const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = {
     return { path: { run_id: id }, body: { tool_outputs } };
   },
   cancelAgentRun: storedRun,
+  callMcp: async () => ({ body: LIST_MCP_TOOLS }),
   listTrajectories: async () => ({}),
   getTrajectory: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
   getTrajectoryTree: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
@@ -130,6 +132,7 @@ const CASES = [
   ...CHAT_CASES,
   ...AGENT_CASES,
   ...LOG_CASES,
+  ...MCP_CASES,
   ...ADMIN_CASES,
   ...STORED_CASES,
   ...COMMON_CASES,

@@ -19,6 +19,7 @@ export const ID_PREFIXES = {
   decision: 'dec',
   completion: 'chatcmpl',
   request: 'req',
+  mcpSession: 'mcp',
 } as const;
 
 export type IdKind = keyof typeof ID_PREFIXES;

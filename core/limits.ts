@@ -58,6 +58,31 @@ export const LIMITS = {
   toolConcurrencyMax: 16,
   /** Calls that wait for a slot: at most one an active agent run, so a full queue is a fault. */
   toolQueueMax: 256,
+  /** Of a tool of an MCP server; the prompt holds it, and OpenAI's bound is the same. */
+  toolDescriptionCharsMax: 1_024,
+  toolSchemaCharsMax: 65_536,
+  /** Tools of one MCP server; the largest published ones have about a hundred. */
+  mcpToolsMax: 512,
+  /** One message from an MCP server, pictures included, which are thrown away. */
+  mcpMessageBytesMax: 8 * 1024 * 1024,
+  /** One try to connect: a server that npx downloads first takes some ten seconds. */
+  mcpConnectTimeoutMs: 30_000,
+  /** How long the start of ramify waits for its MCP servers; the tools of later ones come later. */
+  mcpStartWaitMs: 5_000,
+  /** An MCP server that was lost is connected at once, and ever later while that fails. */
+  mcpRestartDelaysMs: [100, 500, 2_000, 8_000, 30_000, 60_000],
+  /** A connection that lasted so long was a good one: the next try comes at once again. */
+  mcpStableMs: 60_000,
+  /** Between two lists of the tools of a server that says again and again that they changed. */
+  mcpListPauseMs: 100,
+  /** After the end of input and after SIGTERM a server has so long to end. */
+  mcpCloseStepMs: 500,
+  /** What a process that has ended still had to say comes within this. */
+  mcpDrainMs: 100,
+  /** Characters of a server's error output kept for the log. */
+  mcpStderrCharsMax: 2_048,
+  /** How often an MCP client that asked for it hears that a call still runs: many wait 60 s. */
+  mcpProgressMs: 5_000,
   /** An agent run, from request to answer. */
   agentRunTimeoutMs: 600_000,
   agentRunsActiveMax: 256,

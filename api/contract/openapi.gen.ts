@@ -166,6 +166,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/mcp": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Speak the Model Context Protocol, streamable HTTP.
+         * @description For MCP clients: add this address to one. Its tools are `ask_agent`, `search_trajectories`,
+         *     `get_trajectory` and `send_feedback`, which are createAgentRun, listTrajectories, getTrajectory
+         *     and createFeedback under other names, with the same rights; `ramify://trajectories/{id}` are its
+         *     resources. One message a request, no batches. No session is kept: the id that `initialize`
+         *     answers names its client's running requests, so that `notifications/cancelled` finds them. Errors
+         *     of a tool are results with `isError`; of the protocol, JSON-RPC errors in the stream; what is
+         *     refused before that has the error body of every operation here.
+         */
+        post: operations["callMcp"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/trajectories": {
         parameters: {
             query?: never;
@@ -641,13 +667,7 @@ export interface components {
             /** @description Functions that the client runs. A server tool's name has no special meaning here. */
             tools?: components["schemas"]["Tool"][];
             /** @description `required`: one of the tools is called; a function by name: that one is called. The call is whole and its arguments fit the function's parameters unless a token limit cuts it. */
-            tool_choice?: ("none" | "auto" | "required") | {
-                /** @constant */
-                type: "function";
-                function: {
-                    name: string;
-                };
-            };
+            tool_choice?: ("none" | "auto" | "required") | components["schemas"]["FunctionChoice"];
             /** @description false is honoured by policies that make one call a step, else refused. */
             parallel_tool_calls?: boolean;
             /** @description Bound on sampled tokens; the rest of the context window when absent. */
@@ -920,6 +940,24 @@ export interface components {
             /** @description Every path through the tree, by its leaf. */
             trajectories: components["schemas"]["TrajectorySummary"][];
         };
+        FunctionChoice: {
+            /** @constant */
+            type: "function";
+            function: {
+                name: string;
+            };
+        };
+        /** @description A JSON-RPC 2.0 message of MCP; MCP says what `params` and `result` hold. */
+        McpMessage: {
+            /** @constant */
+            jsonrpc: "2.0";
+            /** @description Of a request, and of its answer. */
+            id?: string | number;
+            method?: string;
+            params?: Record<string, never>;
+            result?: Record<string, never>;
+            error?: Record<string, never>;
+        };
         /** @description Give either messages or input. */
         AgentRunRequest: {
             /** @default ramify */
@@ -929,6 +967,12 @@ export interface components {
             input?: string;
             /** @description Names of server tools, and functions that the client runs. */
             tools?: (string | components["schemas"]["FunctionTool"])[];
+            /**
+             * @description Of the first step alone: `required` makes it a call of one of the tools, a name makes it a
+             *     call of that one, be it the server's or the client's. Its arguments fit the tool's
+             *     parameters unless a token limit cuts it.
+             */
+            tool_choice?: ("auto" | "required") | components["schemas"]["FunctionChoice"];
             /**
              * @description Calls of the server's tools and of the client's functions together.
              * @default 6
@@ -1856,6 +1900,47 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["AgentRunNotFound"];
             500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    callMcp: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description As `initialize` answered it. */
+                "Mcp-Session-Id"?: string;
+                /** @description As `initialize` agreed on it. */
+                "MCP-Protocol-Version"?: "2024-10-07" | "2024-11-05" | "2025-03-26" | "2025-06-18" | "2025-11-25";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["McpMessage"];
+            };
+        };
+        responses: {
+            /** @description The answer to a request, after notifications of progress where they were asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
+                };
+            };
+            /** @description A notification was taken. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadBody"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongMediaType"];
             503: components["responses"]["NotReady"];
         };
     };
