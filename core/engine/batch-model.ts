@@ -25,6 +25,12 @@ import type { SequenceKv } from './sequence-kv.ts';
 const MASKED = -1e9;
 /** Beyond any rounding of the sum of all probabilities. */
 const TOP_P_OFF = 2;
+/**
+ * Less temperature or top-p leaves the likeliest token only, and must not become 0 or its inverse
+ * infinite in float32: then all that is drawn is the first token of the vocabulary.
+ */
+const LEAST = 1e-6;
+const isGreedy = ({ temperature }: SamplingParams): boolean => temperature < LEAST;
 
 export interface PrefillRow {
   kv: SequenceKv;
@@ -220,12 +226,9 @@ export class BatchModel {
       topP < 1 || (topK > 0 && topK < vocabulary) || minP > 0;
     return {
       uniforms: { dims: [steps, rows.length], data: uniforms },
-      inverseTemperature: floats((s) => (s.temperature > 0 ? 1 / s.temperature : 1)),
-      greedy: {
-        dims: column,
-        data: Uint8Array.from(rows, (row) => +(row.sampling.temperature === 0)),
-      },
-      topP: floats((s) => (s.topP < 1 ? s.topP : TOP_P_OFF)),
+      inverseTemperature: floats((s) => (isGreedy(s) ? 1 : 1 / s.temperature)),
+      greedy: { dims: column, data: Uint8Array.from(rows, (row) => +isGreedy(row.sampling)) },
+      topP: floats((s) => (s.topP < 1 ? Math.max(s.topP, LEAST) : TOP_P_OFF)),
       topK: {
         dims: column,
         data: BigInt64Array.from(rows, ({ sampling: { topK } }) =>

@@ -166,6 +166,12 @@ describe('sampling', () => {
       expect(one.behaviourLogprobs[0]).toBeCloseTo(logprobs[one.tokens[0]!]! - Math.log(kept), 3);
       const tiny = await sample(tokens, { temperature: 1, topP: 1e-6, topK: 0, seed }, 1);
       expect(tiny.tokens[0]).toBe(order[0]);
+      for (const least of [1e-6, 1e-40, 5e-324]) {
+        const coldest = await sample(tokens, { temperature: least, topP: 1, topK: 0, seed }, 1);
+        const tiniest = await sample(tokens, { temperature: 1, topP: least, topK: 0, seed }, 1);
+        expect([coldest.tokens[0], tiniest.tokens[0]]).toEqual([order[0], order[0]]);
+        expect(coldest.logprobs[0]).toBeCloseTo(logprobs[order[0]!]!, 3);
+      }
       const cold = await sample(tokens, { temperature: 0.25, topP: 1, topK: 0, seed }, 1);
       const weights4 = logprobs.map((lp) => Math.exp(4 * lp));
       const total = weights4.reduce((a, b) => a + b, 0);

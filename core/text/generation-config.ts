@@ -46,7 +46,7 @@ export function parseGenerationConfig(json: unknown, where: string): GenerationC
     topP: fields.optionalNumber('top_p', { above: 0, largest: 1 }),
     topK: fields.optionalNumber('top_k', { integer: true, least: 0 }),
     minP: fields.optionalNumber('min_p', { least: 0, largest: 1 }),
-    repetitionPenalty: fields.optionalNumber('repetition_penalty', { above: 0 }),
+    repetitionPenalty: fields.optionalNumber('repetition_penalty', { least: 0.01 }),
     maxNewTokens: fields.optionalNumber('max_new_tokens', { integer: true, least: 1 }),
   };
   return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined));
