@@ -5,7 +5,8 @@
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { ToolRunner, ToolSpec } from '../core/ports.ts';
-import type { ChatMessage } from '../core/text/types.ts';
+import type { AnswerForm, ChatMessage, Protocol } from '../core/text/types.ts';
+import { answerForm, requireWritable } from './answer-form.ts';
 import { chatMessages, clientTools } from './chat-request.ts';
 import type { SamplingFields } from './chat-request.ts';
 import type { Schemas } from './handlers.ts';
@@ -17,6 +18,8 @@ export interface AgentRunRequest {
   messages: readonly ChatMessage[];
   toolNames: readonly string[];
   clientTools: readonly ToolSpec[];
+  /** Of the first step. */
+  toolChoice: AgentRunBody['tool_choice'];
   maxToolCalls: number;
   maxTokens: number | null;
   timeoutMs: number;
@@ -42,6 +45,7 @@ export function agentRunRequest(body: AgentRunBody): AgentRunRequest {
     messages: chatMessages(messagesOf(body)),
     toolNames,
     clientTools: clientTools(functions),
+    toolChoice: body.tool_choice,
     maxToolCalls: body.max_tool_calls ?? LIMITS.toolCallsDefault,
     maxTokens: body.max_tokens ?? null,
     timeoutMs: body.timeout_s === undefined ? LIMITS.agentRunTimeoutMs : body.timeout_s * 1000,
@@ -49,6 +53,24 @@ export function agentRunRequest(body: AgentRunBody): AgentRunRequest {
     background: body.background === true,
     body: { ...body },
   };
+}
+
+/**
+ * The form of the first step; null when it is free. @throws AppError unknown_tool; invalid_request
+ * when there is no such tool, or a schema that cannot be written to.
+ */
+export function firstForm(
+  { toolNames, clientTools, toolChoice, sampling }: AgentRunRequest,
+  tools: ToolRunner,
+  protocol: Protocol,
+): AnswerForm | null {
+  if (toolChoice === undefined || toolChoice === 'auto') return null;
+  const { min_tokens } = sampling;
+  const offered = [...tools.specs(toolNames), ...clientTools];
+  const demands = { tool_choice: toolChoice, min_tokens: min_tokens ?? undefined };
+  const form = answerForm(demands, offered);
+  if (form !== null) requireWritable(protocol, form);
+  return form;
 }
 
 /** @throws AppError unknown_tool */

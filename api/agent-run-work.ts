@@ -16,7 +16,9 @@ import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
 import type { ToolRunner } from '../core/ports.ts';
 import type { StepRecord, TrajectoryRecord } from '../core/records.ts';
+import type { AnswerForm } from '../core/text/types.ts';
 import type { Stores } from '../db/stores.ts';
+import { firstForm } from './agent-run-request.ts';
 import type { Lifecycle } from './lifecycle.ts';
 import { cutTrajectory, plainError, usageOfSteps, workedUntil } from './live-run.ts';
 import type { Ending, LiveRun } from './live-run.ts';
@@ -169,7 +171,7 @@ export class AgentRunWork {
     return true;
   }
 
-  private execute(
+  private async execute(
     run: LiveRun,
     { policy, sequence }: OpenedPolicy,
     resume: Resumption | null,
@@ -180,6 +182,7 @@ export class AgentRunWork {
     const { contextTokens } = this.deps.engine;
     const { request, record } = run;
     const progress = must(record.progress, 'a run that works knows how far it is');
+    const form = this.formOf(run, { policy, sequence }, resume);
     const ownId: NewId = (kind) =>
       kind === 'trajectory' && record.trajectoryId !== null ? record.trajectoryId : newId(kind);
     let first = true;
@@ -198,6 +201,7 @@ export class AgentRunWork {
         },
         ...(request.maxTokens !== null && { contextTokens }),
         sampling: progress.sampling,
+        ...(form !== null && { form }),
         signal: signals.signal,
         ...(request.background && { suspend: signals.suspend }),
         time: { limitMs: request.timeoutMs, usedMs: progress.workedMs },
@@ -214,6 +218,21 @@ export class AgentRunWork {
         },
       },
     );
+  }
+
+  /** What is demanded of the first step, where that has not been made. */
+  private formOf(
+    { request }: LiveRun,
+    { policy, sequence }: OpenedPolicy,
+    resume: Resumption | null,
+  ): AnswerForm | null {
+    if (resume?.steps.some(({ kind }) => kind === 'policy') === true) return null;
+    try {
+      return firstForm(request, this.deps.tools, policy.protocol);
+    } catch (thrown) {
+      sequence.close();
+      throw thrown;
+    }
   }
 
   /** The steps and how far the run is, in one commit; then whoever follows the run is told. */

@@ -12,6 +12,7 @@ import { STATUS } from './problem.ts';
 import { ADMIN_CASES, endedRun, retrain } from './testing/admin-cases.ts';
 import type { Case } from './testing/cases.ts';
 import { AGENT_CASES, finishedRun, waitingRun } from './testing/agent-cases.ts';
+import { AGENT_CHOICE_CASES } from './testing/agent-choice-cases.ts';
 import { CHAT, CHAT_CASES } from './testing/chat-cases.ts';
 import { startHarness, TASKS } from './testing/harness.ts';
 import type { Answer, CallOptions, Harness } from './testing/harness.ts';
@@ -131,6 +132,7 @@ const STORED_CASES: Case[] = (
 const CASES = [
   ...CHAT_CASES,
   ...AGENT_CASES,
+  ...AGENT_CHOICE_CASES,
   ...LOG_CASES,
   ...MCP_CASES,
   ...ADMIN_CASES,

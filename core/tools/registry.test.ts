@@ -223,3 +223,27 @@ test('a group of tools is replaced as a whole, while calls of the old ones run o
   tools.replaceGroup('a', []);
   expect(known.filter((name) => tools.has(name))).toEqual(['echo', 'other']);
 });
+
+test('a schema is read in the dialect that it names', async () => {
+  const of = (name: string, schema: object): Tool => ({
+    ...echo,
+    name,
+    parameters: { type: 'object', ...schema },
+  });
+  const pair = [{ const: 'a' }, { const: 'b' }];
+  const tools = registry([
+    of('seven', {
+      $schema: 'http://json-schema.org/draft-07/schema#',
+      properties: { text: { items: pair } },
+    }),
+    of('twenty', { properties: { text: { prefixItems: pair } } }),
+    of('unheard', {
+      $schema: 'https://schema.example/own',
+      properties: { text: { prefixItems: pair } },
+    }),
+  ]);
+  for (const name of ['seven', 'twenty', 'unheard']) {
+    expect((await tools.call(name, '{"text":["a","b"]}')).error, name).toBeNull();
+    expect((await tools.call(name, '{"text":["a","a"]}')).error, name).not.toBeNull();
+  }
+});

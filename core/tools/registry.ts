@@ -5,6 +5,7 @@
  *
  * Knows nothing of protocols, logs or recorded results.
  */
+import { Ajv } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import type { ValidateFunction } from 'ajv/dist/2020.js';
 import type { Clock } from '../clock.ts';
@@ -52,15 +53,20 @@ export function createToolRegistry(
   return registry;
 }
 
-/** With an Ajv of its own: one keeps what it compiled, and strangers' schemas may share an id. */
-function compileSchema(tool: Tool): ValidateFunction {
+/**
+ * By the dialect that the schema names, 2020-12 where it names none that is known. With an Ajv of
+ * its own: one keeps what it compiled, and strangers' schemas may share an id.
+ */
+function compileSchema({ name, parameters }: Tool): ValidateFunction {
+  const { $schema: dialect, ...schema } = parameters;
   // MCP servers send schemas with keywords and formats that are not in the standard.
-  const ajv = new Ajv2020({ strict: false, validateFormats: false, logger: false });
+  const options = { strict: false, validateFormats: false, logger: false } as const;
+  const old = typeof dialect === 'string' && /\/draft-0[67]\//.test(dialect);
   try {
-    return ajv.compile(tool.parameters);
+    return (old ? new Ajv(options) : new Ajv2020(options)).compile(schema);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    throw new AppError('config_invalid', `the schema of the tool ${tool.name}: ${why}`, {
+    throw new AppError('config_invalid', `the schema of the tool ${name}: ${why}`, {
       cause: error,
     });
   }
