@@ -16,6 +16,7 @@ import type { AgentRuns } from './agent-runs.ts';
 import { OPEN_PRINCIPAL } from './auth.ts';
 import type { Contract, Operation } from './contract/contract.ts';
 import { logFailure } from './failure-log.ts';
+import type { FeedbackMetrics } from './feedback-metrics.ts';
 import type { Handler, Handlers } from './handlers.ts';
 import { checkHost } from './host-check.ts';
 import type { Activity, Lifecycle } from './lifecycle.ts';
@@ -26,8 +27,10 @@ import { agentRoutes } from './routes/agent.ts';
 import { chatRoutes } from './routes/chat.ts';
 import { feedbackRoutes } from './routes/feedback.ts';
 import { healthRoutes } from './routes/health.ts';
+import { exportRoutes } from './routes/export.ts';
 import { mcpRoutes } from './routes/mcp.ts';
 import { policyRoutes } from './routes/policies.ts';
+import { replayRoutes } from './routes/replay.ts';
 import { taskRoutes } from './routes/tasks.ts';
 import { trainingRoutes } from './routes/training.ts';
 import { trajectoryRoutes } from './routes/trajectories.ts';
@@ -42,6 +45,8 @@ export interface AppDeps {
   agentRuns: AgentRuns;
   training: TrainingManager;
   tools: ToolRunner;
+  /** What feedback may say. */
+  metrics: FeedbackMetrics;
   lifecycle: Lifecycle;
   /** Throws when the database cannot be written now. */
   checkStorage: () => void;
@@ -100,6 +105,8 @@ function createHandlers(deps: AppDeps): Handlers {
     ...chatRoutes(deps),
     ...forTools,
     ...mcpRoutes(deps, forTools),
+    ...exportRoutes(deps),
+    ...replayRoutes(deps),
     ...taskRoutes(deps),
     ...trainingRoutes(deps),
     ...policyRoutes(deps),

@@ -11,6 +11,8 @@ import { LIMITS } from '../core/limits.ts';
 import { packageRoot } from '../core/paths.ts';
 import type { CanaryTerms } from '../core/records.ts';
 import type { ScheduledRun, ScheduleSettings } from '../core/trainer/schedule.ts';
+import { parseMetrics } from './feedback-metrics.ts';
+import type { FeedbackMetrics } from './feedback-metrics.ts';
 import type { ReleaseSettings } from './policy-releases.ts';
 
 export const DEVICES = ['auto', 'cuda', 'webgpu', 'cpu'] as const;
@@ -35,6 +37,8 @@ export interface Config {
   tasks: 'shipped' | 'none';
   schedule: ScheduleSettings;
   release: ReleaseSettings;
+  /** What feedback may say. */
+  metrics: FeedbackMetrics;
   /** Policy versions that nothing needs and whose files are kept all the same. */
   policiesKept: number;
   logLevel: (typeof LOG_LEVELS)[number];
@@ -70,6 +74,10 @@ const SETTINGS = {
   RAMIFY_CANARY_MINUTES: { form: 'off, or a number above 0', fallback: '1440' },
   RAMIFY_ROLLBACK_TOLERANCE: { form: 'off, or a number of at least 0', fallback: '0.02' },
   RAMIFY_POLICIES_KEPT: { form: 'an integer from 0 to 10000', fallback: '5' },
+  RAMIFY_METRICS: {
+    form: 'a JSON object of metric names, as {"stars": {"type": "number", "min": 1, "max": 5}}',
+    fallback: '{}',
+  },
   RAMIFY_LOG_LEVEL: { form: `one of ${LOG_LEVELS.join(', ')}`, fallback: 'info' },
 } as const satisfies Record<string, Setting>;
 
@@ -119,6 +127,7 @@ export function parseConfig(
     },
     release: releaseSettings(given, text, integer),
     policiesKept: integer('RAMIFY_POLICIES_KEPT', 0, 10_000),
+    metrics: declaredMetrics(text('RAMIFY_METRICS')),
     logLevel: choice('RAMIFY_LOG_LEVEL', LOG_LEVELS),
   };
 }
@@ -233,6 +242,14 @@ function scheduledRun(text: string): ScheduledRun {
     throw new AppError('config_invalid', `${name}=${text}: ${toAppError(error).message}`);
   }
   return run;
+}
+
+function declaredMetrics(text: string): FeedbackMetrics {
+  try {
+    return parseMetrics(text);
+  } catch (thrown) {
+    throw new AppError('config_invalid', `RAMIFY_METRICS=${text}: ${toAppError(thrown).message}`);
+  }
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> =>

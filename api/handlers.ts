@@ -21,7 +21,10 @@ export interface Input<Id extends OperationId> {
   query: Present<operations[Id]['parameters']['query']>;
   /** By the document's spelling. */
   header: Present<operations[Id]['parameters']['header']>;
+  /** Undefined where the contract says that it is streamed. */
   body: BodyOf<operations[Id]>;
+  /** A streamed body; null where there is none. See body-lines.ts. */
+  stream: ReadableStream<Uint8Array> | null;
   requestId: string;
   /** Who asks: whose rows are made, and which are seen (tenantSeen of auth.ts). */
   principal: Principal;

@@ -18,6 +18,7 @@ import { startHarness, TASKS } from './testing/harness.ts';
 import type { Answer, CallOptions, Harness } from './testing/harness.ts';
 import { LOG_CASES, trajectoryOf } from './testing/log-cases.ts';
 import { LIST_MCP_TOOLS, MCP_CASES } from './testing/mcp-cases.ts';
+import { exported, STREAM_CASES } from './testing/stream-cases.ts';
 
 const contract = loadContract();
 
@@ -39,6 +40,12 @@ const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = {
   listTrajectories: async () => ({}),
   getTrajectory: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
   getTrajectoryTree: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
+  exportTrajectories: async () => ({}),
+  importTrajectories: async (h) => ({ body: await exported(h) }),
+  listFeedback: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
+  replayTrajectory: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) }, body: {} }),
+  getTask: storedTask,
+  deleteTask: storedTask,
   createFeedback: async (h) => ({
     body: { trajectory_id: await trajectoryOf(h), metric_name: 'reward', value: 1 },
   }),
@@ -58,6 +65,11 @@ const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = {
   getReadiness: async () => ({}),
   getOpenapi: async () => ({}),
 };
+
+async function storedTask(h: Harness): Promise<CallOptions> {
+  h.deps.stores.tasks.import(TASKS);
+  return { path: { task_id: TASKS[0]?.id ?? '' } };
+}
 
 /** A run that only the database knows: the memory of the process is a cache. */
 async function storedRun(h: Harness): Promise<CallOptions> {
@@ -135,6 +147,7 @@ const CASES = [
   ...AGENT_CHOICE_CASES,
   ...LOG_CASES,
   ...MCP_CASES,
+  ...STREAM_CASES,
   ...ADMIN_CASES,
   ...STORED_CASES,
   ...COMMON_CASES,

@@ -33,6 +33,7 @@ import type { Stores } from '../db/stores.ts';
 import type { Config } from './config.ts';
 import { loadContract } from './contract/contract.ts';
 import type { Contract } from './contract/contract.ts';
+import type { FeedbackMetrics } from './feedback-metrics.ts';
 import { preparePolicies } from './policy-folder.ts';
 import { PolicyReleases } from './policy-releases.ts';
 import { removeOldPolicies } from './policy-retention.ts';
@@ -52,6 +53,7 @@ export interface Parts {
   policies: PolicyService;
   releases: PolicyReleases;
   training: TrainingManager;
+  metrics: FeedbackMetrics;
   clock: Clock;
   newId: NewId;
   /** Throws when another program holds the database or the disk is read-only by now. */
@@ -132,7 +134,7 @@ export async function startParts(
   });
   const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
   const parts = { contract, stores, tools, engine, policies, releases, training };
-  return { ...parts, clock, newId, checkStorage };
+  return { ...parts, metrics: config.metrics, clock, newId, checkStorage };
 }
 
 export function startTools(logger: Logger, cleanups: Cleanup[]): ToolRunner {

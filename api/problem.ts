@@ -31,6 +31,7 @@ export const STATUS: Readonly<Record<ErrorCode, number>> = {
   step_not_found: 404,
   training_run_not_found: 404,
   policy_not_found: 404,
+  task_not_found: 404,
   task_invalid: 400,
   feedback_conflict: 409,
   policy_not_activatable: 409,

@@ -1,6 +1,7 @@
 /**
- * Turns an HTTP request into the typed input of an operation: reads the body within its bound,
- * parses it by its media type, checks every part against the contract. Whatever is wrong is told
+ * Turns an HTTP request into the typed input of an operation: reads the body within its bound
+ * (unless its handler reads it as it comes), parses it by its media type, checks every part against
+ * the contract. Whatever is wrong is told
  * with the field and the value.
  */
 import type { Principal } from './auth.ts';
@@ -32,12 +33,15 @@ export async function readInput(
   const names = contract.parameterNames(operation.id, 'header');
   const headers = check('header', headersOf(request, names)) as Record<string, unknown>;
   const header = Object.fromEntries(names.map((name) => [name, headers[name.toLowerCase()]]));
-  const body =
-    operation.bodyType === null ? undefined : await readBody(request, operation.bodyType);
+  const { bodyType, bodyStreamed } = operation;
+  if (bodyType !== null) checkMediaType(request.headers.get('content-type'), bodyType);
+  const isRead = bodyType !== null && !bodyStreamed;
+  const body = isRead ? await readBody(request, bodyType) : undefined;
   if (body !== undefined) check('body', body);
+  const stream = bodyStreamed ? request.body : null;
   const { requestId, principal, activity } = facts;
-  const parts = { path, query, header, body };
-  return { ...parts, requestId, principal, activity } as unknown as Input<OperationId>;
+  const input = { path, query, header, body, stream, requestId, principal, activity };
+  return input as unknown as Input<OperationId>;
 }
 
 function checked(contract: Contract, id: OperationId, part: RequestPart, value: unknown): unknown {
@@ -70,7 +74,6 @@ function headersOf(request: Request, names: readonly string[]): Record<string, s
 
 /** Parsed JSON, or text for other media types. */
 async function readBody(request: Request, mediaType: string): Promise<unknown> {
-  checkMediaType(request.headers.get('content-type'), mediaType);
   const text = decodeUtf8(await readBytes(request));
   if (mediaType !== 'application/json') return text;
   try {

@@ -12,6 +12,15 @@ import type { Contract } from './contract/contract.ts';
 import type { Schemas } from './handlers.ts';
 
 /** @throws AppError task_invalid */
+export function readTaskLine(
+  contract: Contract,
+  { number, text }: { number: number; text: string },
+  newId: NewId,
+): Task {
+  return readLine(contract, text, number, newId);
+}
+
+/** @throws AppError task_invalid */
 export function readTaskLines(contract: Contract, text: string, newId: NewId): Task[] {
   const tasks: Task[] = [];
   let number = 0;

@@ -76,6 +76,10 @@ export class TrainingJobs {
       const conversations = live.samples.length;
       logger.info({ runId: id, conversations, chats: live.chats }, 'rated conversations read');
     }
+    if (live !== null) {
+      const ids = live.samples.map(({ trajectory }) => trajectory.id);
+      await stores.feedback.markConsumed(ids, id);
+    }
     const base = stores.policies.get(policies.liveVersion);
     return {
       runId: id,

@@ -4,8 +4,7 @@
  * `GET /v1/trajectories/{id}?include=tokens` shows, a line has how each step was sampled, the
  * log-probabilities under that, and the feedback.
  *
- * 32-bit figures are written with nine digits, which is enough to give the same bits back; what
- * JSON has no number for (-0, NaN, infinities) stands as a text. Knows nothing of files and
+ * Tokens and figures, most of a line, are written by line-writer.ts. Knows nothing of files and
  * databases.
  */
 import { AppError } from '../core/errors.ts';
@@ -26,6 +25,7 @@ import type {
   LineToolCall,
   TrajectoryLine,
 } from './contract/trajectory-line.ts';
+import { LineWriter } from './line-writer.ts';
 import { time } from './views.ts';
 
 export interface LoggedTrajectory {
@@ -41,7 +41,22 @@ const FORMAT = 1;
 
 /** One line, without its end. */
 export function trajectoryLine({ trajectory, steps, feedback }: LoggedTrajectory): string {
-  const line: TrajectoryLine = {
+  const writer = new LineWriter(LINE_BYTES);
+  writeTrajectoryLine(writer, { trajectory, feedback }, steps, writeStep);
+  return writer.take().toString();
+}
+
+/** Enough for most lines. */
+const LINE_BYTES = 16 * 1024;
+
+/** The same, with steps in any form that `write` knows how to write. */
+export function writeTrajectoryLine<Step>(
+  writer: LineWriter,
+  { trajectory, feedback }: Pick<LoggedTrajectory, 'trajectory' | 'feedback'>,
+  steps: Iterable<Step>,
+  write: (writer: LineWriter, step: Step) => void,
+): void {
+  const line: Omit<TrajectoryLine, 'steps'> = {
     object: 'trajectory',
     format: FORMAT,
     id: trajectory.id,
@@ -62,11 +77,38 @@ export function trajectoryLine({ trajectory, steps, feedback }: LoggedTrajectory
     tool_calls: trajectory.toolCalls,
     sampled_tokens: trajectory.sampledTokens,
     created_at: time(trajectory.createdAt),
-    steps: steps.map(stepLine),
     feedback: feedback.map(feedbackLine),
   };
-  return JSON.stringify(line);
+  writer.text(open(line));
+  writer.text(',"steps":[');
+  let first = true;
+  for (const step of steps) {
+    if (!first) writer.text(',');
+    first = false;
+    write(writer, step);
+  }
+  writer.text(']}');
 }
+
+/** One step of a line. */
+export function writeStep(writer: LineWriter, step: StepRecord): void {
+  writer.text(open(stepFacts(step)));
+  writer.text(',"tokens":');
+  writer.integers(step.tokens);
+  writeFigures(writer, 'logprobs', step.logprobs);
+  writeFigures(writer, 'behaviour_logprobs', step.behaviourLogprobs);
+  writeFigures(writer, 'entropies', step.entropies);
+  writer.text('}');
+}
+
+function writeFigures(writer: LineWriter, name: string, values: Float32Array | null): void {
+  writer.text(`,"${name}":`);
+  if (values === null) writer.text('null');
+  else writer.figures(values);
+}
+
+/** A JSON object that is not closed yet. */
+const open = (object: object): string => JSON.stringify(object).slice(0, -1);
 
 /**
  * @throws AppError invalid_json, or invalid_request that names the field: of a wrong form, figures
@@ -89,7 +131,9 @@ export function readTrajectoryLine(text: string): LoggedTrajectory {
   };
 }
 
-function stepLine(step: StepRecord): LineStep {
+type LongFields = 'tokens' | 'logprobs' | 'behaviour_logprobs' | 'entropies';
+
+function stepFacts(step: StepRecord): Omit<LineStep, LongFields> {
   return {
     id: step.id,
     parent_id: step.parentId,
@@ -103,10 +147,6 @@ function stepLine(step: StepRecord): LineStep {
     delta_entropy: step.deltaEntropy,
     created_at: time(step.startedAt),
     duration_ms: step.durationMs,
-    tokens: Array.from(step.tokens),
-    logprobs: figures(step.logprobs),
-    behaviour_logprobs: figures(step.behaviourLogprobs),
-    entropies: figures(step.entropies),
   };
 }
 
@@ -163,14 +203,6 @@ function samplingRecord(line: Record<string, unknown>): SamplingParams {
 
 function renamed(object: object, name: (old: string) => string): Record<string, unknown> {
   return Object.fromEntries(Object.entries(object).map(([key, value]) => [name(key), value]));
-}
-
-function figures(values: Float32Array | null): Figure[] | null {
-  if (values === null) return null;
-  return Array.from(values, (value) => {
-    if (!Number.isFinite(value)) return String(value);
-    return Object.is(value, -0) ? '-0' : Number(value.toPrecision(9));
-  });
 }
 
 function floats(values: readonly Figure[] | null): Float32Array | null {

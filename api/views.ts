@@ -128,9 +128,9 @@ export function feedbackView(feedback: Feedback): Schemas['Feedback'] {
     trajectory_id: feedback.trajectoryId,
     step_id: feedback.stepId,
     metric_name: feedback.metricName,
-    // Only numbers and texts are accepted, so only they come back.
-    value: feedback.value as number | string,
+    value: feedback.value,
     tags: feedback.tags,
+    late: feedback.late === true,
     created_at: time(feedback.createdAt),
   };
 }

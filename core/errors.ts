@@ -27,6 +27,7 @@ export const ERROR_CODES = {
   step_not_found: 'No step has this id.',
   training_run_not_found: 'No training run has this id.',
   policy_not_found: 'No policy has this version.',
+  task_not_found: 'No task has this id.',
   task_invalid: 'A line of the imported task file is wrong.',
   feedback_conflict: 'This feedback id was used before with other content.',
   policy_not_activatable: 'The policy exists but cannot serve (rejected files, missing directory).',

@@ -165,6 +165,9 @@ export const LIMITS = {
   mallocTrimBytes: 64 * 1024 * 1024,
   /** Rank of a LoRA adapter; above some hundreds it is no small change of the weights any more. */
   loraRankMax: 1_024,
+  /** Replays over HTTP at once, each of up to LIMITS.batchRowsMax paths; more are told to wait. */
+  replaysMax: 4,
+  replayTimeoutMs: 600_000,
   /** All rollouts of one training step, or one held-out evaluation, on the slowest machine. */
   rolloutTimeoutMs: 3_600_000,
   /** Events of a run kept for Last-Event-ID. */
@@ -182,8 +185,34 @@ export const LIMITS = {
   taskRowsPerRead: 500,
   /** A line of a file: a trajectory of 131,072 tokens with all its figures takes some 8 MB. */
   fileLineCharsMax: 64 * 1024 * 1024,
+  /**
+   * A line of an import over HTTP: parsing one of this size takes 0.1 s of the server's thread. The
+   * command line takes longer ones.
+   */
+  importLineCharsMax: 8 * 1024 * 1024,
+  /** All of a streamed import: 20 million steps; more would be the work of days. */
+  importBytesMax: 64 * 1024 * 1024 * 1024,
+  /** All of an import of tasks, which are in memory until the last line is checked. */
+  importTaskBytesMax: 64 * 1024 * 1024,
+  /** A client that sends nothing for so long has lost its import. */
+  importStallMs: 60_000,
+  /** Wrong lines of one import of tasks that its answer names. */
+  importMistakesTold: 20,
+  /** Lines of an import that are checked before others get their turn. */
+  importLinesPerTurn: 50,
   /** Trajectories of an imported file that become durable together; bounds memory. */
   trajectoriesPerWrite: 20,
+  /** Exports at once: each holds a thread, a connection and a snapshot of the database. */
+  exportsMax: 2,
+  exportRetryAfterS: 10,
+  /** Lines that cross to the server's thread together: few messages, little memory. */
+  exportChunkBytes: 256 * 1024,
+  /** Chunks that wait for the client. */
+  exportChunksAhead: 4,
+  /** Texts of steps kept by an export: the shared prefixes of many forests. */
+  exportStepBytesKept: 16 * 1024 * 1024,
+  /** A client that takes nothing for so long has lost its export. */
+  exportStallMs: 60_000,
   eventStreamsMax: 1_024,
   /** Silence on an event stream before a comment line, shorter than common proxy time-outs. */
   heartbeatMs: 10_000,

@@ -11,7 +11,7 @@ import type { Feedback } from '../core/records.ts';
 import type { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
 import type { Page, PageRequest } from './page.ts';
-import { pageLimit, toPage } from './page.ts';
+import { pageLimit, toPage, wrongCursor } from './page.ts';
 import { feedback as table, steps, trajectories } from './schema.ts';
 
 /** The metric whose number is a reward. */
@@ -68,7 +68,9 @@ export class FeedbackStore {
   list(trajectoryId: string, page: PageRequest = {}): Page<Feedback> {
     const limit = pageLimit(page);
     // By rowid, because a client may choose the id: the order of arrival is the order of history.
-    const after = page.cursor === undefined ? 0 : Number(page.cursor);
+    const { cursor = '0' } = page;
+    if (!/^\d{1,15}$/.test(cursor)) throw wrongCursor(cursor);
+    const after = Number(cursor);
     const rows = this.orm
       .select({ row: sql<number>`rowid`, feedback: table })
       .from(table)

@@ -38,3 +38,10 @@ export function toPage<T>(rows: T[], limit: number, key: (row: T) => string): Pa
   const nextCursor = rows.length > limit && last !== undefined ? key(last) : null;
   return { items, nextCursor };
 }
+
+/** For what is no cursor of the list. */
+export function wrongCursor(cursor: string): AppError {
+  return new AppError('invalid_request', `cursor: '${cursor}' is not one that this list gives`, {
+    param: 'cursor',
+  });
+}

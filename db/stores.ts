@@ -5,6 +5,7 @@ import { AgentRunStore } from './agent-run-store.ts';
 import { ConversationStore } from './conversation-store.ts';
 import { FeedbackStore } from './feedback-store.ts';
 import { GroupCommit } from './group-commit.ts';
+import { LogReader } from './log-reader.ts';
 import { LiveSampleStore } from './live-samples.ts';
 import type { Database } from './open.ts';
 import { PolicyStore } from './policy-store.ts';
@@ -17,6 +18,8 @@ import { TrajectoryStore } from './trajectory-store.ts';
 export interface Stores {
   stepLog: SqliteStepLog;
   trajectories: TrajectoryStore;
+  /** For exports of a connection that nobody else uses. */
+  logReader: LogReader;
   liveSamples: LiveSampleStore;
   rolloutRemoval: RolloutRemoval;
   policies: PolicyStore;
@@ -25,6 +28,8 @@ export interface Stores {
   training: TrainingStore;
   agentRuns: AgentRunStore;
   conversations: ConversationStore;
+  /** Of the database, as opened: an absolute path, or `:memory:`. */
+  path(): string;
   /** Commits what waits, then closes the database. Nothing can be read or written afterwards. */
   close(): void;
 }
@@ -36,6 +41,7 @@ export function openStores(db: Database, clock: Clock = systemClock): Stores {
   return {
     stepLog: new SqliteStepLog(db, commits, clock),
     trajectories,
+    logReader: new LogReader(db),
     liveSamples: new LiveSampleStore(db, trajectories),
     rolloutRemoval: new RolloutRemoval(db, commits),
     policies: new PolicyStore(db),
@@ -44,6 +50,7 @@ export function openStores(db: Database, clock: Clock = systemClock): Stores {
     training: new TrainingStore(db),
     agentRuns: new AgentRunStore(db, commits),
     conversations: new ConversationStore(db, commits),
+    path: () => db.path,
     close: () => {
       commits.close();
       db.close();

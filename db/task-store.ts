@@ -1,4 +1,4 @@
-/** Training and evaluation tasks: imported whole or not at all, read in pages or all of a split. */
+/** Training and evaluation tasks: imported in one transaction, read in pages or all of a split. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { and, asc, count, eq, gt } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
@@ -52,6 +52,28 @@ export class TaskStore {
       const created = this.count() - before;
       return { created, replaced: imported.length - created };
     });
+  }
+
+  /**
+   * The same in pieces, so that others get their turn between them. A disk that fails leaves those
+   * that were stored; importing again makes up for it.
+   */
+  async importInTurns(imported: readonly Task[]): Promise<{ created: number; replaced: number }> {
+    const counts = { created: 0, replaced: 0 };
+    for (let i = 0; i < imported.length; i += LIMITS.taskRowsPerRead) {
+      const { created, replaced } = this.import(imported.slice(i, i + LIMITS.taskRowsPerRead));
+      counts.created += created;
+      counts.replaced += replaced;
+      await nextTurn();
+    }
+    return counts;
+  }
+
+  /** @throws AppError task_not_found */
+  get(id: string): Task {
+    const task = this.find(id);
+    if (task === null) throw new AppError('task_not_found', `no task has the id ${id}`);
+    return task;
   }
 
   /** By id. */

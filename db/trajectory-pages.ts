@@ -11,11 +11,10 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type BetterSqlite3 from 'better-sqlite3';
 import { getTableColumns } from 'drizzle-orm';
-import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { TrajectoryRecord } from '../core/records.ts';
 import type { Page, PageRequest } from './page.ts';
-import { pageLimit } from './page.ts';
+import { pageLimit, wrongCursor } from './page.ts';
 import { trajectories } from './schema.ts';
 import { conditionsOf, leadsOf } from './trajectory-filter.ts';
 import type { Condition, Lead, TrajectoryFilter } from './trajectory-filter.ts';
@@ -208,9 +207,7 @@ function keyOf(cursor: string): Key {
   const text = Buffer.from(cursor, 'base64url').toString('utf8');
   const match = /^(-?\d{1,15}) (.+)$/s.exec(text);
   if (match !== null) return { createdAt: Number(match[1]), id: match[2] as string };
-  throw new AppError('invalid_request', `cursor: '${cursor}' is not one that a list has given`, {
-    param: 'cursor',
-  });
+  throw wrongCursor(cursor);
 }
 
 interface Source {

@@ -154,7 +154,7 @@ export class TrajectoryStore {
 
   /** The trajectory and its path. @throws AppError trajectory_not_found */
   get(id: string, tenant?: string): TrajectoryWithSteps {
-    const trajectory = this.must(id, tenant);
+    const trajectory = this.mustFind(id, tenant);
     return { trajectory, steps: this.path(trajectory.leafStepId) };
   }
 
@@ -168,7 +168,7 @@ export class TrajectoryStore {
    * @throws AppError trajectory_not_found
    */
   tree(id: string, tenant?: string): TrajectoryTree {
-    const { leafStepId, groupId } = this.must(id, tenant);
+    const { leafStepId, groupId } = this.mustFind(id, tenant);
     const { treeTrajectoriesMax, treeStepsMax } = LIMITS;
     const [limit, walk] = [treeTrajectoriesMax + 1, treeStepsMax + 1];
     const asked = { id, leafStepId, groupId, tenant: tenant ?? null };
@@ -177,7 +177,7 @@ export class TrajectoryStore {
     const leaves = JSON.stringify(fitting.map(({ leaf }) => leaf));
     const walked = found[0]?.walked ?? 0;
     return {
-      trajectories: fitting.map((member) => this.must(member.id)).sort(byId),
+      trajectories: fitting.map((member) => this.mustFind(member.id)).sort(byId),
       steps: this.pathSteps.all(leaves).map(stepFromRow),
       truncated: fitting.length < found.length || walked > treeStepsMax,
     };
@@ -234,7 +234,8 @@ export class TrajectoryStore {
     };
   }
 
-  private must(id: string, tenant?: string): TrajectoryRecord {
+  /** With a tenant, only one that it sees. @throws AppError trajectory_not_found */
+  mustFind(id: string, tenant?: string): TrajectoryRecord {
     const trajectory = this.find(id, tenant);
     if (trajectory === null) {
       throw new AppError('trajectory_not_found', `no trajectory has the id ${id}`);

@@ -1,14 +1,14 @@
 /**
  * `ramify export`: logged trajectories as JSON lines, oldest first, one page of the log in memory
- * at a time, beside a running server if there is one. `ramify` lines lose nothing and can be
+ * at a time, beside a running server if there is one (trajectory-export.ts). `ramify` lines lose nothing and can be
  * imported again; `openai` lines are chat messages for fine-tuning elsewhere.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { systemClock } from '../../core/clock.ts';
-import type { Feedback, TrajectoryRecord } from '../../core/records.ts';
 import type { Stores } from '../../db/stores.ts';
+import type { TrajectoryFilter } from '../../db/trajectory-filter.ts';
 import { chatLine, PolicyTexts } from '../chat-lines.ts';
-import { trajectoryLine } from '../trajectory-lines.ts';
+import { exportChunks } from '../trajectory-export.ts';
 import { choice, EXIT, integer, readWords, SERVER_HELP } from './command.ts';
 import type { Command } from './command.ts';
 import { reading } from './data-folder.ts';
@@ -56,8 +56,7 @@ export const exportCommand: Command = {
     const counts: Counts = { trajectories: 0, leftOut: 0 };
     try {
       await reading(config, async (stores) => {
-        const wanted = first(trajectoriesOf(stores, filter), max);
-        const lines = linesOf(stores, wanted, format, counts);
+        const lines = linesOf(stores, { filter, max, format }, counts);
         const shown = counted(lines, () => progress.update(counts.trajectories));
         await writeLines(file, shown, { stdout: process.stdout, signal });
       });
@@ -73,42 +72,34 @@ export const exportCommand: Command = {
 
 async function* linesOf(
   stores: Stores,
-  trajectories: Iterable<TrajectoryRecord>,
-  format: Format,
+  { filter, max, format }: { filter: TrajectoryFilter; max: number; format: Format },
   counts: Counts,
-): AsyncGenerator<string> {
-  const texts = new PolicyTexts(stores.policies);
-  for (const trajectory of trajectories) {
+): AsyncGenerator<string | Uint8Array> {
+  if (max <= 0) return;
+  const lines = format === 'ramify' ? ramifyLines(stores, filter) : chatLines(stores, filter);
+  for (const line of lines) {
     // A turn of the event loop each: signals are heard.
     await nextTurn();
-    const steps = stores.trajectories.path(trajectory.leafStepId);
-    const line =
-      format === 'ramify'
-        ? trajectoryLine({ trajectory, steps, feedback: [...feedbackOf(stores, trajectory.id)] })
-        : chatLine({ trajectory, steps }, { texts, tasks: stores.tasks });
     if (line === null) counts.leftOut++;
     else {
       counts.trajectories++;
       yield line;
     }
+    if (counts.trajectories + counts.leftOut >= max) return;
   }
 }
 
-function* feedbackOf({ feedback }: Stores, trajectoryId: string): Generator<Feedback> {
-  let cursor: string | null = null;
-  do {
-    const page = feedback.list(trajectoryId, cursor === null ? {} : { cursor });
-    yield* page.items;
-    cursor = page.nextCursor;
-  } while (cursor !== null);
+function* ramifyLines({ logReader }: Stores, filter: TrajectoryFilter): Generator<Uint8Array> {
+  for (const { bytes } of exportChunks(logReader, filter, 1)) yield bytes;
 }
 
-function* first<T>(items: Iterable<T>, max: number): Generator<T> {
-  let taken = 0;
-  if (max <= 0) return;
-  for (const item of items) {
-    yield item;
-    if (++taken >= max) return;
+/** Null for one whose messages the log does not have. */
+function* chatLines(stores: Stores, filter: TrajectoryFilter): Generator<string | null> {
+  const texts = new PolicyTexts(stores.policies);
+  for (const trajectory of trajectoriesOf(stores, filter)) {
+    const steps = stores.trajectories.path(trajectory.leafStepId);
+    const line = chatLine({ trajectory, steps }, { texts, tasks: stores.tasks });
+    yield line === null ? null : `${line}\n`;
   }
 }
 

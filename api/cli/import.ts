@@ -8,15 +8,14 @@ import { AppError, toAppError } from '../../core/errors.ts';
 import { systemClock } from '../../core/clock.ts';
 import { idGenerator } from '../../core/ids.ts';
 import { LIMITS } from '../../core/limits.ts';
-import { REWARD_METRIC } from '../../db/feedback-store.ts';
 import type { Stores } from '../../db/stores.ts';
 import type { Config } from '../config.ts';
 import { loadContract } from '../contract/contract.ts';
 import { runCleanups, startTools } from '../parts.ts';
 import type { Cleanup } from '../parts.ts';
 import { readTaskLines, requireTools } from '../task-lines.ts';
+import { TrajectoryImport } from '../trajectory-import.ts';
 import { readTrajectoryLine } from '../trajectory-lines.ts';
-import type { LoggedTrajectory } from '../trajectory-lines.ts';
 import { EXIT, readWords, SERVER_HELP } from './command.ts';
 import type { Call, Command } from './command.ts';
 import { writing } from './data-folder.ts';
@@ -103,33 +102,21 @@ async function importTasks(
   }
 }
 
-interface Counts {
-  created: number;
-  known: number;
-  feedback: number;
-}
-
 async function importTrajectories(
   { output, signal }: Call,
   { file, stores }: { file: string; stores: Stores },
   lines: AsyncIterable<Line>,
 ): Promise<void> {
-  const counts: Counts = { created: 0, known: 0, feedback: 0 };
+  const stored = new TrajectoryImport(stores);
+  const { counts } = stored;
   const progress = new Progress(output, 'imported', null);
-  const versions = new Set<number>();
-  let batch: LoggedTrajectory[] = [];
   try {
     for await (const line of lines) {
       signal.throwIfAborted();
-      const logged = atLine(file, line, () => readTrajectoryLine(line.text));
-      versions.add(logged.trajectory.policyVersion);
-      batch.push(logged);
-      if (batch.length < LIMITS.trajectoriesPerWrite) continue;
-      await store(stores, batch, counts);
-      batch = [];
+      await stored.add(atLine(file, line, () => readTrajectoryLine(line.text)));
       progress.update(counts.created + counts.known);
     }
-    await store(stores, batch, counts);
+    await stored.flush();
   } finally {
     progress.close();
   }
@@ -138,36 +125,10 @@ async function importTrajectories(
     `imported ${counts.created} trajectories and ${counts.feedback} feedback; ` +
       `${counts.known} trajectories were known before`,
   );
-  const unknown = [...versions].filter((version) => stores.policies.find(version) === null);
+  const unknown = stored.unknownVersions;
   if (unknown.length > 0) {
     output.note(`this folder has no policy ${unknown.join(', ')}, which made some of them`);
   }
-}
-
-/** Durable when it resolves. */
-async function store(
-  { trajectories, stepLog, feedback }: Stores,
-  batch: readonly LoggedTrajectory[],
-  counts: Counts,
-): Promise<void> {
-  const isNew = ({ trajectory: { id } }: LoggedTrajectory): boolean =>
-    trajectories.find(id) === null;
-  const fresh = batch.filter(isNew);
-  await stepLog.append({
-    steps: fresh.flatMap(({ steps }) => steps),
-    trajectories: fresh.map(({ trajectory }) => trajectory),
-  });
-  const given = batch.flatMap((logged) => logged.feedback);
-  const stored = await Promise.all(given.map((one) => feedback.record(one)));
-  counts.feedback += stored.filter(({ created }) => created).length;
-  counts.created += fresh.length;
-  counts.known += batch.length - fresh.length;
-  // The reward may be a verifier's that is later than the last feedback, which has just set it.
-  const other = fresh.filter(({ trajectory: { reward }, feedback: history }) => {
-    const last = history.findLast(({ metricName }) => metricName === REWARD_METRIC);
-    return last !== undefined && last.value !== reward;
-  });
-  await stepLog.append({ trajectories: other.map(({ trajectory }) => trajectory) });
 }
 
 /** Tells the line of a mistake. */

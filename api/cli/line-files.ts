@@ -37,13 +37,13 @@ export async function* readLines(path: string, stdin: Readable): AsyncGenerator<
   if (rest !== '') yield rest;
 }
 
-/** Writes all lines. Rejects with the signal's reason when aborted; then there is no file. */
+/** Writes all lines, which have their ends. Rejects with the signal's reason when aborted; then there is no file. */
 export async function writeLines(
   path: string,
-  lines: AsyncIterable<string>,
+  lines: AsyncIterable<string | Uint8Array>,
   options: { stdout: Writable; signal: AbortSignal },
 ): Promise<void> {
-  const source = Readable.from(terminated(lines));
+  const source = Readable.from(lines);
   const { stdout, signal } = options;
   if (path === '-') return pipeline(source, stdout, { signal, end: false });
   const partial = `${path}.part`;
@@ -56,10 +56,6 @@ export async function writeLines(
     await rm(partial, { force: true });
     throw fileError('write', path, thrown);
   }
-}
-
-async function* terminated(lines: AsyncIterable<string>): AsyncGenerator<string> {
-  for await (const line of lines) yield `${line}\n`;
 }
 
 function tooLong(path: string, line: number): AppError {

@@ -26,6 +26,8 @@ export interface Operation {
   tag: string;
   /** Media type of the request body; null when there is none. */
   bodyType: string | null;
+  /** The handler reads the body itself, as it comes. */
+  bodyStreamed: boolean;
   /** Status -> what may be answered. */
   responses: ReadonlyMap<number, ResponseContract>;
 }
@@ -186,13 +188,14 @@ export class Contract {
       for (const method of METHODS) {
         const raw = (item as Json)[method] as Json | undefined;
         if (raw === undefined) continue;
-        const body = raw['requestBody'] as { content: Json } | undefined;
+        const body = raw['requestBody'] as (Json & { content: Json }) | undefined;
         out.push({
           id: raw['operationId'] as OperationId,
           method: method.toUpperCase(),
           path,
           tag: (raw['tags'] as string[])[0] ?? '',
           bodyType: body === undefined ? null : (Object.keys(body.content)[0] ?? null),
+          bodyStreamed: body?.['x-streamed'] === true,
           responses: this.readResponses(raw['responses'] as Json),
         });
       }

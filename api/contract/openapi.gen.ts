@@ -199,10 +199,60 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List trajectories, newest first. */
+        /**
+         * List trajectories, newest first.
+         * @description All given conditions must hold. Rows that are written meanwhile neither repeat nor hide one.
+         *     A page may hold fewer rows than asked for, even none, while `has_more` is true: conditions
+         *     that many rows fit one by one and few together take several pages to look through.
+         */
         get: operations["listTrajectories"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/trajectories/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export trajectories as JSON lines, oldest first, for import elsewhere.
+         * @description A stream of any length, from one snapshot of the log, with tokens, log-probabilities and
+         *     entropies; gzip where `Accept-Encoding` offers it. What fails on the way breaks the
+         *     connection, so half an export never looks like a whole one.
+         */
+        get: operations["exportTrajectories"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/trajectories/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Import trajectories that were exported, one JSON object a line.
+         * @description Read as it comes, in bounded memory; any length. A trajectory whose id is known stays as it
+         *     is, and only feedback that it does not have yet is added, so an import may be repeated. The
+         *     first wrong line ends it; lines before it are stored. A line has at most 8 MiB; the command
+         *     line takes longer ones.
+         */
+        post: operations["importTrajectories"];
         delete?: never;
         options?: never;
         head?: never;
@@ -243,6 +293,45 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/trajectories/{trajectory_id}/feedback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List what was said of a trajectory and its steps, in the order of arrival. */
+        get: operations["listFeedback"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/trajectories/{trajectory_id}/replay": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Score a logged trajectory again, or draw new paths from one of its steps.
+         * @description `score` gives each sampled token its log-probability and entropy under any policy version,
+         *     and says how far they lie from the log. `resample` goes on from a step with new draws. It
+         *     runs behind live requests and rollouts, and ends when the client leaves.
+         */
+        post: operations["replayTrajectory"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/feedback": {
         parameters: {
             query?: never;
@@ -255,8 +344,10 @@ export interface paths {
         /**
          * Say how good a trajectory or one of its steps was.
          * @description `reward` (a number) is what training reads; the latest one counts. `comment` (text) and
-         *     `demonstration` (text: the right answer) are kept beside it. A repeated `id` with the same
-         *     content returns the stored row; with other content it is a conflict.
+         *     `demonstration` (text: the right answer) are kept beside it, and so are the metrics that the
+         *     server's settings declare (RAMIFY_METRICS). A repeated `id` with the same content returns the
+         *     stored row; with other content it is a conflict. Feedback that comes after a training run has
+         *     consumed the trajectory is kept as `late`; the next run reads it.
          */
         post: operations["createFeedback"];
         delete?: never;
@@ -276,7 +367,8 @@ export interface paths {
         put?: never;
         /**
          * Import tasks, one JSON object a line; all lines or none.
-         * @description A task whose id is known replaces the stored one. Ids are made where missing.
+         * @description A task whose id is known replaces the stored one. Ids are made where missing. Lines are read
+         *     as they come, at most 100,000 of them in 64 MiB, and all are checked before any is stored.
          */
         post: operations["importTasks"];
         delete?: never;
@@ -297,6 +389,24 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tasks/{task_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read one task. */
+        get: operations["getTask"];
+        put?: never;
+        post?: never;
+        /** Delete one task; trajectories that name it stay. */
+        delete: operations["deleteTask"];
         options?: never;
         head?: never;
         patch?: never;
@@ -552,7 +662,7 @@ export interface components {
          *     `config_invalid` are told at start.
          * @enum {string}
          */
-        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "context_length_exceeded" | "unknown_tool" | "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_invalid" | "feedback_conflict" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
+        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "context_length_exceeded" | "unknown_tool" | "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_not_found" | "task_invalid" | "feedback_conflict" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
         /**
          * @description `ramify` is the live policy, or the canary where one is out and the session is drawn for it;
          *     `ramify@12` pins version 12.
@@ -937,8 +1047,100 @@ export interface components {
             /** @description true: more paths exist than one answer shows. */
             truncated: boolean;
             steps: components["schemas"]["Step"][];
+            /** @description The branch points, with the entropy change of each way that leaves them. */
+            branches: components["schemas"]["TreeBranch"][];
             /** @description Every path through the tree, by its leaf. */
             trajectories: components["schemas"]["TrajectorySummary"][];
+        };
+        TreeBranch: {
+            step_id: string;
+            children: {
+                step_id: string;
+                /** @description null where nothing was sampled. */
+                delta: number | null;
+            }[];
+        };
+        TrajectoryImport: {
+            /** @constant */
+            object: "trajectory.import";
+            created: number;
+            /** @description Were there before and stayed as they are. */
+            known: number;
+            /** @description New ones. */
+            feedback: number;
+            /** @description Versions that made some of them and that this server does not have. */
+            unknown_policy_versions: number[];
+        };
+        /** @description Fields below `policy_version` belong to `resample` and are refused with `score`. */
+        ReplayRequest: {
+            /**
+             * @default score
+             * @enum {string}
+             */
+            mode: "score" | "resample";
+            /** @description By default the one that made the trajectory. */
+            policy_version?: number;
+            /** @description Index of the step from which on draws are new; by default the first sampled one. */
+            step?: number;
+            /**
+             * @description `recorded`: what the log has for the same call, an error for others. `live`: the tool
+             *     itself, if it has no effects. `deny`: always an error.
+             * @default recorded
+             * @enum {string}
+             */
+            tools: "recorded" | "live" | "deny";
+            /** @description By default the task's, and those that were called. */
+            offered_tools?: string[];
+            /** @default 1 */
+            samples: number;
+            /** @default 1 */
+            temperature: number;
+            /** @default 1 */
+            seed: number;
+            max_tokens?: number;
+            max_tool_calls?: number;
+            /**
+             * @description Keep the new paths in the log.
+             * @default false
+             */
+            save: boolean;
+        };
+        ReplayScore: {
+            /** @constant */
+            object: "replay.score";
+            trajectory_id: string;
+            logged_policy_version: number;
+            policy_version: number;
+            /** @description Sampled ones. */
+            tokens: number;
+            /** @description Of the distances between both log-probabilities. */
+            max_drift: number;
+            mean_drift: number;
+            logprob_mean: number;
+            logged_logprob_mean: number;
+            steps: {
+                step_id: string;
+                logprobs: number[];
+                entropies: number[];
+                /** @description Log-probability now minus the logged one. */
+                drift: number[];
+            }[];
+        };
+        ReplayPaths: {
+            /** @constant */
+            object: "replay.paths";
+            trajectory_id: string;
+            policy_version: number;
+            /** @description Logged steps that every path begins with. */
+            from_steps: number;
+            saved: boolean;
+            paths: {
+                trajectory: components["schemas"]["TrajectorySummary"];
+                /** @description null without a task. */
+                correct: boolean | null;
+                /** @description The new ones. */
+                steps: components["schemas"]["Step"][];
+            }[];
         };
         FunctionChoice: {
             /** @constant */
@@ -1084,10 +1286,10 @@ export interface components {
             id?: string;
             trajectory_id?: string;
             step_id?: string;
-            /** @enum {string} */
-            metric_name: "reward" | "comment" | "demonstration";
-            /** @description A number for reward, text for the others. */
-            value: number | string;
+            /** @description reward, comment, demonstration, or one that the settings declare. */
+            metric_name: string;
+            /** @description Of the metric's type; a number for reward, text for comment and demonstration. */
+            value: number | boolean | string;
             tags?: {
                 [key: string]: string;
             };
@@ -1099,12 +1301,21 @@ export interface components {
             trajectory_id: string;
             step_id: string | null;
             metric_name: string;
-            value: number | string;
+            value: number | boolean | string;
             tags: {
                 [key: string]: string;
             };
+            /** @description It came after a training run had consumed the trajectory. */
+            late: boolean;
             /** Format: date-time */
             created_at: string;
+        };
+        FeedbackList: {
+            /** @constant */
+            object: "list";
+            data: components["schemas"]["Feedback"][];
+            has_more: boolean;
+            next_cursor: string | null;
         };
         /** @enum {string} */
         TaskSplit: "train" | "gate" | "test";
@@ -1145,6 +1356,13 @@ export interface components {
             data: components["schemas"]["Task"][];
             has_more: boolean;
             next_cursor: string | null;
+        };
+        TaskDeleted: {
+            id: string;
+            /** @constant */
+            object: "task";
+            /** @constant */
+            deleted: true;
         };
         TaskImport: {
             /** @constant */
@@ -1481,6 +1699,15 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
+        /** @description No task has this id. */
+        TaskNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
         /** @description No training run has this id. */
         TrainingRunNotFound: {
             headers: {
@@ -1490,7 +1717,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description The body is larger than 8 MiB. */
+        /** @description The body, or a line of a streamed one, is larger than its limit of mostly 8 MiB. */
         TooLarge: {
             headers: {
                 [name: string]: unknown;
@@ -1584,6 +1811,30 @@ export interface components {
         IncludeTokens: "tokens";
         AgentRunId: string;
         TrajectoryId: string;
+        TaskId: string;
+        /** @description With `gzip` among them the answer is compressed. */
+        AcceptEncoding: string;
+        ContentEncoding: "gzip" | "identity";
+        /** @description Where the trajectory came from. */
+        FilterSource: components["schemas"]["TrajectorySource"];
+        FilterStatus: "completed" | "cancelled" | "failed";
+        FilterEndReason: components["schemas"]["EndReason"];
+        FilterPolicyVersion: number;
+        FilterTask: string;
+        FilterConversation: string;
+        FilterTrainingRun: string;
+        /** @description The rollouts of one prompt in one training step. */
+        FilterGroup: string;
+        /** @description Only trajectories in which this tool was called. */
+        FilterTool: string;
+        FilterRewardMin: number;
+        FilterRewardMax: number;
+        /** @description Whether it has a reward. */
+        FilterScored: boolean;
+        /** @description Of the largest entropy change (`entropy.delta`) of its steps. */
+        FilterEntropyJump: number;
+        FilterCreatedAfter: string;
+        FilterCreatedBefore: string;
         PolicyVersion: number;
         TrainingRunId: string;
     };
@@ -1952,16 +2203,25 @@ export interface operations {
                 /** @description `next_cursor` of the page before. */
                 cursor?: components["parameters"]["Cursor"];
                 /** @description Where the trajectory came from. */
-                source?: components["schemas"]["TrajectorySource"];
-                policy_version?: number;
-                task_id?: string;
-                training_run_id?: string;
+                source?: components["parameters"]["FilterSource"];
+                status?: components["parameters"]["FilterStatus"];
+                end_reason?: components["parameters"]["FilterEndReason"];
+                policy_version?: components["parameters"]["FilterPolicyVersion"];
+                task_id?: components["parameters"]["FilterTask"];
+                conversation_id?: components["parameters"]["FilterConversation"];
+                training_run_id?: components["parameters"]["FilterTrainingRun"];
+                /** @description The rollouts of one prompt in one training step. */
+                group_id?: components["parameters"]["FilterGroup"];
                 /** @description Only trajectories in which this tool was called. */
-                tool?: string;
-                reward_min?: number;
-                reward_max?: number;
-                created_after?: string;
-                created_before?: string;
+                tool?: components["parameters"]["FilterTool"];
+                reward_min?: components["parameters"]["FilterRewardMin"];
+                reward_max?: components["parameters"]["FilterRewardMax"];
+                /** @description Whether it has a reward. */
+                scored?: components["parameters"]["FilterScored"];
+                /** @description Of the largest entropy change (`entropy.delta`) of its steps. */
+                min_entropy_jump?: components["parameters"]["FilterEntropyJump"];
+                created_after?: components["parameters"]["FilterCreatedAfter"];
+                created_before?: components["parameters"]["FilterCreatedBefore"];
             };
             header?: never;
             path?: never;
@@ -1980,6 +2240,114 @@ export interface operations {
             };
             400: components["responses"]["BadParameters"];
             403: components["responses"]["Forbidden"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    exportTrajectories: {
+        parameters: {
+            query?: {
+                /** @description Where the trajectory came from. */
+                source?: components["parameters"]["FilterSource"];
+                status?: components["parameters"]["FilterStatus"];
+                end_reason?: components["parameters"]["FilterEndReason"];
+                policy_version?: components["parameters"]["FilterPolicyVersion"];
+                task_id?: components["parameters"]["FilterTask"];
+                conversation_id?: components["parameters"]["FilterConversation"];
+                training_run_id?: components["parameters"]["FilterTrainingRun"];
+                /** @description The rollouts of one prompt in one training step. */
+                group_id?: components["parameters"]["FilterGroup"];
+                /** @description Only trajectories in which this tool was called. */
+                tool?: components["parameters"]["FilterTool"];
+                reward_min?: components["parameters"]["FilterRewardMin"];
+                reward_max?: components["parameters"]["FilterRewardMax"];
+                /** @description Whether it has a reward. */
+                scored?: components["parameters"]["FilterScored"];
+                /** @description Of the largest entropy change (`entropy.delta`) of its steps. */
+                min_entropy_jump?: components["parameters"]["FilterEntropyJump"];
+                created_after?: components["parameters"]["FilterCreatedAfter"];
+                created_before?: components["parameters"]["FilterCreatedBefore"];
+            };
+            header?: {
+                /** @description With `gzip` among them the answer is compressed. */
+                "Accept-Encoding"?: components["parameters"]["AcceptEncoding"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One trajectory a line, with its steps and its feedback. */
+            200: {
+                headers: {
+                    /** @description `gzip`, or absent. */
+                    "content-encoding"?: "gzip";
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            500: components["responses"]["Failed"];
+            /** @description As many exports as allowed run already, or the server is stopping. */
+            503: {
+                headers: {
+                    "retry-after": components["headers"]["RetryAfter"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    importTrajectories: {
+        parameters: {
+            query?: never;
+            header?: {
+                "Content-Encoding"?: components["parameters"]["ContentEncoding"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What was stored. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TrajectoryImport"];
+                };
+            };
+            /** @description A line is wrong; the message names it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: components["responses"]["Forbidden"];
+            /** @description Feedback of a line is known with other content. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongMediaType"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -2041,6 +2409,88 @@ export interface operations {
             503: components["responses"]["NotReady"];
         };
     };
+    listFeedback: {
+        parameters: {
+            query?: {
+                /** @description Rows of the page. */
+                limit?: components["parameters"]["Limit"];
+                /** @description `next_cursor` of the page before. */
+                cursor?: components["parameters"]["Cursor"];
+            };
+            header?: never;
+            path: {
+                trajectory_id: components["parameters"]["TrajectoryId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FeedbackList"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["TrajectoryNotFound"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    replayTrajectory: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                trajectory_id: components["parameters"]["TrajectoryId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReplayRequest"];
+            };
+        };
+        responses: {
+            /** @description The figures, or the new paths. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReplayScore"] | components["schemas"]["ReplayPaths"];
+                };
+            };
+            /** @description The body is wrong, or the path does not fit the version's window. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: components["responses"]["Forbidden"];
+            /** @description There is no such trajectory, or no policy of this version with its files. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongMediaType"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["Busy"];
+            504: components["responses"]["TimedOut"];
+        };
+    };
     createFeedback: {
         parameters: {
             query?: never;
@@ -2092,7 +2542,9 @@ export interface operations {
     importTasks: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Content-Encoding"?: components["parameters"]["ContentEncoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2111,7 +2563,7 @@ export interface operations {
                     "application/json": components["schemas"]["TaskImport"];
                 };
             };
-            /** @description A line is wrong; the message names it. */
+            /** @description Lines are wrong; the message names the first ones and says why. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -2154,6 +2606,60 @@ export interface operations {
             };
             400: components["responses"]["BadParameters"];
             403: components["responses"]["Forbidden"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    getTask: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                task_id: components["parameters"]["TaskId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The task. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Task"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["TaskNotFound"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    deleteTask: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                task_id: components["parameters"]["TaskId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskDeleted"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["TaskNotFound"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };

@@ -10,14 +10,15 @@ import { tenantSeen } from '../auth.ts';
 import type { Principal } from '../auth.ts';
 import { json } from '../handlers.ts';
 import type { Handlers, Input, Schemas } from '../handlers.ts';
-import { feedbackView } from '../views.ts';
+import { checkMetric } from '../feedback-metrics.ts';
+import { feedbackView, listView } from '../views.ts';
 
 type Body = Input<'createFeedback'>['body'];
 
-export function feedbackRoutes(deps: AppDeps): Pick<Handlers, 'createFeedback'> {
+export function feedbackRoutes(deps: AppDeps): Pick<Handlers, 'createFeedback' | 'listFeedback'> {
   return {
     createFeedback: async ({ body, principal }) => {
-      checkValue(body);
+      checkMetric(deps.metrics, body.metric_name, body.value);
       const feedback: Feedback = {
         id: feedbackId(body.id, principal) ?? deps.newId('feedback'),
         ...targetOf(deps, body, tenantSeen(principal)),
@@ -29,6 +30,11 @@ export function feedbackRoutes(deps: AppDeps): Pick<Handlers, 'createFeedback'> 
       const stored = await deps.stores.feedback.record(feedback);
       return json<Schemas['Feedback']>(feedbackView(stored.feedback));
     },
+    listFeedback: ({ path, query, principal }) => {
+      const { id } = deps.stores.trajectories.mustFind(path.trajectory_id, tenantSeen(principal));
+      const page = deps.stores.feedback.list(id, query);
+      return json<Schemas['FeedbackList']>(listView(page, feedbackView));
+    },
   };
 }
 
@@ -36,16 +42,6 @@ export function feedbackRoutes(deps: AppDeps): Pick<Handlers, 'createFeedback'> 
 function feedbackId(chosen: string | undefined, { tenant }: Principal): string | undefined {
   if (chosen === undefined || tenant === DEFAULT_TENANT) return chosen;
   return `${tenant}/${chosen}`;
-}
-
-function checkValue({ metric_name, value }: Body): void {
-  const wanted = metric_name === 'reward' ? 'number' : 'string';
-  if (typeof value === wanted) return;
-  throw new AppError(
-    'invalid_request',
-    `value: ${metric_name} takes a ${wanted}, not ${JSON.stringify(value)}`,
-    { param: 'value' },
-  );
 }
 
 function targetOf(

@@ -1,9 +1,10 @@
 /** Reading the log: pages of trajectories, one with its steps, the tree that it is a path of. */
-import type { TrajectoryFilter } from '../../db/trajectory-filter.ts';
+import type { StepRecord } from '../../core/records.ts';
 import type { AppDeps } from '../app.ts';
 import { tenantSeen } from '../auth.ts';
 import { json } from '../handlers.ts';
-import type { Handlers, Input, Schemas } from '../handlers.ts';
+import type { Handlers, Schemas } from '../handlers.ts';
+import { filterOf } from '../trajectory-query.ts';
 import { listView, stepView, trajectoryView } from '../views.ts';
 
 export function trajectoryRoutes(
@@ -11,10 +12,10 @@ export function trajectoryRoutes(
 ): Pick<Handlers, 'listTrajectories' | 'getTrajectory' | 'getTrajectoryTree'> {
   const { trajectories } = deps.stores;
   return {
-    listTrajectories: ({ query, principal }) => {
+    listTrajectories: async ({ query, principal }) => {
       const tenant = tenantSeen(principal);
       const filter = { ...filterOf(query), ...(tenant !== undefined && { tenant }) };
-      const page = trajectories.list(filter, query);
+      const page = await trajectories.listInTurns(filter, query);
       return json<Schemas['TrajectoryList']>(listView(page, trajectoryView));
     },
     getTrajectory: ({ path, query, principal }) => {
@@ -36,26 +37,28 @@ export function trajectoryRoutes(
         trajectory_id: path.trajectory_id,
         truncated: tree.truncated,
         steps: tree.steps.map((step) => stepView(step)),
+        branches: branchesOf(tree.steps),
         trajectories: tree.trajectories.map(trajectoryView),
       });
     },
   };
 }
 
-function filterOf(query: Input<'listTrajectories'>['query']): TrajectoryFilter {
-  const { source, policy_version, task_id, training_run_id, tool, reward_min, reward_max } = query;
-  const { created_after, created_before } = query;
-  return {
-    ...(source !== undefined && { source }),
-    ...(policy_version !== undefined && { policyVersion: policy_version }),
-    ...(task_id !== undefined && { taskId: task_id }),
-    ...(training_run_id !== undefined && { trainingRunId: training_run_id }),
-    ...(tool !== undefined && { toolName: tool }),
-    ...(reward_min !== undefined && { rewardMin: reward_min }),
-    ...(reward_max !== undefined && { rewardMax: reward_max }),
-    ...(created_after !== undefined && { createdFrom: Date.parse(created_after) }),
-    ...(created_before !== undefined && { createdBefore: Date.parse(created_before) }),
-  };
+/** Steps with more than one child, in the order of the steps. */
+function branchesOf(steps: readonly StepRecord[]): Schemas['TreeBranch'][] {
+  const children = new Map<string, StepRecord[]>();
+  for (const step of steps) {
+    if (step.parentId === null) continue;
+    const siblings = children.get(step.parentId);
+    if (siblings === undefined) children.set(step.parentId, [step]);
+    else siblings.push(step);
+  }
+  return [...children]
+    .filter(([, siblings]) => siblings.length > 1)
+    .map(([id, siblings]) => ({
+      step_id: id,
+      children: siblings.map((child) => ({ step_id: child.id, delta: child.deltaEntropy })),
+    }));
 }
 
 /** The latest reward of each step that got one. */

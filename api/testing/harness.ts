@@ -1,5 +1,5 @@
 /**
- * The whole HTTP application on real stores (in memory), the real text layer, real tools and the
+ * The whole HTTP application on real stores, the real text layer, real tools and the
  * scripted engine and trainer. Every answer that a test gets through `call` has been checked
  * against the contract: status, media type, body, error code, and the headers that every answer
  * carries.
@@ -27,6 +27,7 @@ import { createApp } from '../app.ts';
 import type { AppDeps } from '../app.ts';
 import { loadContract } from '../contract/contract.ts';
 import type { OperationId } from '../contract/contract.ts';
+import { parseMetrics } from '../feedback-metrics.ts';
 import { Lifecycle } from '../lifecycle.ts';
 import { preparePolicies } from '../policy-folder.ts';
 import { PolicyReleases } from '../policy-releases.ts';
@@ -50,7 +51,7 @@ export interface CallOptions {
   path?: Record<string, string | number>;
   query?: Record<string, string | number>;
   headers?: Record<string, string>;
-  /** An object is sent as JSON; text as it is. */
+  /** An object is sent as JSON; text and bytes as they are. */
   body?: unknown;
   signal?: AbortSignal;
 }
@@ -98,6 +99,9 @@ export interface HarnessOptions {
   tools?: readonly Tool[];
 }
 
+/** Declared beside reward, comment and demonstration. */
+const METRICS = '{"stars":{"type":"number","min":1,"max":5},"helpful":{"type":"boolean"}}';
+
 export const TEXTS = [
   'What is the capital of France? Paris is the capital of France.',
   'I need to search for France. The answer is Paris.',
@@ -119,7 +123,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   if (options.generation !== undefined) stateGeneration(firstPolicy, options.generation);
   const clock = systemClock;
   const newId = idGenerator(clock);
-  const db = openDatabase(':memory:');
+  const db = openDatabase(join(folder, 'ramify.db'));
   const fault: Harness['fault'] = { thrown: null };
   const stores = breakable(openStores(db, clock), fault);
   const policiesFolder = join(folder, 'policies');
@@ -168,8 +172,9 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const agentDeps = { ...shared, ...options.agentRuns };
   const agentRuns = new AgentRuns(agentDeps);
   await agentRuns.start();
+  const metrics = parseMetrics(METRICS);
   const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
-  const deps: AppDeps = { ...shared, contract, agentRuns, training, checkStorage };
+  const deps: AppDeps = { ...shared, contract, agentRuns, training, metrics, checkStorage };
   const app = createApp(deps);
   return {
     app,
@@ -263,10 +268,15 @@ async function callOperation(
       ...(hasBody && operation.bodyType !== null && { 'content-type': operation.bodyType }),
       ...options.headers,
     },
-    ...(hasBody && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+    ...(hasBody && { body: bodyOf(body) }),
     ...(options.signal && { signal: options.signal }),
   });
   return checkAnswer(id, response);
+}
+
+function bodyOf(body: unknown): string | Uint8Array<ArrayBuffer> {
+  if (typeof body === 'string') return body;
+  return body instanceof Uint8Array ? Uint8Array.from(body) : JSON.stringify(body);
 }
 
 /** Throws when the answer is not as documented. */

@@ -1,4 +1,5 @@
 /** Cases of the operations tagged trajectories, feedback and tasks. */
+import { gzipSync } from 'node:zlib';
 import { expect } from 'vitest';
 import type { Case } from './cases.ts';
 import { finishedRun } from './agent-cases.ts';
@@ -19,6 +20,11 @@ const BAD_QUERIES: Record<string, string | number>[] = [
   { limit: 101 },
   { source: 'dream' },
   { created_after: 'today' },
+  { status: 'lost' },
+  { end_reason: 'tired' },
+  { min_entropy_jump: 'high' },
+  { scored: 'maybe' },
+  { cursor: 'nothing' },
   { foo: 1 },
 ];
 
@@ -53,6 +59,15 @@ export const LOG_CASES: Case[] = [
       const created_before = first.body.data[0].created_at as string;
       const query = { created_before, created_after: created_before };
       expect((await h.call('listTrajectories', { query })).body.data).toEqual([]);
+      const shown = async (one: Record<string, string | number>): Promise<number> =>
+        (await h.call('listTrajectories', { query: one })).body.data.length;
+      expect(await shown({ status: 'completed', end_reason: 'answer' })).toBe(2);
+      expect(await shown({ status: 'failed' })).toBe(0);
+      expect(await shown({ scored: 'true' })).toBe(1);
+      expect(await shown({ min_entropy_jump: -1, scored: 'false' })).toBe(1);
+      expect(await shown({ min_entropy_jump: 2 })).toBe(0);
+      expect(await shown({ conversation_id: 'conv_0' })).toBe(0);
+      expect(await shown({ group_id: 'grp_0' })).toBe(0);
     },
   },
   ...BAD_QUERIES.map((query): Case => ({
@@ -89,24 +104,27 @@ export const LOG_CASES: Case[] = [
       expect(body.steps).toHaveLength(2);
       expect(body.trajectories[0].leaf_step_id).toBe(body.steps[1].id);
       expect(body.truncated).toBe(false);
+      expect(body.branches).toEqual([]);
     },
   },
-  ...(['getTrajectory', 'getTrajectoryTree'] as const).flatMap((operation): Case[] => [
-    {
-      operation,
-      what: 'an unknown id',
-      status: 404,
-      code: 'trajectory_not_found',
-      call: (h) => h.call(operation, { path: { trajectory_id: 'traj_0' } }),
-    },
-    {
-      operation,
-      what: 'an id of another kind',
-      status: 400,
-      code: 'invalid_request',
-      call: (h) => h.call(operation, { path: { trajectory_id: 'run_0' } }),
-    },
-  ]),
+  ...(['getTrajectory', 'getTrajectoryTree', 'listFeedback'] as const).flatMap(
+    (operation): Case[] => [
+      {
+        operation,
+        what: 'an unknown id',
+        status: 404,
+        code: 'trajectory_not_found',
+        call: (h) => h.call(operation, { path: { trajectory_id: 'traj_0' } }),
+      },
+      {
+        operation,
+        what: 'an id of another kind',
+        status: 400,
+        code: 'invalid_request',
+        call: (h) => h.call(operation, { path: { trajectory_id: 'run_0' } }),
+      },
+    ],
+  ),
   {
     operation: 'createFeedback',
     what: 'a reward; the same id and content again is the same answer',
@@ -142,6 +160,9 @@ export const LOG_CASES: Case[] = [
     { trajectory_id: 'traj_0', metric_name: 'comment', value: 3 },
     { trajectory_id: 'traj_0', metric_name: 'mood' },
     { trajectory_id: 'traj_0', value: true },
+    { trajectory_id: 'traj_0', metric_name: 'stars', value: 6 },
+    { trajectory_id: 'traj_0', metric_name: 'stars', value: 'five' },
+    { trajectory_id: 'traj_0', metric_name: 'helpful', value: 1 },
   ].map((body): Case => ({
     operation: 'createFeedback',
     what: `refuses ${JSON.stringify(body)}`,
@@ -149,6 +170,46 @@ export const LOG_CASES: Case[] = [
     code: 'invalid_request',
     call: (h) => feedback(h, body),
   })),
+  {
+    operation: 'createFeedback',
+    what: 'a declared metric, late',
+    status: 200,
+    call: async (h) => {
+      const trajectory_id = await trajectoryOf(h);
+      await h.deps.stores.feedback.markConsumed([trajectory_id], 'trn_1');
+      return feedback(h, { trajectory_id, metric_name: 'helpful', value: true });
+    },
+    check: ({ body }) => expect(body).toMatchObject({ value: true, late: true }),
+  },
+  {
+    operation: 'listFeedback',
+    what: 'in the order of arrival, in pages',
+    status: 200,
+    call: async (h) => {
+      const trajectory_id = await trajectoryOf(h);
+      await feedback(h, { trajectory_id, id: 'z', value: 0 });
+      await feedback(h, { trajectory_id, id: 'a', metric_name: 'stars', value: 5 });
+      return h.call('listFeedback', { path: { trajectory_id }, query: { limit: 1 } });
+    },
+    check: async ({ body }, h) => {
+      expect(body).toMatchObject({ has_more: true, data: [{ id: 'z', late: false }] });
+      const path = { trajectory_id: body.data[0].trajectory_id as string };
+      const query = { cursor: body.next_cursor as string };
+      const rest = await h.call('listFeedback', { path, query });
+      expect(rest.body).toMatchObject({ has_more: false, data: [{ id: 'a', value: 5 }] });
+    },
+  },
+  {
+    operation: 'listFeedback',
+    what: 'a cursor of another list',
+    status: 400,
+    code: 'invalid_request',
+    call: async (h) =>
+      h.call('listFeedback', {
+        path: { trajectory_id: await trajectoryOf(h) },
+        query: { cursor: 'task_1' },
+      }),
+  },
   {
     operation: 'createFeedback',
     what: 'an unknown trajectory',
@@ -201,6 +262,65 @@ export const LOG_CASES: Case[] = [
     call: (h) => importLines(h, line({ id: 'task_fine' }), wrong as string),
     check: (_, h) => expect(h.deps.stores.tasks.find('task_fine')).toBeNull(),
   })),
+  {
+    operation: 'importTasks',
+    what: 'names every wrong line',
+    status: 400,
+    code: 'task_invalid',
+    call: (h) => importLines(h, LINE, '{', '', line({ tools: ['telescope'] }), LINE),
+    check: ({ body }, h) => {
+      expect(body.error.param).toBe('line 2');
+      expect(body.error.message).toContain('line 2: not valid JSON');
+      expect(body.error.message).toContain("line 4: task task_train: no tool 'telescope'");
+      expect(h.deps.stores.tasks.count()).toBe(0);
+    },
+  },
+  {
+    operation: 'importTasks',
+    what: 'compressed',
+    status: 200,
+    call: async (h) => {
+      const headers = { 'content-encoding': 'gzip' };
+      return h.call('importTasks', { body: gzipSync(LINE), headers });
+    },
+    check: ({ body }) => expect(body.imported).toBe(1),
+  },
+  {
+    operation: 'importTasks',
+    what: 'bytes that only claim to be compressed',
+    status: 400,
+    code: 'invalid_request',
+    call: (h) => h.call('importTasks', { body: LINE, headers: { 'content-encoding': 'gzip' } }),
+  },
+  ...(['getTask', 'deleteTask'] as const).flatMap((operation): Case[] => [
+    {
+      operation,
+      what: 'a stored task',
+      status: 200,
+      call: async (h) => {
+        h.deps.stores.tasks.import(TASKS);
+        return h.call(operation, { path: { task_id: 'task_gate' } });
+      },
+      check: ({ body }, h) => {
+        expect(body.id).toBe('task_gate');
+        expect(h.deps.stores.tasks.count()).toBe(operation === 'getTask' ? 2 : 1);
+      },
+    },
+    {
+      operation,
+      what: 'an unknown id',
+      status: 404,
+      code: 'task_not_found',
+      call: (h) => h.call(operation, { path: { task_id: 'task_0' } }),
+    },
+    {
+      operation,
+      what: 'an id that is too long',
+      status: 400,
+      code: 'invalid_request',
+      call: (h) => h.call(operation, { path: { task_id: 'x'.repeat(201) } }),
+    },
+  ]),
   {
     operation: 'importTasks',
     what: 'an unknown query parameter',

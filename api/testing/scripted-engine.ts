@@ -128,7 +128,7 @@ class ScriptedSequence implements Sequence {
     const { tokenizer } = this.text;
     this.engine.promptTokens = [...this.tokens];
     const reply = this.engine.script(tokenizer.decode(this.tokens), this.policyVersion);
-    const wanted = tokenizer.encodeTemplate(reply);
+    const wanted = forced(request) ?? tokenizer.encodeTemplate(reply);
     const decoder = new StreamDecoder(tokenizer);
     const scanner = new StopScanner(request.stopTexts ?? []);
     const stops = (token: number): boolean => {
@@ -180,6 +180,13 @@ class ScriptedSequence implements Sequence {
     for (const list of [sampled, piece, this.tokens]) list.push(token);
     return stops(token) ? 'stop' : null;
   }
+}
+
+/** The tokens of a constraint that leaves no choice. */
+function forced({ sampling: { constraint } }: SampleRequest): number[] | null {
+  if (constraint === undefined) return null;
+  const tokens = constraint.flatMap((part) => (part.kind === 'token' ? part.anyOf : []));
+  return tokens.length === constraint.length ? tokens : null;
 }
 
 /** Plausible figures that depend only on the position. */

@@ -2,7 +2,9 @@
  * Logged trajectories looked at again (ARCHITECTURE.md, principle 1). `scorePaths` gives the stored
  * tokens their log-probabilities under some weights and says how far they lie from those in the
  * log: next to nothing under the weights that sampled them, or the log would not be the truth.
- * `resample` goes on from a step of a path with new draws, by any version.
+ * `scoreSequence` does it for one path by the engine that serves, whose draws it forces to the
+ * stored tokens, so that it shares batches, priorities and memory with everyone else. `resample`
+ * goes on from a step of a path with new draws, by any version.
  *
  * What a tool answers in a resampled path is a choice. `recorded`: what the log has for the same
  * call, and an error for any other. `live`: the tool itself, if it is free of effects, else an
@@ -12,8 +14,16 @@ import { assert, must } from '../assert.ts';
 import { Cassette } from '../arpo/cassette.ts';
 import { DEFAULT_ENTROPY } from '../arpo/entropy.ts';
 import { scoreEpisode, throwIfAborted, turn } from '../arpo/task-episode.ts';
+import { AppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
-import type { Sampler, ToolOutcome, ToolRunner, ToolSpec } from '../ports.ts';
+import type {
+  Sampler,
+  SampleResult,
+  Sequence,
+  ToolOutcome,
+  ToolRunner,
+  ToolSpec,
+} from '../ports.ts';
 import { DEFAULT_TENANT } from '../records.ts';
 import type { StepRecord, Task, TrajectoryRecord } from '../records.ts';
 import { Deadline } from './deadline.ts';
@@ -59,6 +69,66 @@ export async function scorePaths(
       must(scored.entropies[i], 'entropies of each row'),
     ),
   );
+}
+
+/** Tokens forced by one sample request: compiling its constraint takes some milliseconds. */
+const FORCED_TOKENS = 256;
+
+/**
+ * Scores one path on a sequence that holds nothing yet, and stays its owner's to close. Throws
+ * request_cancelled, context_length_exceeded, invalid_request (a token that the version does not
+ * have) and engine failures.
+ */
+export async function scoreSequence(
+  sequence: Sequence,
+  steps: readonly StepRecord[],
+  options: { vocabulary: number; signal: AbortSignal },
+): Promise<PathScore> {
+  const count = steps.reduce((sum, { tokens }) => sum + tokens.length, 0);
+  const logprobs = new Float32Array(count);
+  const entropies = new Float32Array(count);
+  let at = 0;
+  for (const { kind, tokens, logprobs: logged } of steps) {
+    const unknown = tokens.find((token) => token >= options.vocabulary);
+    if (unknown !== undefined) {
+      const message = `policy version ${sequence.policyVersion} has no token ${unknown}`;
+      throw new AppError('invalid_request', message, { param: 'policy_version' });
+    }
+    const end = at + tokens.length;
+    if (kind !== 'policy' || logged === null) {
+      sequence.append(tokens);
+      at = end;
+    }
+    while (at < end) {
+      const piece = tokens.subarray(tokens.length - (end - at)).subarray(0, FORCED_TOKENS);
+      const scored = await forced(sequence, piece, options.signal);
+      logprobs.set(scored.logprobs, at);
+      entropies.set(scored.entropies, at);
+      at += piece.length;
+    }
+  }
+  return pathScore(steps, logprobs, entropies);
+}
+
+async function forced(
+  sequence: Sequence,
+  tokens: Uint32Array,
+  signal: AbortSignal,
+): Promise<SampleResult> {
+  const constraint = Array.from(tokens, (token) => ({ kind: 'token', anyOf: [token] }) as const);
+  const result = await sequence.sample({
+    maxTokens: tokens.length,
+    sampling: { temperature: 1, topP: 1, topK: 0, seed: 0, constraint },
+    stopTokens: [],
+    signal,
+  });
+  if (signal.aborted) throw new AppError('request_cancelled', 'the replay was cancelled');
+  if (result.finish === 'context' && result.tokens.length < tokens.length) {
+    const message = `the path is longer than the window of version ${sequence.policyVersion}`;
+    throw new AppError('context_length_exceeded', message);
+  }
+  assert(result.tokens.length === tokens.length, 'every forced token was sampled');
+  return result;
 }
 
 function pathScore(

@@ -1,0 +1,168 @@
+/**
+ * Logged trajectories looked at again by the engine that serves: behind live requests and rollouts,
+ * a bounded number at once, until the client leaves.
+ */
+import { scoreSequence } from '../../core/agent/replay.ts';
+import type { PathScore, ResampledPath } from '../../core/agent/replay.ts';
+import { AppError, toAppError } from '../../core/errors.ts';
+import { LIMITS } from '../../core/limits.ts';
+import type { StepRecord, TrajectoryRecord } from '../../core/records.ts';
+import type { AppDeps } from '../app.ts';
+import { tenantSeen } from '../auth.ts';
+import { json } from '../handlers.ts';
+import type { Handlers, Input, Schemas } from '../handlers.ts';
+import { pinnedName } from '../policy-service.ts';
+import type { OpenedPolicy } from '../policy-service.ts';
+import { drawPaths, resamplePlan } from '../resample-plan.ts';
+import { stepView, trajectoryView } from '../views.ts';
+
+type Body = Input<'replayTrajectory'>['body'];
+
+/** Replays that run now. */
+const running = new WeakMap<AppDeps, number>();
+
+export function replayRoutes(deps: AppDeps): Pick<Handlers, 'replayTrajectory'> {
+  return {
+    replayTrajectory: async ({ path, body, principal, activity }) => {
+      refuseOthers(body);
+      // One of another tenant is not there.
+      deps.stores.trajectories.mustFind(path.trajectory_id, tenantSeen(principal));
+      const count = running.get(deps) ?? 0;
+      if (count >= LIMITS.replaysMax) {
+        throw new AppError('queue_full', `${count} replays run already`);
+      }
+      running.set(deps, count + 1);
+      const limit = AbortSignal.timeout(LIMITS.replayTimeoutMs);
+      const signal = AbortSignal.any([activity.signal, limit]);
+      try {
+        const id = path.trajectory_id;
+        if (body.mode === 'resample') return await resampled(deps, { id, body, signal });
+        return await scored(deps, { id, body, signal });
+      } catch (thrown) {
+        if (!limit.aborted) throw thrown;
+        const message = `the replay took longer than ${LIMITS.replayTimeoutMs} ms`;
+        throw new AppError('request_timeout', message, { cause: thrown });
+      } finally {
+        running.set(deps, (running.get(deps) ?? 1) - 1);
+      }
+    },
+  };
+}
+
+interface Replay {
+  id: string;
+  body: Body;
+  signal: AbortSignal;
+}
+
+async function scored(deps: AppDeps, { id, body, signal }: Replay): Promise<Response> {
+  const { trajectory, steps } = deps.stores.trajectories.get(id);
+  const version = body.policy_version ?? trajectory.policyVersion;
+  const { policy, sequence } = await opened(deps, version);
+  try {
+    const vocabulary = policy.tokenizer.vocabularySize;
+    const score = await scoreSequence(sequence, steps, { vocabulary, signal });
+    return json<Schemas['ReplayScore']>(scoreView(trajectory, { version, steps, score }));
+  } finally {
+    sequence.close();
+  }
+}
+
+async function resampled(deps: AppDeps, { id, body, signal }: Replay): Promise<Response> {
+  const plan = resamplePlan(deps.stores, {
+    trajectoryId: id,
+    version: body.policy_version ?? null,
+    step: body.step ?? null,
+    tools: body.tools ?? 'recorded',
+    offered: body.offered_tools ?? null,
+    samples: body.samples ?? 1,
+    temperature: body.temperature ?? 1,
+    seed: body.seed ?? 1,
+    maxTokens: body.max_tokens ?? null,
+    maxToolCalls: body.max_tool_calls ?? null,
+  });
+  const { version } = plan.policy;
+  // Held open while paths are drawn, so that the version stays.
+  const { policy, sequence } = await opened(deps, version);
+  try {
+    const { clock, newId, tools } = deps;
+    const { tokenizer, protocol } = policy;
+    const context = { tokenizer, protocol, tools, clock, newId };
+    const paths = await drawPaths(plan, { sampler: deps.engine, context, signal });
+    const saved = body.save === true;
+    if (saved) {
+      for (const { newSteps, record } of paths) {
+        await deps.stores.stepLog.append({ steps: newSteps, trajectories: [record] });
+      }
+    }
+    return json<Schemas['ReplayPaths']>({
+      object: 'replay.paths',
+      trajectory_id: id,
+      policy_version: version,
+      from_steps: plan.prefix.length,
+      saved,
+      paths: paths.map(pathView),
+    });
+  } finally {
+    sequence.close();
+  }
+}
+
+/** @throws AppError policy_not_found: no such version, or its files are gone. */
+async function opened(deps: AppDeps, version: number): Promise<OpenedPolicy> {
+  deps.stores.policies.get(version);
+  try {
+    return await deps.policies.open(pinnedName(version), { priority: 'evaluation' });
+  } catch (thrown) {
+    const error = toAppError(thrown);
+    if (error.code !== 'model_not_found') throw error;
+    const message = `policy ${version} cannot be loaded: its files are not there any more`;
+    throw new AppError('policy_not_found', message, { param: 'policy_version', cause: error });
+  }
+}
+
+/** A field of the other mode would do nothing. */
+function refuseOthers({ mode = 'score', policy_version: _, ...others }: Body): void {
+  const [name] = Object.keys(others);
+  if (mode === 'resample' || name === undefined) return;
+  throw new AppError('invalid_request', `${name} does nothing with mode score`, { param: name });
+}
+
+function scoreView(
+  { id, policyVersion }: TrajectoryRecord,
+  { version, steps, score }: { version: number; steps: readonly StepRecord[]; score: PathScore },
+): Schemas['ReplayScore'] {
+  const logged = new Map(steps.map((step) => [step.id, step.logprobs]));
+  return {
+    object: 'replay.score',
+    trajectory_id: id,
+    logged_policy_version: policyVersion,
+    policy_version: version,
+    tokens: score.tokens,
+    max_drift: score.maxDrift,
+    mean_drift: score.meanDrift,
+    logprob_mean: score.meanLogprob,
+    logged_logprob_mean: score.meanLoggedLogprob,
+    steps: score.steps.map(({ stepId, logprobs, entropies }) => {
+      const before = logged.get(stepId) ?? null;
+      return {
+        step_id: stepId,
+        logprobs: Array.from(logprobs),
+        entropies: Array.from(entropies),
+        drift: Array.from(logprobs, (value, i) => value - (before?.[i] ?? NaN)),
+      };
+    }),
+  };
+}
+
+function pathView({
+  record,
+  newSteps,
+  correct,
+}: ResampledPath): Schemas['ReplayPaths']['paths'][0] {
+  return {
+    trajectory: trajectoryView(record),
+    correct,
+    steps: newSteps.map((step) => stepView(step)),
+  };
+}

@@ -1,0 +1,75 @@
+/**
+ * The log as lines (trajectory-lines.ts), oldest trajectory first, from one snapshot. Siblings of a
+ * forest share their first steps and mostly follow each other, so the text of a step is kept and
+ * neither read nor written again. Synchronous: whoever calls decides between chunks who else works.
+ */
+import { must } from '../core/assert.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { LogReader } from '../db/log-reader.ts';
+import type { TrajectoryFilter } from '../db/trajectory-filter.ts';
+import { LineWriter } from './line-writer.ts';
+import { writeStep, writeTrajectoryLine } from './trajectory-lines.ts';
+
+export interface ExportChunk {
+  /** Whole lines, each with its end. */
+  bytes: Buffer<ArrayBuffer>;
+  trajectories: number;
+}
+
+/**
+ * Chunks of at least `chunkBytes`, the last one apart: 1 makes a chunk of every line. Memory holds
+ * a chunk, a page of rows and the kept steps, however long the log is. For a reader on a connection
+ * of its own.
+ */
+export function* exportChunks(
+  reader: LogReader,
+  filter: TrajectoryFilter,
+  chunkBytes: number,
+): Generator<ExportChunk> {
+  const writer = new LineWriter(2 * chunkBytes);
+  const steps = new StepTexts(reader);
+  let trajectories = 0;
+  for (const trajectory of reader.snapshot(() => reader.trajectories(filter))) {
+    const ids = reader.stepIds(trajectory.leafStepId);
+    const feedback = reader.feedback(trajectory.id);
+    writeTrajectoryLine(writer, { trajectory, feedback }, ids, (to, id) => steps.write(to, id));
+    writer.text('\n');
+    trajectories++;
+    if (writer.length < chunkBytes) continue;
+    yield { bytes: writer.take(), trajectories };
+    trajectories = 0;
+  }
+  if (trajectories > 0) yield { bytes: writer.take(), trajectories };
+}
+
+/** Texts of steps, the most recently used ones kept. */
+class StepTexts {
+  private readonly reader: LogReader;
+  private readonly writer = new LineWriter(16 * 1024);
+  private readonly kept = new Map<string, Buffer>();
+  private bytes = 0;
+
+  constructor(reader: LogReader) {
+    this.reader = reader;
+  }
+
+  write(writer: LineWriter, id: string): void {
+    const known = this.kept.get(id);
+    if (known !== undefined) this.kept.delete(id);
+    const text = known ?? this.read(id);
+    this.kept.set(id, text);
+    writer.bytes(text);
+  }
+
+  private read(id: string): Buffer {
+    writeStep(this.writer, must(this.reader.step(id), `step ${id} of a path`));
+    const text = this.writer.take();
+    this.bytes += text.length;
+    for (const [oldest, { length }] of this.kept) {
+      if (this.bytes <= LIMITS.exportStepBytesKept) break;
+      this.kept.delete(oldest);
+      this.bytes -= length;
+    }
+    return text;
+  }
+}
