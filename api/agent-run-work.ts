@@ -162,7 +162,6 @@ export class AgentRunWork {
       await this.cut(run, 'failed', new AppError('agent_run_interrupted', message));
       return false;
     }
-    run.feed.changed();
     const workedMs = workedUntil(run.record, run.feed.steps.at(-1));
     const attempts = { leafStepId, count };
     run.record = { ...run.record, status: 'queued', progress: { ...progress, workedMs, attempts } };
