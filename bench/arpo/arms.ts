@@ -62,8 +62,8 @@ const settledGroups = (
   settings: { groupSize: 16, settleEarly: true, initialRollouts, ...more },
 });
 
-/** What lowers calls or noise besides the choice of forks. */
-const TOGETHER = { attribution: 'tree', settleEarly: true, curriculum: 'solved-share' } as const;
+/** As many calls a step as plain groups of 4 to 5. */
+const SMALL_TREES = { groupSize: 8, attribution: 'tree' } as const;
 
 /** So that arms of few calls have made half of the reference's by their end, on every seed. */
 const LONGER = 1.25;
@@ -166,22 +166,16 @@ const RULES: readonly Arm[] = [
     about: 'plain groups of 8, tasks by the share that is solved, for more steps',
   },
   {
-    name: 'value-4-tree',
-    stretch: LONGER,
-    ...deferred(4, 'value', { attribution: 'tree' }),
-    about: 'as value-4, advantages within the tree added',
+    name: 'uniform-3-of-8-tree',
+    stretch: 2,
+    ...uniform(3, SMALL_TREES),
+    about: 'groups of 8 deferred from 3 roots, points drawn evenly, advantages within the tree',
   },
   {
-    name: 'uniform-4-all',
-    stretch: LONGER,
-    ...uniform(4, TOGETHER),
-    about: 'as uniform-4, with advantages within the tree, early settling and the curriculum',
-  },
-  {
-    name: 'value-4-all',
-    stretch: LONGER,
-    ...deferred(4, 'value', TOGETHER),
-    about: 'as value-4, with advantages within the tree, early settling and the curriculum',
+    name: 'value-3-of-8-tree',
+    stretch: 2,
+    ...deferred(3, 'value', SMALL_TREES),
+    about: 'groups of 8 deferred from 3 roots by value, advantages within the tree',
   },
 ];
 
