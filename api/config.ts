@@ -14,6 +14,8 @@ import type { ScheduledRun, ScheduleSettings } from '../core/trainer/schedule.ts
 import { parseMetrics } from './feedback-metrics.ts';
 import type { FeedbackMetrics } from './feedback-metrics.ts';
 import type { ReleaseSettings } from './policy-releases.ts';
+import { NO_TOOLS, readToolsFile } from './tools-file.ts';
+import type { DeclaredTools } from './tools-file.ts';
 
 export const DEVICES = ['auto', 'cuda', 'webgpu', 'cpu'] as const;
 export const COMPUTE_TYPES = ['f32', 'f16'] as const;
@@ -35,6 +37,8 @@ export interface Config {
   trainerThreads: number;
   /** Tasks that an empty database begins with. */
   tasks: 'shipped' | 'none';
+  /** Beside the built-in ones. */
+  tools: DeclaredTools;
   schedule: ScheduleSettings;
   release: ReleaseSettings;
   /** What feedback may say. */
@@ -64,6 +68,7 @@ const SETTINGS = {
   RAMIFY_TRAINER_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
   RAMIFY_MIN_NEW_SCORED: { form: 'off, or an integer of at least 1', fallback: 'off' },
   RAMIFY_TASKS: { form: 'shipped or none', fallback: 'shipped' },
+  RAMIFY_TOOLS: { form: 'off, or a JSON file that declares tools', fallback: 'off' },
   RAMIFY_EVERY_MINUTES: { form: 'off, or a number above 0', fallback: 'off' },
   RAMIFY_SCHEDULED_RUN: {
     form: 'a JSON object with algorithm, steps or settings, as of a retrain request',
@@ -117,6 +122,10 @@ export function parseConfig(
     engineThreads: integer('RAMIFY_ENGINE_THREADS', 1, 256),
     trainerThreads: integer('RAMIFY_TRAINER_THREADS', 1, 256),
     tasks: choice('RAMIFY_TASKS', ['shipped', 'none']),
+    tools:
+      text('RAMIFY_TOOLS') === 'off'
+        ? NO_TOOLS
+        : readToolsFile(folder('RAMIFY_TOOLS', text('RAMIFY_TOOLS')), environment),
     schedule: {
       minNewScored:
         text('RAMIFY_MIN_NEW_SCORED') === 'off'

@@ -14,6 +14,7 @@ import type { PolicyEngine } from '../core/engine/types.ts';
 import { toAppError } from '../core/errors.ts';
 import { idGenerator } from '../core/ids.ts';
 import type { NewId } from '../core/ids.ts';
+import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
 import { chooseDevice, DEVICES } from '../core/model/devices.ts';
 import { loadPolicy, textDirectory } from '../core/model/lora-directory.ts';
@@ -96,7 +97,7 @@ export async function startParts(
     clock,
     logger,
   });
-  const tools = startTools(logger, cleanups);
+  const tools = await startTools(config, logger, cleanups);
   if (config.tasks === 'shipped' && stores.tasks.count() === 0) {
     importShippedTasks(stores, contract, newId);
   }
@@ -137,12 +138,28 @@ export async function startParts(
   return { ...parts, metrics: config.metrics, clock, newId, checkStorage };
 }
 
-export function startTools(logger: Logger, cleanups: Cleanup[]): ToolRunner {
+/** Waits for MCP servers a little; the tools of one that is slow come later. */
+export async function startTools(
+  { tools: declared }: Pick<Config, 'tools'>,
+  logger: Logger,
+  cleanups: Cleanup[],
+): Promise<ToolRunner> {
   const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
   cleanups.push(() => index.close());
   const javascript = javascriptTool();
   cleanups.push(() => javascript.stop());
-  return createToolRegistry([searchTool(index), javascript], { clock: systemClock, log: logger });
+  const own = [searchTool(index), javascript];
+  const registry = createToolRegistry(own, { clock: systemClock, log: logger });
+  if (declared.mcp.length === 0) return registry;
+  // Its libraries cost a quarter of a second and 20 MB to load.
+  const { McpServers } = await import('../core/tools/mcp/mcp-servers.ts');
+  const servers = new McpServers(declared.mcp, {
+    onTools: (server, tools) => registry.replaceGroup(server, tools),
+    logger,
+  });
+  cleanups.push(() => servers.stop());
+  await servers.settled(LIMITS.mcpStartWaitMs);
+  return registry;
 }
 
 export async function startEngine(

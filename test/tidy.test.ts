@@ -58,7 +58,7 @@ interface Loads {
   types: string[];
 }
 
-/** Files that a file imports, and modules that it names for a thread or a child process. */
+/** Files that a file imports, now or later, and modules that it names for a thread or child. */
 function loadedBy(path: string): Loads {
   const text = textOf.get(path)!;
   const loads: Loads = { values: [], types: [] };
@@ -72,6 +72,7 @@ function loadedBy(path: string): Loads {
     const clause = ts.isImportDeclaration(node) ? node.importClause : node;
     add(clause?.isTypeOnly ? 'types' : 'values', specifier.text);
   }
+  for (const match of text.matchAll(/\bimport\('([^']+)'\)/g)) add('types', match[1]!);
   for (const match of text.matchAll(/builtModule\([^,]+, '([^']+)'\)/g)) add('types', match[1]!);
   return loads;
 }

@@ -84,7 +84,7 @@ async function importTasks(
   const cleanups: Cleanup[] = [];
   const logger = output.logger(config.logLevel);
   try {
-    const tools = startTools(logger, cleanups);
+    const tools = await startTools(config, logger, cleanups);
     const contract = loadContract();
     const newId = idGenerator(systemClock);
     const tasks = [];

@@ -30,7 +30,7 @@ export async function withPolicy<T>(
   const cleanups: Cleanup[] = [];
   try {
     const text = policyText(policy.path);
-    const tools = startTools(logger, cleanups);
+    const tools = await startTools(config, logger, cleanups);
     const device = await takeDevice(config, logger);
     const sampler = await startEngine(config, device, logger, cleanups);
     await sampler.load(policy.version, policy.path);
