@@ -71,6 +71,7 @@ function oneTokenGraph({ config, weights }: PolicyModel): Graph {
     anyShape: graph.constant(0, 'bool'),
     penalties: nothing,
     shifts: nothing,
+    noLikeliest: graph.initializer(graph.freshName('none'), [1, 0], new BigInt64Array(0)),
   });
   graph.output('tokens', drawn.tokens);
   graph.output('logprobs', drawn.logprobs);

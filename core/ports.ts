@@ -44,6 +44,16 @@ export interface SampledTokens {
    * made to measure it.
    */
   candidateEntropies?: Float32Array;
+  /** Only where the request asked for them. */
+  likeliest?: LikeliestTokens;
+}
+
+/** The `count` likeliest tokens at every place, the likeliest first, one place after the other. */
+export interface LikeliestTokens {
+  count: number;
+  tokens: Uint32Array;
+  /** As `logprobs`: at temperature 1, nothing applied. */
+  logprobs: Float32Array;
 }
 
 export interface SampleRequest {
@@ -57,6 +67,8 @@ export interface SampleRequest {
    * and the result may hold a little more text than up to the stop text.
    */
   stopTexts?: readonly string[];
+  /** How many of the likeliest tokens to tell at every place; 0 when left out. */
+  likeliest?: number;
   signal?: AbortSignal;
   /** Milliseconds from now after which it is refused with request_timeout, waiting or running. */
   deadlineMs?: number;
@@ -67,6 +79,8 @@ export interface SampleRequest {
 export interface SampleResult extends SampledTokens {
   /** stop: a stop token or text came; length: maxTokens; context: the window is full. */
   finish: 'stop' | 'length' | 'context' | 'cancelled';
+  /** Tokens before the first sampled one whose keys and values were cached. */
+  cachedTokens?: number;
 }
 
 /**

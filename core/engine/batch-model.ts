@@ -13,7 +13,7 @@ import { parameterCount } from '../model/parameters.ts';
 import { RotaryTable } from '../model/rotary.ts';
 import type { ModelConfig } from '../model/types.ts';
 import { uniform } from '../prng.ts';
-import type { SampledTokens } from '../ports.ts';
+import type { LikeliestTokens, SampledTokens } from '../ports.ts';
 import type { SamplingParams } from '../records.ts';
 import { BatchKv } from './batch-kv.ts';
 import { divideRows, runInThread, type DecodeLane } from './decode-lanes.ts';
@@ -48,6 +48,8 @@ export interface DecodeRow {
   maxTokens: number;
   /** Penalties and masks of its logits, which hold for the whole run; null: none. */
   shape: WriteShape | null;
+  /** How many of the likeliest tokens are told at every place. */
+  likeliest: number;
 }
 
 export interface DecodedRow extends SampledTokens {
@@ -238,6 +240,7 @@ export class BatchModel {
       minP: floats((s) => s.minP ?? 0),
       anyFilter: { dims: [], data: Uint8Array.of(+rows.some((row) => cut(row.sampling))) },
       ...shapeFeeds(rows, vocabulary),
+      noLikeliest: likeliestFeed(rows, vocabulary),
       stopTokens: { dims: [rows.length, stops], data: stopTokens },
     };
   }
@@ -267,6 +270,12 @@ function shapeFeeds(rows: readonly DecodeRow[], vocabulary: number): Feeds {
   };
 }
 
+/** As many columns as the row that wants the most; a search gives the others theirs too. */
+function likeliestFeed(rows: readonly DecodeRow[], vocabulary: number): TensorLike {
+  const most = Math.min(vocabulary, Math.max(...rows.map(({ likeliest }) => likeliest)));
+  return { dims: [rows.length, most], data: new BigInt64Array(rows.length * most) };
+}
+
 /** Row `r` of the (n, B, 1) outputs, cut after its first stop token. */
 function takeRow(
   out: Record<string, TensorLike>,
@@ -292,6 +301,27 @@ function takeRow(
     behaviourLogprobs: floats('behaviourLogprobs'),
     entropies: floats('entropies'),
     ...(out.candidateEntropies && { candidateEntropies: floats('candidateEntropies') }),
+    ...(row.likeliest > 0 && { likeliest: likeliestOf(out, row, r, count) }),
     stopped,
+  };
+}
+
+/** Row `r` of the outputs (n, B, L), of its first `count` tokens. */
+function likeliestOf(
+  out: Record<string, TensorLike>,
+  row: DecodeRow,
+  r: number,
+  count: number,
+): LikeliestTokens {
+  const { dims, data } = must(out.likeliest, 'likeliest');
+  const logprobs = must(out.likeliestLogprobs, 'likeliestLogprobs').data as Float32Array;
+  const [batch, searched] = dims.slice(1) as [number, number];
+  const told = Math.min(row.likeliest, searched);
+  const place = (i: number): number => (Math.floor(i / told) * batch + r) * searched + (i % told);
+  const length = count * told;
+  return {
+    count: told,
+    tokens: Uint32Array.from({ length }, (_, i) => Number((data as BigInt64Array)[place(i)])),
+    logprobs: Float32Array.from({ length }, (_, i) => logprobs[place(i)] as number),
   };
 }

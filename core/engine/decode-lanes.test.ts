@@ -56,6 +56,8 @@ function opened(engine: LocalEngine, row: number): Sequence {
 const sampled = (sequence: Sequence, seed: number, maxTokens: number) =>
   sequence.sample({
     maxTokens,
+    // Some rows of a run want none, or fewer than others.
+    likeliest: seed % 4,
     sampling: { temperature: 1, topP: 1, topK: 0, seed },
     stopTokens: [7],
   });
@@ -80,6 +82,8 @@ test('lanes sample what one batch samples', async () => {
         expect(Math.abs(value - must(twin[i]?.[name]?.[t], 'twin'))).toBeLessThan(1e-4);
       });
     }
+    expect(result.likeliest?.count ?? 0).toBe((i < 7 ? i : 43 + i) % 4);
+    expect(result.likeliest?.tokens).toEqual(twin[i]?.likeliest?.tokens);
   });
 });
 

@@ -81,6 +81,7 @@ describe('chunked decode', () => {
     expect(maxDifference(result.behaviourLogprobs, result.logprobs)).toBeLessThan(1e-5);
     // What nobody asked for costs nothing.
     expect(result).not.toHaveProperty('candidateEntropies');
+    expect(result).not.toHaveProperty('likeliest');
   });
 
   it('equals one-token full recompute, greedily', async () => {

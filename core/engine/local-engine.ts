@@ -56,6 +56,8 @@ interface Job extends PrefillJob {
   readonly options: RowOptions;
   /** Clock time after which it is refused; Infinity without a deadline. */
   readonly deadline: number;
+  /** Tokens of the sequence when it came. */
+  readonly context: number;
   parts: DecodedRow[];
   resolve(result: SampleResult): void;
   reject(error: AppError): void;
@@ -188,6 +190,7 @@ export class LocalEngine implements Sampler, SequenceHost {
       this.jobs.add({
         ...{ version, priority, sequence, request, options, deadline, resolve, reject },
         ...{ order: this.arrivals++, waits: 0, prefix: 'unknown', parts: [] },
+        ...{ context: sequence.length, prefilled: 0 },
       });
       this.pump ??= this.run();
     });
@@ -319,6 +322,7 @@ export class LocalEngine implements Sampler, SequenceHost {
       stopTokens: job.request.stopTokens,
       maxTokens: Math.min(steps, room(job)),
       shape: job.options.shape(job.sequence.tokens),
+      likeliest: job.request.likeliest ?? 0,
     });
     // A constraint that cannot be followed any further is its own request's failure.
     const rows = jobs.flatMap((job) => {
@@ -365,7 +369,9 @@ export class LocalEngine implements Sampler, SequenceHost {
 
   private finish(job: Job, finish: SampleResult['finish']): void {
     this.jobs.delete(job);
-    job.resolve({ ...joinTokens(job.parts), finish });
+    // The last token is always computed; memory shortage may have it computed more than once.
+    const cachedTokens = Math.max(0, job.context - 1 - job.prefilled);
+    job.resolve({ ...joinTokens(job.parts), cachedTokens, finish });
   }
 
   /** Work of one job, whose failure is that job's alone. */

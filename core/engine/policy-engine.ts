@@ -198,7 +198,7 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
   sample(epoch: number, sequence: number, request: SampleRequest): Promise<SampleResult> {
     requireQueueSlot(this.samples.size - LIMITS.batchRowsMax, LIMITS.sampleQueueMax);
     const id = this.nextId++;
-    const { maxTokens, sampling, stopTokens, stopTexts = [], signal } = request;
+    const { maxTokens, sampling, stopTokens, stopTexts = [], likeliest = 0, signal } = request;
     const limitMs = Math.min(request.deadlineMs ?? Infinity, LIMITS.sampleTimeoutMs);
     this.sendFor(epoch, {
       type: 'sample',
@@ -208,6 +208,7 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
       sampling,
       stopTokens,
       stopTexts,
+      likeliest,
       streamed: request.onTokens !== undefined,
     });
     return new Promise<SampleResult>((resolve, reject) => {

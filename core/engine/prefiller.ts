@@ -16,6 +16,8 @@ export interface PrefillJob extends Waiting {
   readonly sequence: LocalSequence;
   /** Whether the prompt has been looked up among the cached prefixes, and what that gave. */
   prefix: 'unknown' | 'hit' | 'miss';
+  /** Tokens prefilled for it, and for nobody before. */
+  prefilled: number;
 }
 
 export interface PrefillTarget {
@@ -79,8 +81,10 @@ export class Prefiller {
       tokens: tokens.slice(kv.length, Math.min(tokens.length - 1, kv.length + width)),
     }));
     await target.model.prefill(rows);
-    for (const { tokens } of rows) this.counts.prefilledTokens += tokens.length;
-    for (const job of jobs) {
+    for (const [i, job] of jobs.entries()) {
+      const count = rows[i]?.tokens.length ?? 0;
+      this.counts.prefilledTokens += count;
+      job.prefilled += count;
       job.waits = 0;
       this.publish(target, job.sequence);
     }

@@ -34,6 +34,7 @@ const CONFIG: ModelConfig = {
   tiedEmbeddings: true,
 };
 const PLAIN: SamplingParams = { temperature: 1, topP: 1, topK: 0, seed: 5 };
+const LIKELIEST = 3;
 
 const prng = new Prng(3);
 const weights = initialWeights(CONFIG, prng);
@@ -67,7 +68,7 @@ async function sample(
   try {
     sequence.append(tokens);
     return await sequence.sample({
-      ...{ maxTokens: 40, stopTokens: [END], ...request },
+      ...{ maxTokens: 40, stopTokens: [END], likeliest: LIKELIEST, ...request },
       sampling: { ...PLAIN, ...sampling },
     });
   } finally {
@@ -167,13 +168,33 @@ async function compare(
     if (token !== twin.token) borders++;
     expect(result.logprobs[t]).toBeCloseTo(must(twin.logprobs[token], 'logprob'), 3);
     expect(result.entropies[t]).toBeCloseTo(twin.entropy, 3);
-    const likeliest = twin.logprobs.sort((a, b) => b - a).slice(0, CANDIDATES);
+    const falling = [...twin.logprobs].sort((a, b) => b - a);
+    expectLikeliest(result, t, twin.logprobs, falling);
+    const likeliest = falling.slice(0, CANDIDATES);
     const candidates = likeliest.reduce((sum, logp) => sum - Math.exp(logp) * logp, 0);
     expect(result.candidateEntropies?.[t]).toBeCloseTo(candidates, 3);
     const behaviour = Math.exp(must(result.behaviourLogprobs[t], 'behaviour'));
     expect(behaviour).toBeCloseTo(must(twin.behaviour[token], 'p'), 3);
   });
   return borders;
+}
+
+/** Of each place: the highest log-probabilities, each with a token that has it. */
+function expectLikeliest(
+  { likeliest, tokens }: SampleResult,
+  t: number,
+  logprobs: readonly number[],
+  falling: readonly number[],
+): void {
+  const told = must(likeliest, 'the likeliest tokens');
+  expect(told.count).toBe(LIKELIEST);
+  expect(told.tokens.length).toBe(LIKELIEST * tokens.length);
+  for (let k = 0; k < LIKELIEST; k++) {
+    const logprob = must(told.logprobs[t * LIKELIEST + k], 'logprob');
+    expect(logprob).toBeCloseTo(must(falling[k], 'logprob'), 3);
+    const token = must(told.tokens[t * LIKELIEST + k], 'token');
+    expect(logprob).toBeCloseTo(must(logprobs[token], 'logprob'), 3);
+  }
 }
 
 describe('stop texts', () => {
@@ -193,6 +214,7 @@ describe('stop texts', () => {
       expect(result.finish).toBe('stop');
       expect(result.logprobs.length).toBe(count);
       expect(result.candidateEntropies?.length).toBe(count);
+      expect(result.likeliest?.tokens).toEqual(free.likeliest?.tokens.slice(0, LIKELIEST * count));
     }
   });
 

@@ -18,6 +18,7 @@ import { StopScanner } from '../text/stop-scanner.ts';
 import { StreamDecoder } from '../text/stream-decoder.ts';
 import { MaskedAutomaton, TokenTable, type TokenBytes } from '../text/token-mask.ts';
 import { shapedSteps, writeShape } from './logit-shape.ts';
+import { firstTokens } from './sampled-tokens.ts';
 
 /** The text side of a policy version; nothing is read or built before a request needs it. */
 export class VersionText {
@@ -116,17 +117,7 @@ export class RowOptions {
     }
     this.sampled += count;
     if (count === row.tokens.length) return ended ? { ...row, stopped: true } : row;
-    return {
-      ...row,
-      tokens: row.tokens.slice(0, count),
-      logprobs: row.logprobs.slice(0, count),
-      behaviourLogprobs: row.behaviourLogprobs.slice(0, count),
-      entropies: row.entropies.slice(0, count),
-      ...(row.candidateEntropies && {
-        candidateEntropies: row.candidateEntropies.slice(0, count),
-      }),
-      stopped: true,
-    };
+    return { ...row, ...firstTokens(row, count), stopped: true };
   }
 
   /** Whether the sample ends with this token, for a reason that the decode graph does not know. */

@@ -231,18 +231,25 @@ describe('the prefix cache', () => {
     const { tokens } = await sequence.sample(request(5, 60));
     sequence.close();
     const history = [...prompt, ...tokens];
-    const next = await counted(() => ask([...history, ...randomTokens(20)]));
+    let cached: number | undefined;
+    const next = await counted(async () => {
+      ({ cachedTokens: cached } = await ask([...history, ...randomTokens(20)]));
+    });
     // 210 tokens, of which 192 lie in whole blocks.
     expect(next).toEqual({ prefilled: 230 - 1 - 192, hits: 1, misses: 0 });
+    expect(cached).toBe(192);
   });
 
   it('prefills equal prompts that come at the same moment once', async () => {
     const prompt = randomTokens(300);
     const roots = Array.from({ length: 16 }, () => opened(engine, prompt, 'rollout'));
-    const work = await counted(() =>
-      Promise.all(roots.map((root, seed) => root.sample(request(seed)))),
-    );
+    let results: SampleResult[] = [];
+    const work = await counted(async () => {
+      results = await Promise.all(roots.map((root, seed) => root.sample(request(seed))));
+    });
     expect(work.prefilled).toBe(299);
+    const cached = results.map(({ cachedTokens }) => cachedTokens);
+    expect(cached).toEqual([0, ...Array<number>(15).fill(299)]);
     for (const root of roots) root.close();
   });
 

@@ -58,7 +58,7 @@ async function sampleAll(model: ServedModel, largeBytes: number) {
   const run = (stopTokens: number[]) =>
     Promise.all(
       sequences.map((sequence, i) =>
-        sequence.sample({ maxTokens: 30, sampling: PARAMS[i]!, stopTokens }),
+        sequence.sample({ maxTokens: 30, sampling: PARAMS[i]!, stopTokens, likeliest: 2 * i }),
       ),
     );
   const first = await run([7, 8, 9]);
@@ -77,6 +77,7 @@ async function expectSame(model: ServedModel): Promise<void> {
   got.forEach((result, i) => {
     expect(result.finish).toBe(expected[i]!.finish);
     expect([...result.tokens]).toEqual([...expected[i]!.tokens]);
+    expect(result.likeliest?.tokens).toEqual(expected[i]!.likeliest?.tokens);
     for (const name of FIGURES) {
       expect(result[name]).toHaveLength(result.tokens.length);
       result[name]!.forEach((value, t) => {

@@ -39,6 +39,7 @@ export type ToWorker =
       sampling: SamplingParams;
       stopTokens: readonly number[];
       stopTexts: readonly string[];
+      likeliest: number;
       streamed: boolean;
     }
   | { type: 'cancel'; sample: number };

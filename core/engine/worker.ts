@@ -86,7 +86,7 @@ function answer(call: number, work: () => Promise<number | void>): void {
 }
 
 function sample(message: Extract<ToWorker, { type: 'sample' }>): void {
-  const { sample: id, maxTokens, sampling, stopTokens, stopTexts, streamed } = message;
+  const { sample: id, maxTokens, sampling, stopTokens, stopTexts, likeliest } = message;
   const abort = new AbortController();
   samples.set(id, abort);
   sequenceOf(message.sequence)
@@ -95,8 +95,9 @@ function sample(message: Extract<ToWorker, { type: 'sample' }>): void {
       sampling,
       stopTokens,
       stopTexts,
+      likeliest,
       signal: abort.signal,
-      ...(streamed && { onTokens: (piece) => post({ type: 'tokens', sample: id, piece }) }),
+      ...(message.streamed && { onTokens: (piece) => post({ type: 'tokens', sample: id, piece }) }),
     })
     .then(
       (result) => post({ type: 'sampled', sample: id, result }),

@@ -83,7 +83,8 @@ export function prefillGraph(
  * `samplingInputs`, of which uniforms (steps, B) sets the number of tokens. The loop ends early
  * when every row has met a stop token. Outputs: tokens int64, logprobs, behaviourLogprobs,
  * entropies and, with `entropyCandidates`, candidateEntropies (n, B, 1) for the n tokens sampled,
- * newKeys.l and newValues.l (B, K, n, d): of the input token and all but the last sampled.
+ * likeliest int64 and likeliestLogprobs (n, B, L), newKeys.l and newValues.l (B, K, n, d): of the
+ * input token and all but the last sampled.
  */
 export function decodeGraph(
   config: ModelConfig,
@@ -119,7 +120,9 @@ export function decodeGraph(
   graph.output('logprobs', at(scans + 1));
   graph.output('behaviourLogprobs', at(scans + 2));
   graph.output('entropies', at(scans + 3));
-  if (entropyCandidates > 0) graph.output('candidateEntropies', at(scans + 4));
+  graph.output('likeliest', at(scans + 4));
+  graph.output('likeliestLogprobs', at(scans + 5));
+  if (entropyCandidates > 0) graph.output('candidateEntropies', at(scans + 6));
   return graph;
 }
 
@@ -189,6 +192,8 @@ function chunkBody(graph: Graph, config: ModelConfig, inputs: ChunkInputs): Grap
   body.output('scanLogprobs', drawn.logprobs);
   body.output('scanBehaviour', drawn.behaviourLogprobs);
   body.output('scanEntropies', drawn.entropies);
+  body.output('scanLikeliest', drawn.likeliest);
+  body.output('scanLikeliestLogprobs', drawn.likeliestLogprobs);
   if (drawn.candidateEntropies) body.output('scanCandidates', drawn.candidateEntropies);
   return body;
 }

@@ -82,6 +82,7 @@ function feedsOf(rows: readonly Row[], uniforms: Float32Array): Feeds {
     anyShape: { dims: [], data: Uint8Array.of(+shaped) },
     penalties: { dims: [cells], data: penalties },
     shifts: { dims: [cells], data: shifts },
+    noLikeliest: { dims: [rows.length, 0], data: new BigInt64Array(0) },
   };
 }
 

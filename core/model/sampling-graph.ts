@@ -2,7 +2,8 @@
  * Sampling inside the decode graph: what SamplingParams offers, a row each, with the log-
  * probability and entropy of the full distribution at temperature 1 (arpo.md section 2) and the
  * log-probability under the distribution that was really sampled. The entropy over the likeliest
- * tokens alone is a further figure of graphs that are made for it, because it takes a search.
+ * tokens alone is a further figure of graphs that are made for it, because it takes a search. The
+ * likeliest tokens themselves are searched only in runs that ask for them.
  *
  * Order, as in Hugging Face's logits processors: penalties, shifts (bias and masks), temperature,
  * top-k, top-p, min-p. Ties at the border of a cut are kept, so that the kept set does not depend
@@ -31,6 +32,8 @@ export interface SamplingInputs {
   penalties: Value; // (B * V)
   /** Added to the penalised logit; 0 = off, MASKED = never sampled. */
   shifts: Value; // (B * V)
+  /** Zeros int64 (B, L): so many of each row's likeliest tokens are wanted; mostly L is 0. */
+  noLikeliest: Value;
 }
 
 export interface SampledRow {
@@ -39,6 +42,8 @@ export interface SampledRow {
   behaviourLogprobs: Value; // (B, 1)
   entropies: Value; // (B, 1)
   candidateEntropies?: Value; // (B, 1)
+  likeliest: Value; // int64 (B, L), the likeliest first
+  likeliestLogprobs: Value; // (B, L)
 }
 
 /** A shift after which no temperature leaves a token any probability in float32. */
@@ -56,6 +61,7 @@ export function samplingInputs(graph: Graph): SamplingInputs {
     anyShape: graph.input('anyShape', 'bool', []),
     penalties: graph.input('penalties', 'float32', ['shapeCells']),
     shifts: graph.input('shifts', 'float32', ['shapeCells']),
+    noLikeliest: graph.input('noLikeliest', 'int64', ['B', 'L']),
   };
 }
 
@@ -86,7 +92,28 @@ export function sampleTokens(
     behaviourLogprobs: ops.where(inputs.greedy, ops.scalar(logits, 0), ops.log(chosen)),
     entropies: entropyOf(all),
     ...(candidates > 0 && { candidateEntropies: entropyOf(ops.topK(all, likeliest).values) }),
+    ...likeliestTokens(graph, all, inputs.noLikeliest),
   };
+}
+
+/** The L first of each row of ln p (B, V), by a search that runs only when L is not 0. */
+function likeliestTokens(graph: Graph, logprobs: Value, none: Value) {
+  const count = ops.dimension(none, 1);
+  const found = new Graph(graph);
+  const [values, tokens] = apply(
+    'topK',
+    [logprobs, ops.unsqueeze(count, [0])],
+    { size: 'L' },
+    found,
+  );
+  found.output('logprobs', values as Value);
+  found.output('tokens', tokens as Value);
+  const skipped = new Graph(graph);
+  skipped.output('logprobs', ops.cast(none, 'float32'));
+  skipped.output('tokens', none);
+  const any = ops.less(none.graph.constant(0, 'int64'), count);
+  const [likeliestLogprobs, likeliest] = ops.choose(graph, any, found, skipped);
+  return { likeliest: likeliest as Value, likeliestLogprobs: likeliestLogprobs as Value };
 }
 
 /** -sum p ln p over the last axis of ln p (B, ..), as (B, 1). */

@@ -23,12 +23,14 @@ import type { ModelConfig, ModelWeights } from './types.ts';
 export const chunkKeys = (layer: number) => `chunkKeys.${layer}`;
 export const chunkValues = (layer: number) => `chunkValues.${layer}`;
 
-/** Outputs of one draw, by their names in the graph; the last only where it is asked for. */
+/** Outputs of one draw, by their names in the graph; the last only of graphs made for it. */
 export const SAMPLED = [
   'tokens',
   'logprobs',
   'behaviourLogprobs',
   'entropies',
+  'likeliest',
+  'likeliestLogprobs',
   'candidateEntropies',
 ] as const;
 export const EMBEDDING = 'model.embed_tokens.weight';
@@ -41,7 +43,7 @@ const HEAD_PART_BYTES = 128 * 1024 * 1024;
  * the cache, chunkKeys.l and chunkValues.l (B, K, C, d), and those of `samplingInputs` with one row
  * of uniforms. Outputs: newKeys.l and newValues.l (B, K, C+T, d), and of the last token's successor
  * tokens int64, logprobs, behaviourLogprobs, entropies and, with `entropyCandidates`,
- * candidateEntropies (B, 1).
+ * candidateEntropies (B, 1), likeliest int64 and likeliestLogprobs (B, L).
  */
 export function stepGraph(
   config: ModelConfig,

@@ -100,7 +100,7 @@ async function decode(session: ModelSession, config: ModelConfig, feeds: Feeds):
   const last = must(sampled.at(-1), 'a step');
   const cached = cachedNames(config).map((name) => [name, must(last[name], name)]);
   const figures = SAMPLED.filter((name) => name in last);
-  const stacked = figures.map((name) => [name, stack(sampled, name, rows)]);
+  const stacked = figures.map((name) => [name, stack(sampled, name)]);
   return Object.fromEntries([...cached, ...stacked]) as Outputs;
 }
 
@@ -160,15 +160,17 @@ function neutralSampling({ vocabulary }: ModelConfig, rows: number): Feeds {
     anyShape: off,
     penalties: none,
     shifts: none,
+    noLikeliest: { dims: [rows, 0], data: new BigInt64Array(0) },
   };
 }
 
-/** Outputs (B, 1) of every step as (n, B, 1). */
-function stack(sampled: readonly Outputs[], name: string, rows: number): TensorLike {
+/** Outputs (B, ..) of every step as (n, B, ..). */
+function stack(sampled: readonly Outputs[], name: string): TensorLike {
   const parts = sampled.map((out) => must(out[name], name).data);
+  const { dims } = must(sampled[0]?.[name], name);
   const data =
-    name === 'tokens'
+    parts[0] instanceof BigInt64Array
       ? BigInt64Array.from(parts.flatMap((part) => [...(part as BigInt64Array)]))
       : Float32Array.from(parts.flatMap((part) => [...(part as Float32Array)]));
-  return { dims: [sampled.length, rows, 1], data };
+  return { dims: [sampled.length, ...dims], data };
 }

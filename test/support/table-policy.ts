@@ -220,12 +220,12 @@ class TableSequence implements Sequence {
         drawn.push(next);
         this.tokens.push(next.token);
         sampler.sampledTokens++;
-        request.onTokens?.(pack([next], sampler.options));
+        request.onTokens?.(pack([next], sampler.options, request.likeliest));
         if (request.stopTokens.includes(next.token)) finish = 'stop';
       }
     }
     this.busy = false;
-    return { ...pack(drawn, sampler.options), finish };
+    return { ...pack(drawn, sampler.options, request.likeliest), finish };
   }
 
   truncate(length: number): void {
@@ -270,6 +270,7 @@ class TableSequence implements Sequence {
       token,
       entropy: entropyOf(probabilities),
       candidateEntropy: entropyOf(falling.slice(0, this.sampler.options.entropyCandidates ?? 0)),
+      falling: probabilities.map((p, v) => [v, Math.log(p)] as const).sort((a, b) => b[1] - a[1]),
       logprob: Math.log(probabilities[token] as number),
       behaviour: Math.log(behaviour[token] as number),
     };
@@ -282,9 +283,16 @@ interface Drawn {
   behaviour: number;
   entropy: number;
   candidateEntropy: number;
+  /** Tokens with their log-probabilities, the likeliest first. */
+  falling: readonly (readonly [number, number])[];
 }
 
-function pack(drawn: readonly Drawn[], { entropyCandidates = 0 }: TableSamplerOptions) {
+function pack(
+  drawn: readonly Drawn[],
+  { entropyCandidates = 0 }: TableSamplerOptions,
+  likeliest = 0,
+) {
+  const told = drawn.flatMap(({ falling }) => falling.slice(0, likeliest));
   return {
     tokens: Uint32Array.from(drawn, ({ token }) => token),
     logprobs: Float32Array.from(drawn, ({ logprob }) => logprob),
@@ -292,6 +300,13 @@ function pack(drawn: readonly Drawn[], { entropyCandidates = 0 }: TableSamplerOp
     entropies: Float32Array.from(drawn, ({ entropy }) => entropy),
     ...(entropyCandidates > 0 && {
       candidateEntropies: Float32Array.from(drawn, ({ candidateEntropy }) => candidateEntropy),
+    }),
+    ...(likeliest > 0 && {
+      likeliest: {
+        count: likeliest,
+        tokens: Uint32Array.from(told, ([token]) => token),
+        logprobs: Float32Array.from(told, ([, logprob]) => logprob),
+      },
     }),
   };
 }
