@@ -25,6 +25,7 @@ import { problemResponse } from './problem.ts';
 import { readInput } from './request.ts';
 import { agentRoutes } from './routes/agent.ts';
 import { chatRoutes } from './routes/chat.ts';
+import { docsRoutes } from './routes/docs.ts';
 import { feedbackRoutes } from './routes/feedback.ts';
 import { healthRoutes } from './routes/health.ts';
 import { exportRoutes } from './routes/export.ts';
@@ -56,7 +57,7 @@ export interface AppDeps {
 }
 
 /** Operations that answer even while the server stops. */
-const ALWAYS_SERVED = new Set(['getHealth', 'getOpenapi']);
+const ALWAYS_SERVED = new Set(['getHealth', 'getOpenapi', 'getDocs', 'getDocsFile']);
 
 type App = Hono<{ Variables: { requestId: string; activity: Activity } }>;
 type AppContext = Context<{ Variables: { requestId: string; activity: Activity } }>;
@@ -111,6 +112,7 @@ function createHandlers(deps: AppDeps): Handlers {
     ...trainingRoutes(deps),
     ...policyRoutes(deps),
     ...healthRoutes(deps),
+    ...docsRoutes(),
   };
 }
 

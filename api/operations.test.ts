@@ -14,6 +14,7 @@ import type { Case } from './testing/cases.ts';
 import { AGENT_CASES, finishedRun, waitingRun } from './testing/agent-cases.ts';
 import { AGENT_CHOICE_CASES } from './testing/agent-choice-cases.ts';
 import { CHAT, CHAT_CASES } from './testing/chat-cases.ts';
+import { DOCS_CASES } from './testing/docs-cases.ts';
 import { startHarness, TASKS } from './testing/harness.ts';
 import type { Answer, CallOptions, Harness } from './testing/harness.ts';
 import { LOG_CASES, trajectoryOf } from './testing/log-cases.ts';
@@ -64,6 +65,8 @@ const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = {
   getHealth: async () => ({}),
   getReadiness: async () => ({}),
   getOpenapi: async () => ({}),
+  getDocs: async () => ({}),
+  getDocsFile: async () => ({ path: { file: 'start.js' } }),
 };
 
 async function storedTask(h: Harness): Promise<CallOptions> {
@@ -149,6 +152,7 @@ const CASES = [
   ...MCP_CASES,
   ...STREAM_CASES,
   ...ADMIN_CASES,
+  ...DOCS_CASES,
   ...STORED_CASES,
   ...COMMON_CASES,
 ];
