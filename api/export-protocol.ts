@@ -1,11 +1,11 @@
 /**
  * Messages between an export's thread and the server. Rules of the wire:
  * - the thread gets its task with its start and needs no message to begin;
- * - it sends at most `LIMITS.exportChunksAhead` chunks more than it got `next` messages, so a client
- *   that reads slowly slows it down, and memory holds no more than those;
+ * - it sends at most `LIMITS.exportChunksAhead` chunks more than it got `next` messages, so a
+ *   client that reads slowly slows it down, and memory holds no more than those;
  * - after the last chunk comes one `end`; or, at any time, one `failed`; then it exits by itself;
- * - after `stop` nothing more is sent, and it exits when the piece in its hands is done. It is never
- *   terminated: it may be inside SQLite, whose snapshot it must give back.
+ * - after `stop` nothing more is sent, and it exits when the piece in its hands is done. It is
+ *   never terminated: it may be inside SQLite, whose snapshot it must give back.
  */
 import type { ErrorCode } from '../core/errors.ts';
 import type { TrajectoryFilter } from '../db/trajectory-filter.ts';

@@ -30,9 +30,9 @@ export function* exportChunks(
   const steps = new StepTexts(reader);
   let trajectories = 0;
   for (const trajectory of reader.snapshot(() => reader.trajectories(filter))) {
-    const ids = reader.stepIds(trajectory.leafStepId);
+    const path = steps.path(trajectory.leafStepId);
     const feedback = reader.feedback(trajectory.id);
-    writeTrajectoryLine(writer, { trajectory, feedback }, ids, (to, id) => steps.write(to, id));
+    writeTrajectoryLine(writer, { trajectory, feedback }, path, (to, text) => to.bytes(text));
     writer.text('\n');
     trajectories++;
     if (writer.length < chunkBytes) continue;
@@ -42,34 +42,46 @@ export function* exportChunks(
   if (trajectories > 0) yield { bytes: writer.take(), trajectories };
 }
 
+interface StepText {
+  text: Buffer;
+  parentId: string | null;
+}
+
 /** Texts of steps, the most recently used ones kept. */
 class StepTexts {
   private readonly reader: LogReader;
   private readonly writer = new LineWriter(16 * 1024);
-  private readonly kept = new Map<string, Buffer>();
+  private readonly kept = new Map<string, StepText>();
   private bytes = 0;
 
   constructor(reader: LogReader) {
     this.reader = reader;
   }
 
-  write(writer: LineWriter, id: string): void {
-    const known = this.kept.get(id);
-    if (known !== undefined) this.kept.delete(id);
-    const text = known ?? this.read(id);
-    this.kept.set(id, text);
-    writer.bytes(text);
+  /** From the root to the leaf. */
+  path(leafStepId: string): Buffer[] {
+    const path: Buffer[] = [];
+    for (let id: string | null = leafStepId; id !== null;) {
+      const known = this.kept.get(id);
+      if (known !== undefined) this.kept.delete(id);
+      const step: StepText = known ?? this.read(id);
+      this.kept.set(id, step);
+      path.push(step.text);
+      id = step.parentId;
+    }
+    return path.reverse();
   }
 
-  private read(id: string): Buffer {
-    writeStep(this.writer, must(this.reader.step(id), `step ${id} of a path`));
+  private read(id: string): StepText {
+    const step = must(this.reader.step(id), `step ${id} of a path`);
+    writeStep(this.writer, step);
     const text = this.writer.take();
     this.bytes += text.length;
-    for (const [oldest, { length }] of this.kept) {
+    for (const [oldest, { text: old }] of this.kept) {
       if (this.bytes <= LIMITS.exportStepBytesKept) break;
       this.kept.delete(oldest);
-      this.bytes -= length;
+      this.bytes -= old.length;
     }
-    return text;
+    return { text, parentId: step.parentId };
   }
 }

@@ -13,13 +13,6 @@ import { STEP_COLUMNS, stepFromRow } from './step-row.ts';
 import type { TrajectoryFilter } from './trajectory-filter.ts';
 import { TrajectoryPages } from './trajectory-pages.ts';
 
-const PATH_IDS = `
-  WITH RECURSIVE path (id, parent_id, position) AS (
-    SELECT id, parent_id, position FROM steps WHERE id = ?
-    UNION ALL SELECT s.id, s.parent_id, s.position
-      FROM path CROSS JOIN steps s ON s.id = path.parent_id)
-  SELECT id FROM path ORDER BY position`;
-
 const STEP = `
   SELECT ${STEP_COLUMNS} FROM steps s LEFT JOIN tool_calls c ON c.step_id = s.id WHERE s.id = ?`;
 
@@ -33,14 +26,12 @@ type FeedbackRow = Omit<Feedback, 'value' | 'tags'> & { value: string; tags: str
 export class LogReader {
   private readonly sqlite: BetterSqlite3.Database;
   private readonly pages: TrajectoryPages;
-  private readonly pathIds: BetterSqlite3.Statement<[string], string>;
   private readonly stepById: BetterSqlite3.Statement<[string], StepRow>;
   private readonly feedbackOf: BetterSqlite3.Statement<[string], FeedbackRow>;
 
   constructor({ sqlite }: Database) {
     this.sqlite = sqlite;
     this.pages = new TrajectoryPages(sqlite);
-    this.pathIds = sqlite.prepare<[string], string>(PATH_IDS).pluck();
     this.stepById = sqlite.prepare(STEP);
     this.feedbackOf = sqlite.prepare(FEEDBACK);
   }
@@ -65,11 +56,6 @@ export class LogReader {
       yield* items;
       cursor = nextCursor;
     } while (cursor !== null);
-  }
-
-  /** From the root to the leaf. */
-  stepIds(leafStepId: string): string[] {
-    return this.pathIds.all(leafStepId);
   }
 
   /** Null when there is none. */

@@ -1,7 +1,7 @@
 /**
  * `ramify export`: logged trajectories as JSON lines, oldest first, one page of the log in memory
- * at a time, beside a running server if there is one (trajectory-export.ts). `ramify` lines lose nothing and can be
- * imported again; `openai` lines are chat messages for fine-tuning elsewhere.
+ * at a time, beside a running server if there is one (trajectory-export.ts). `ramify` lines lose
+ * nothing and can be imported again; `openai` lines are chat messages for fine-tuning elsewhere.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { systemClock } from '../../core/clock.ts';

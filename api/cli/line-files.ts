@@ -37,7 +37,7 @@ export async function* readLines(path: string, stdin: Readable): AsyncGenerator<
   if (rest !== '') yield rest;
 }
 
-/** Writes all lines, which have their ends. Rejects with the signal's reason when aborted; then there is no file. */
+/** Writes all lines, which have their ends. When aborted rejects and leaves no file. */
 export async function writeLines(
   path: string,
   lines: AsyncIterable<string | Uint8Array>,

@@ -1,0 +1,243 @@
+/**
+ * `npm run bench:log`: the log at size. Fills a database with a million steps through the real step
+ * log, then measures what the API asks of it (first and deep pages of every filter, trees, single
+ * trajectories), exports through the thread that serves them, the lag of this thread meanwhile, and
+ * bytes a token on disk.
+ *
+ * `--steps N` for another size, `--data FOLDER` to keep the database and use it again.
+ */
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createHistogram } from 'node:perf_hooks';
+import { parseArgs } from 'node:util';
+import { exportStream } from '../api/export-stream.ts';
+import { listView, stepView, trajectoryView } from '../api/views.ts';
+import { must } from '../core/assert.ts';
+import { ManualClock } from '../core/clock.ts';
+import { Prng } from '../core/prng.ts';
+import type { TrajectoryRecord } from '../core/records.ts';
+import { openDatabase } from '../db/open.ts';
+import type { Database } from '../db/open.ts';
+import { openStores } from '../db/stores.ts';
+import type { Stores } from '../db/stores.ts';
+import type { TrajectoryFilter } from '../db/trajectory-filter.ts';
+import { LogData } from './log-data.ts';
+import { printTable, quantile, recordResults } from './report.ts';
+import type { Row } from './report.ts';
+
+const SEED = 1;
+/** Batches that share a few commits. */
+const BATCHES = 40;
+const REPEATS = 200;
+
+const { values } = parseArgs({
+  options: { steps: { type: 'string' }, data: { type: 'string' } },
+});
+const wanted = Number(values.steps ?? 1_000_000);
+const folder = values.data ?? mkdtempSync(join(tmpdir(), 'ramify-log-'));
+mkdirSync(folder, { recursive: true });
+const file = join(folder, 'ramify.db');
+const kept = existsSync(file);
+const rows: Row[] = [];
+try {
+  if (!kept) rows.push(await fill());
+  const db = openDatabase(file);
+  const stores = openStores(db);
+  rows.push(sizes(db));
+  rows.push(...(await queries(stores)));
+  for (const compressed of [false, true]) rows.push(await exported(stores, compressed));
+  stores.close();
+} finally {
+  if (values.data === undefined) rmSync(folder, { recursive: true });
+}
+for (const group of ['fill', 'size', 'query', 'export']) {
+  const shown = rows.filter((row) => row.kind === group).map(({ kind: _, ...row }) => row);
+  if (shown.length > 0) printTable(shown);
+  console.log('');
+}
+recordResults('log', { repeats: REPEATS, threads: availableParallelism() }, rows);
+
+async function fill(): Promise<Row> {
+  const clock = new ManualClock(1_767_225_600_000);
+  const stores = openStores(openDatabase(file), clock);
+  const data = new LogData(SEED, clock);
+  const start = performance.now();
+  let steps = 0;
+  while (steps < wanted) {
+    const batches = Array.from({ length: BATCHES }, () => data.batch());
+    await Promise.all(batches.map((batch) => stores.stepLog.append(batch)));
+    steps += batches.reduce((sum, batch) => sum + (batch.steps?.length ?? 0), 0);
+  }
+  stores.close();
+  const seconds = (performance.now() - start) / 1_000;
+  return { kind: 'fill', steps, seconds, 'steps/s': steps / seconds };
+}
+
+function sizes({ sqlite }: Database): Row {
+  const one = (sql: string): number => Number(sqlite.prepare(sql).pluck().get());
+  const steps = one('SELECT count(*) FROM steps');
+  const tokens = one('SELECT sum(length(tokens)) / 4 FROM steps');
+  const sampled = one('SELECT sum(length(logprobs)) / 4 FROM steps');
+  const bytes = statSync(file).size;
+  return {
+    kind: 'size',
+    steps,
+    trajectories: one('SELECT count(*) FROM trajectories'),
+    'tokens (M)': tokens / 1e6,
+    'sampled (M)': sampled / 1e6,
+    'database (MB)': bytes / 1e6,
+    'bytes/token': bytes / tokens,
+  };
+}
+
+async function queries(stores: Stores): Promise<Row[]> {
+  const { trajectories } = stores;
+  const prng = new Prng(SEED);
+  const sample = await someOf(stores, prng);
+  const of = (pick: (record: TrajectoryRecord) => TrajectoryFilter) => (): TrajectoryFilter =>
+    pick(prng.pick(sample));
+  const filters: Record<string, () => TrajectoryFilter> = {
+    'no filter': () => ({}),
+    source: () => ({ source: prng.pick(['live', 'rollout'] as const) }),
+    'source without rows': () => ({ source: 'replay' }),
+    'policy version': of(({ policyVersion }) => ({ policyVersion })),
+    tool: () => ({ toolName: prng.pick(['search', 'javascript']) }),
+    'rare tool': () => ({ toolName: 'http' }),
+    status: () => ({ status: prng.pick(['completed', 'failed', 'cancelled'] as const) }),
+    'end reason': () => ({ endReason: prng.pick(['answer', 'max_tokens', 'context'] as const) }),
+    task: of(({ taskId }) => ({ taskId: taskId ?? 'task_1' })),
+    conversation: of(({ conversationId }) => ({ conversationId: conversationId ?? 'none' })),
+    'training run': of(({ trainingRunId }) => ({ trainingRunId: trainingRunId ?? 'trn_1' })),
+    group: of(({ groupId }) => ({ groupId: groupId ?? 'none' })),
+    'reward range': () => {
+      const low = prng.next();
+      return { rewardMin: low, rewardMax: low + 0.01 };
+    },
+    'reward at least': () => ({ rewardMin: 2 * prng.next() - 1 }),
+    unscored: () => ({ scored: false }),
+    'entropy jump': () => ({ entropyJumpMin: 0.6 * prng.next() }),
+    'time range': of(({ createdAt }) => ({
+      createdFrom: createdAt,
+      createdBefore: createdAt + 3_600_000,
+    })),
+    'version, tool, reward': of(({ policyVersion }) => ({
+      policyVersion,
+      toolName: 'search',
+      rewardMin: 0.9,
+    })),
+    'task, failed': of(({ taskId }) => ({ taskId: taskId ?? 'task_1', status: 'failed' })),
+    'live, jump, time': of(({ createdAt }) => ({
+      source: 'live',
+      entropyJumpMin: 0.3,
+      createdFrom: createdAt,
+    })),
+    'many each, none both': () => ({ source: 'live', trainingRunId: 'trn_1' }),
+    'many each, none of four': () => ({
+      source: 'live',
+      status: 'failed',
+      endReason: 'answer',
+      scored: true,
+    }),
+  };
+  const out: Row[] = [];
+  for (const [name, filter] of Object.entries(filters)) {
+    for (const deep of [false, true]) {
+      const times: number[] = [];
+      for (let i = 0; i < REPEATS; i++) {
+        const asked = filter();
+        const cursor = deep ? cursorAt(prng.pick(sample)) : undefined;
+        const start = performance.now();
+        const page = await trajectories.listInTurns(asked, { ...(cursor && { cursor }) });
+        JSON.stringify(listView(page, trajectoryView));
+        times.push(performance.now() - start);
+      }
+      out.push(timing(`list: ${name}${deep ? ', deep' : ''}`, times));
+    }
+  }
+  const each = (name: string, work: (record: TrajectoryRecord) => unknown): void => {
+    const times = Array.from({ length: REPEATS }, () => {
+      const record = prng.pick(sample);
+      const start = performance.now();
+      JSON.stringify(work(record));
+      return performance.now() - start;
+    });
+    out.push(timing(name, times));
+  };
+  each('get, with tokens', ({ id }) =>
+    trajectories.get(id).steps.map((step) => stepView(step, { tokens: true })),
+  );
+  each('tree of a group', ({ id }) => {
+    const tree = trajectories.tree(id);
+    return [tree.steps.map((step) => stepView(step)), tree.trajectories.map(trajectoryView)];
+  });
+  return out;
+}
+
+/** A cursor as a list gives it: after this row. */
+function cursorAt({ createdAt, id }: TrajectoryRecord): string {
+  return Buffer.from(`${createdAt} ${id}`).toString('base64url');
+}
+
+/** From all over the log. */
+async function someOf({ trajectories }: Stores, prng: Prng): Promise<TrajectoryRecord[]> {
+  const [oldest] = trajectories.list({}, { limit: 1, oldestFirst: true }).items;
+  const [newest] = trajectories.list({}, { limit: 1 }).items;
+  const from = must(oldest, 'a trajectory').createdAt;
+  const span = must(newest, 'a trajectory').createdAt - from;
+  const sample: TrajectoryRecord[] = [];
+  while (sample.length < 1_000) {
+    const createdFrom = from + Math.floor(span * prng.next());
+    sample.push(...trajectories.list({ createdFrom }, { limit: 1, oldestFirst: true }).items);
+  }
+  return sample;
+}
+
+function timing(what: string, times: readonly number[]): Row {
+  return {
+    kind: 'query',
+    what,
+    'p50 ms': quantile(times, 0.5),
+    'p95 ms': quantile(times, 0.95),
+    'max ms': Math.max(...times),
+  };
+}
+
+/** All of the log, through the thread that serves exports, and how late timers were meanwhile. */
+async function exported(stores: Stores, compressed: boolean): Promise<Row> {
+  const lag = createHistogram();
+  let last = performance.now();
+  const timer = setInterval(() => {
+    const now = performance.now();
+    lag.record(Math.max(1, Math.round((now - last - 1) * 1e6)));
+    last = now;
+  }, 1);
+  const task = { path: stores.path(), filter: {}, compressed };
+  const start = performance.now();
+  const before = process.cpuUsage();
+  const { body, ended } = await exportStream(task, new AbortController().signal);
+  let bytes = 0;
+  let rss = 0;
+  const reader = body.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    bytes += value.byteLength;
+    rss = Math.max(rss, process.memoryUsage.rss());
+  }
+  const trajectories = must(await ended, 'a whole export');
+  const seconds = (performance.now() - start) / 1_000;
+  const { user, system } = process.cpuUsage(before);
+  clearInterval(timer);
+  return {
+    kind: 'export',
+    form: compressed ? 'gzip' : 'plain',
+    trajectories,
+    MB: bytes / 1e6,
+    seconds,
+    'MB/s': bytes / 1e6 / seconds,
+    'processor s': (user + system) / 1e6,
+    'lag p99 ms': lag.percentile(99) / 1e6,
+    'memory MB': rss / 1e6,
+  };
+}
