@@ -2,18 +2,14 @@
  * Demanded forms over the real server: policies that know nothing of JSON answer in it, because
  * every other token is masked. Both protocols, streamed and plain, through the `openai` client.
  */
-import { mkdirSync } from 'node:fs';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import type OpenAI from 'openai';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { must } from '../../core/assert.ts';
-import { initialWeights } from '../../core/model/parameters.ts';
-import { savePolicyModel } from '../../core/model/policy-directory.ts';
 import { Prng } from '../../core/prng.ts';
-import { writeQwenFiles } from '../../core/text/testing/qwen-files.ts';
 import { randomObjectSchema, withDefinitions } from '../../core/text/testing/random-schema.ts';
-import { loadTokenizer } from '../../core/text/tokenizer.ts';
 import { openaiClient } from '../support/clients.ts';
+import { writeHermesPolicy } from '../support/hermes-policy.ts';
 import type { TestServer } from '../support/server-process.ts';
 import { call, dataFolderWithPolicies, fixture } from './fixture.ts';
 
@@ -24,22 +20,9 @@ const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: 'user', content: 
 let server: TestServer;
 let openai: OpenAI;
 
-/** Version 2: random weights that speak Hermes. */
-function writeHermesPolicy(directory: string): void {
-  mkdirSync(directory, { recursive: true });
-  writeQwenFiles(directory);
-  const { vocabularySize: vocabulary } = loadTokenizer(directory);
-  const config = {
-    ...({ modelType: 'llama', layers: 1, hidden: 16, heads: 2, kvHeads: 1, headDim: 8 } as const),
-    ...{ intermediate: 32, vocabulary, contextTokens: 1_024, ropeTheta: 10_000 },
-    ...{ rmsNormEpsilon: 1e-6, qkvBias: false, tiedEmbeddings: true },
-  };
-  savePolicyModel(directory, { config, weights: initialWeights(config, new Prng(4)) });
-}
-
 beforeAll(async () => {
   const dataFolder = path('data');
-  await dataFolderWithPolicies(dataFolder, [writeHermesPolicy]);
+  await dataFolderWithPolicies(dataFolder, [(directory) => writeHermesPolicy(directory)]);
   server = await launch({ dataFolder }).ready();
   openai = openaiClient(server.url);
 });

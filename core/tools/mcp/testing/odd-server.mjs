@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 
-const object = { type: 'object', properties: {} };
+const object = { type: 'object', properties: {}, additionalProperties: false };
 const tools = [
   'echo_env',
   'huge',
@@ -65,7 +65,7 @@ const methods = {
     });
   },
   'tools/list': (id) => send({ id, result: { tools } }),
-  'tools/call': (id, { name }) => calls[name]?.(id) ?? undefined,
+  'tools/call': (id, { name }) => (calls[name] ? calls[name](id) : text(id, name)),
   'notifications/cancelled': (_, { requestId }) => cancelled.push(requestId),
 };
 
