@@ -8,7 +8,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { policyText, runCleanups, startTools } from '../api/parts.ts';
+import { policyText, runCleanups } from '../api/parts.ts';
 import type { Cleanup } from '../api/parts.ts';
 import { scoreSequence } from '../core/agent/replay.ts';
 import { runAgent } from '../core/agent/run-agent.ts';
@@ -20,7 +20,11 @@ import { idGenerator } from '../core/ids.ts';
 import { quiet } from '../core/log.ts';
 import { packageRoot } from '../core/paths.ts';
 import { DEFAULT_TENANT } from '../core/records.ts';
+import { javascriptTool } from '../core/tools/javascript-tool.ts';
+import { createToolRegistry } from '../core/tools/registry.ts';
+import { searchTool } from '../core/tools/search-tool.ts';
 import { openDatabase } from '../db/open.ts';
+import { openSearchIndex } from '../db/search-index.ts';
 import { openStores } from '../db/stores.ts';
 import { printTable, recordResults, secondsOf } from './report.ts';
 
@@ -41,7 +45,11 @@ try {
   const directory = join(packageRoot, 'policies', 'embedded');
   await engine.load(VERSION, directory);
   const text = policyText(directory);
-  const tools = startTools(quiet, cleanups);
+  const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
+  const javascript = javascriptTool();
+  cleanups.push(() => javascript.stop());
+  const own = [searchTool(index), javascript];
+  const tools = createToolRegistry(own, { clock: systemClock, log: quiet });
   const context = { ...text, tools, clock: systemClock, newId: idGenerator(systemClock) };
 
   const log = async (question: string, seed: number): Promise<string> => {
