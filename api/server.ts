@@ -78,6 +78,8 @@ async function listen(
     fetch: (request: Request) => current(request),
     overrideGlobalObjects: false,
   }) as HttpServer;
+  // Node's own five minutes would cut a long import; one that falls silent ends earlier.
+  server.requestTimeout = LIMITS.requestTimeoutMs;
   const { host, port } = config;
   server.listen(port, host);
   try {
