@@ -37,7 +37,9 @@ export interface Config {
   trainerThreads: number;
   /** Tasks that an empty database begins with. */
   tasks: 'shipped' | 'none';
-  /** Beside the built-in ones. */
+  /** Absolute; null: none. */
+  toolsFile: string | null;
+  /** What it declares, beside the built-in tools. */
   tools: DeclaredTools;
   schedule: ScheduleSettings;
   release: ReleaseSettings;
@@ -108,6 +110,8 @@ export function parseConfig(
       `RAMIFY_HOST=${host}: only a loopback address is served, because there are no keys yet`,
     );
   }
+  const toolsText = text('RAMIFY_TOOLS');
+  const toolsFile = toolsText === 'off' ? null : folder('RAMIFY_TOOLS', toolsText);
   return {
     port: integer('RAMIFY_PORT', 0, 65_535),
     host,
@@ -122,10 +126,8 @@ export function parseConfig(
     engineThreads: integer('RAMIFY_ENGINE_THREADS', 1, 256),
     trainerThreads: integer('RAMIFY_TRAINER_THREADS', 1, 256),
     tasks: choice('RAMIFY_TASKS', ['shipped', 'none']),
-    tools:
-      text('RAMIFY_TOOLS') === 'off'
-        ? NO_TOOLS
-        : readToolsFile(folder('RAMIFY_TOOLS', text('RAMIFY_TOOLS')), environment),
+    toolsFile,
+    tools: toolsFile === null ? NO_TOOLS : readToolsFile(toolsFile, environment),
     schedule: {
       minNewScored:
         text('RAMIFY_MIN_NEW_SCORED') === 'off'

@@ -35,6 +35,7 @@ import type { Config } from './config.ts';
 import { loadContract } from './contract/contract.ts';
 import type { Contract } from './contract/contract.ts';
 import type { FeedbackMetrics } from './feedback-metrics.ts';
+import { connectTools } from './declared-tools.ts';
 import { preparePolicies } from './policy-folder.ts';
 import { PolicyReleases } from './policy-releases.ts';
 import { removeOldPolicies } from './policy-retention.ts';
@@ -123,6 +124,7 @@ export async function startParts(
     afterRun: () => removeOldPolicies(retention),
     startTrainer: trainerStarter({
       module: builtModule(import.meta.url, './trainer-process.ts'),
+      args: config.toolsFile === null ? [] : [config.toolsFile],
       logger,
     }),
     policiesFolder,
@@ -150,15 +152,8 @@ export async function startTools(
   cleanups.push(() => javascript.stop());
   const own = [searchTool(index), javascript];
   const registry = createToolRegistry(own, { clock: systemClock, log: logger });
-  if (declared.mcp.length === 0) return registry;
-  // Its libraries cost a quarter of a second and 20 MB to load.
-  const { McpServers } = await import('../core/tools/mcp/mcp-servers.ts');
-  const servers = new McpServers(declared.mcp, {
-    onTools: (server, tools) => registry.replaceGroup(server, tools),
-    logger,
-  });
-  cleanups.push(() => servers.stop());
-  await servers.settled(LIMITS.mcpStartWaitMs);
+  const waitMs = LIMITS.mcpStartWaitMs;
+  cleanups.push(await connectTools(registry, declared, { logger, waitMs }));
   return registry;
 }
 

@@ -12,6 +12,8 @@ import { entropyCandidates } from '../core/arpo/entropy.ts';
 import { systemClock } from '../core/clock.ts';
 import { createLocalEngine } from '../core/engine/local-engine.ts';
 import { idGenerator } from '../core/ids.ts';
+import { LIMITS } from '../core/limits.ts';
+import { quiet } from '../core/log.ts';
 import { loadPolicy, textDirectory } from '../core/model/lora-directory.ts';
 import { packageRoot } from '../core/paths.ts';
 import { loadText } from '../core/text/load-text.ts';
@@ -26,6 +28,9 @@ import { openTrainedPolicy } from '../core/trainer/trained-policy.ts';
 import { runTrainerProcess } from '../core/trainer/trainer-shell.ts';
 import type { TrainingJob } from '../core/trainer/types.ts';
 import { openSearchIndex } from '../db/search-index.ts';
+import { connectTools, toolsForTraining } from './declared-tools.ts';
+import { NO_TOOLS, readToolsFile } from './tools-file.ts';
+import type { DeclaredTools } from './tools-file.ts';
 
 async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promise<void> {
   const clock = systemClock;
@@ -44,8 +49,11 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
     // Rollouts must not depend on timing, or a run that was interrupted could end otherwise.
     prefixCache: 'equal',
   });
+  let disconnect = async (): Promise<void> => undefined;
   try {
     const tools = createToolRegistry([searchTool(index), javascript], { clock });
+    const waitMs = LIMITS.mcpConnectTimeoutMs;
+    disconnect = await connectTools(tools, declaredTools(), { logger: quiet, waitMs });
     await train(
       job,
       {
@@ -58,12 +66,22 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
       signal,
     );
   } finally {
+    await disconnect();
     await sampler.close();
     await trained.session.dispose();
     await trained.reference?.dispose();
     await javascript.stop();
     index.close();
   }
+}
+
+/** The file is named by the first argument; its secrets are in the environment. */
+function declaredTools(): DeclaredTools {
+  const [, , file] = process.argv;
+  if (file === undefined) return NO_TOOLS;
+  // A child that is forked with the server's own environment; a job, which has none, may be stored.
+  // eslint-disable-next-line no-restricted-properties
+  return toolsForTraining(readToolsFile(file, process.env));
 }
 
 await runTrainerProcess(runJob);

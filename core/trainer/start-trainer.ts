@@ -22,6 +22,8 @@ import type { StartTrainer, TrainerEvent, TrainerHandle, TrainingJob } from './t
 export interface TrainerProcessOptions {
   /** Built JavaScript of the child's main module; see builtModule in core/paths.ts. */
   module: URL;
+  /** Of its command line. */
+  args?: readonly string[];
   logger: Logger;
   /** Niceness added to the child, so that serving comes first when cores are short. */
   niceness?: number;
@@ -67,7 +69,7 @@ class TrainerProcess implements TrainerHandle {
     this.onEvent = onEvent;
     this.logger = options.logger;
     this.stopTimeoutMs = options.stopTimeoutMs ?? LIMITS.trainerStopTimeoutMs;
-    this.child = fork(options.module, [], {
+    this.child = fork(options.module, options.args ?? [], {
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       execArgv: [],

@@ -1,0 +1,39 @@
+/**
+ * Connects the tools that RAMIFY_TOOLS declares, for the server, the command line and the trainer.
+ * Their libraries cost a quarter of a second and 20 MB, so they are loaded only where there are any.
+ */
+import type { Logger } from '../core/log.ts';
+import type { McpServerDeclaration } from '../core/tools/mcp/declaration.ts';
+import type { ToolRegistry } from '../core/tools/registry.ts';
+import type { DeclaredTools } from './tools-file.ts';
+
+export interface ConnectOptions {
+  logger: Logger;
+  /** The tools of a server that is slower come later. */
+  waitMs: number;
+}
+
+/** Puts the tools into the registry and keeps them up to date, until the returned end is called. */
+export async function connectTools(
+  registry: ToolRegistry,
+  { mcp }: DeclaredTools,
+  { logger, waitMs }: ConnectOptions,
+): Promise<() => Promise<void>> {
+  if (mcp.length === 0) return async () => undefined;
+  const { McpServers } = await import('../core/tools/mcp/mcp-servers.ts');
+  const servers = new McpServers(mcp, {
+    onTools: (server, tools) => registry.replaceGroup(server, tools),
+    logger,
+  });
+  await servers.settled(waitMs);
+  return () => servers.stop();
+}
+
+/** Those of which training may call a tool: it calls none that has effects. */
+export function toolsForTraining({ mcp }: DeclaredTools): DeclaredTools {
+  return { mcp: mcp.filter(mayBeFree) };
+}
+
+function mayBeFree({ defaultEffects, effects }: McpServerDeclaration): boolean {
+  return defaultEffects !== 'writes' || [...effects.values()].includes('none');
+}
