@@ -63,7 +63,10 @@ async function* sent(
   const reader = stream.getReader();
   try {
     for (;;) {
-      const { done, value } = await within(reader.read(), signal);
+      const { done, value } = await within(reader.read(), {
+        signal,
+        limitMs: LIMITS.importStallMs,
+      });
       if (done) return;
       yield value;
     }
@@ -73,13 +76,15 @@ async function* sent(
   }
 }
 
-/** @throws AppError request_timeout, request_cancelled */
-async function within<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const limitMs: number = LIMITS.importStallMs;
+/** Waits for what a client sends. @throws AppError request_timeout, request_cancelled */
+export async function within<T>(
+  work: Promise<T>,
+  { signal, limitMs }: { signal: AbortSignal; limitMs: number },
+): Promise<T> {
   let end: () => void = () => undefined;
   const silence = new Promise<never>((_, reject) => {
     const timer = setTimeout(() => {
-      reject(new AppError('request_timeout', `nothing was sent for ${limitMs} ms`));
+      reject(new AppError('request_timeout', `it was not sent within ${limitMs} ms`));
     }, limitMs);
     const left = (): void => reject(new AppError('request_cancelled', 'the client left'));
     signal.addEventListener('abort', left, { once: true });

@@ -5,6 +5,7 @@
  * with the field and the value.
  */
 import type { Principal } from './auth.ts';
+import { within } from './body-lines.ts';
 import type { Contract, Operation, OperationId, RequestPart } from './contract/contract.ts';
 import type { Input } from './handlers.ts';
 import type { Activity } from './lifecycle.ts';
@@ -36,7 +37,7 @@ export async function readInput(
   const { bodyType, bodyStreamed } = operation;
   if (bodyType !== null) checkMediaType(request.headers.get('content-type'), bodyType);
   const isRead = bodyType !== null && !bodyStreamed;
-  const body = isRead ? await readBody(request, bodyType) : undefined;
+  const body = isRead ? await readBody(request, bodyType, facts.activity.signal) : undefined;
   if (body !== undefined) check('body', body);
   const stream = bodyStreamed ? request.body : null;
   const { requestId, principal, activity } = facts;
@@ -73,8 +74,13 @@ function headersOf(request: Request, names: readonly string[]): Record<string, s
 }
 
 /** Parsed JSON, or text for other media types. */
-async function readBody(request: Request, mediaType: string): Promise<unknown> {
-  const text = decodeUtf8(await readBytes(request));
+async function readBody(
+  request: Request,
+  mediaType: string,
+  signal: AbortSignal,
+): Promise<unknown> {
+  const limitMs: number = LIMITS.bodyTimeoutMs;
+  const text = decodeUtf8(await within(readBytes(request), { signal, limitMs }));
   if (mediaType !== 'application/json') return text;
   try {
     return parseBoundedJson(text);

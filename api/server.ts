@@ -78,7 +78,7 @@ async function listen(
     fetch: (request: Request) => current(request),
     overrideGlobalObjects: false,
   }) as HttpServer;
-  // Node's own five minutes would cut a long import; one that falls silent ends earlier.
+  // Node's own five minutes would cut a long import; other bodies have a limit of their own.
   server.requestTimeout = LIMITS.requestTimeoutMs;
   const { host, port } = config;
   server.listen(port, host);

@@ -196,8 +196,10 @@ export const LIMITS = {
   importTaskBytesMax: 64 * 1024 * 1024,
   /** A client that sends nothing for so long has lost its import. */
   importStallMs: 60_000,
-  /** All of one request's body: some 100 GB of an import at the speed of one core. */
+  /** A request until its last byte, for an import of very many rows; others have bodyTimeoutMs. */
   requestTimeoutMs: 6 * 3_600_000,
+  /** A body that is not streamed: 8 MiB over a slow line. */
+  bodyTimeoutMs: 300_000,
   /** Wrong lines of one import of tasks that its answer names. */
   importMistakesTold: 20,
   /** Lines of an import that are checked before others get their turn. */
