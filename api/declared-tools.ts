@@ -1,6 +1,6 @@
 /**
  * Connects the tools that RAMIFY_TOOLS declares, for the server, the command line and the trainer.
- * Their libraries cost a quarter of a second and 20 MB, so they are loaded only where there are any.
+ * Their libraries cost a quarter of a second and 20 MB: they are loaded only where there are any.
  */
 import type { Logger } from '../core/log.ts';
 import type { McpServerDeclaration } from '../core/tools/mcp/declaration.ts';
