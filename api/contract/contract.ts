@@ -147,7 +147,7 @@ export class Contract {
     // The default export of this CommonJS package is nested one deeper for TypeScript than at run
     // time.
     (formats as unknown as (ajv: Ajv2020) => void)(ajv);
-    ajv.addVocabulary(['x-unsupported', 'x-sse-data', 'example']);
+    ajv.addVocabulary(['x-unsupported', 'x-sse-data', 'x-extensible', 'example']);
     // Root keywords of OpenAPI: the document is not a schema itself, only home of many.
     ajv.addVocabulary(['openapi', 'info', 'servers', 'tags', 'paths', 'components']);
     ajv.addSchema(withoutMappings(this.document) as Json, DOCUMENT);
