@@ -717,6 +717,17 @@ export interface components {
         };
         /** @description Text, or a list of text parts that are joined. */
         MessageContent: string | components["schemas"]["ContentPart"][];
+        /** @description As MessageContent; in parts too, fields of the client's own are ignored. */
+        SentContent: string | components["schemas"]["SentPart"][];
+        SentPart: components["schemas"]["SentTextPart"];
+        SentTextPart: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "text";
+            text: string;
+        };
         ToolCall: {
             id: string;
             /** @constant */
@@ -764,7 +775,7 @@ export interface components {
              * @enum {string}
              */
             role: "assistant";
-            content?: components["schemas"]["MessageContent"] | null;
+            content?: components["schemas"]["SentContent"] | null;
             name?: string;
             refusal?: string | null;
             /** @description Accepted so that an answer can be sent back whole; not shown to the policy. */
