@@ -9,8 +9,12 @@ import type { CallToolResult } from '@modelcontextprotocol/sdk/types.js';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { AppError } from '../../core/errors.ts';
-import { CAPITAL_SCRIPT, startHarness, until } from '../testing/harness.ts';
+import { agentRoutes } from '../routes/agent.ts';
+import { feedbackRoutes } from '../routes/feedback.ts';
+import { trajectoryRoutes } from '../routes/trajectories.ts';
+import { CAPITAL_SCRIPT, sseData, startHarness, until } from '../testing/harness.ts';
 import type { Harness } from '../testing/harness.ts';
+import { McpEndpoint } from './mcp-endpoint.ts';
 import { listedTools } from './ramify-tools.ts';
 
 let h: Harness;
@@ -63,6 +67,10 @@ test('who it is, and tools whose schemas are valid', async () => {
   expect(tools.map(({ name }) => name)).toEqual(listedTools().map(({ name }) => name));
   const ajv = new Ajv2020();
   for (const { inputSchema } of tools) expect(ajv.validateSchema(inputSchema)).toBe(true);
+  const [, search] = tools;
+  const offered = Object.keys(search?.inputSchema.properties ?? {});
+  const known = h.deps.contract.parameterNames('listTrajectories', 'query');
+  expect(offered.filter((name) => !known.includes(name))).toEqual([]);
 });
 
 test('an answer, its trajectory found, read and rated', async () => {
@@ -80,7 +88,9 @@ test('an answer, its trajectory found, read and rated', async () => {
 
   const rated = await call('send_feedback', { trajectory_id, metric_name: 'reward', value: 0.5 });
   expect(rated.structuredContent).toMatchObject({ trajectory_id, value: 0.5 });
-  const found = await call('search_trajectories', { tool: 'search', reward_min: 0.5, limit: 5 });
+  const found = await call('search_trajectories', {
+    ...{ tool: 'search', reward_min: 0.5, scored: true, status: 'completed', limit: 5 },
+  });
   expect(found.structuredContent).toMatchObject({ data: [{ id: trajectory_id, reward: 0.5 }] });
   const none = await call('search_trajectories', { reward_min: 0.6 });
   expect(none.structuredContent).toMatchObject({ data: [] });
@@ -153,4 +163,43 @@ test('a client that leaves stops its run', async () => {
   await asking;
   await until(() => h.deps.agentRuns.list({}, {}).data[0]?.status === 'cancelled');
   expect(h.deps.lifecycle.active).toBe(0);
+});
+
+test('a key of another tenant sees nothing of it, and cannot cancel its calls', async () => {
+  const { trajectory_id } = (await ask()).structuredContent as { trajectory_id: string };
+  const { deps } = h;
+  const handlers = {
+    ...agentRoutes(deps),
+    ...trajectoryRoutes(deps),
+    ...feedbackRoutes(deps),
+  };
+  const endpoint = new McpEndpoint(deps, handlers);
+  const post = (tenant: string, message: object): Promise<Response> => {
+    const activity = deps.lifecycle.begin();
+    const answering = endpoint.answer({
+      body: { jsonrpc: '2.0', ...message },
+      header: { 'Mcp-Session-Id': 'mcp_same' },
+      ...{ path: {}, query: {}, stream: null, requestId: 'req_1', activity },
+      principal: { keyId: `key-${tenant}`, tenant, scopes: ['agent'] },
+    });
+    return answering.finally(() => activity.release());
+  };
+  const run = async (tenant: string, name: string, args: object) => {
+    const params = { name, arguments: args };
+    const response = await post(tenant, { id: 1, method: 'tools/call', params });
+    return sseData(await response.text())[0].result as CallToolResult;
+  };
+  const of = (tenant: string) => run(tenant, 'get_trajectory', { trajectory_id });
+  expect((await of('default')).isError).toBe(false);
+  expect(textOf(await of('other'))).toMatch(/^trajectory_not_found: /);
+  const listed = await run('other', 'search_trajectories', {});
+  expect(listed.structuredContent).toMatchObject({ data: [] });
+  const rating = { trajectory_id, metric_name: 'reward', value: 1 };
+  expect(textOf(await run('other', 'send_feedback', rating))).toMatch(/^trajectory_not_found: /);
+
+  h.engine.pieceMs = 50;
+  const asking = run('default', 'ask_agent', { question: 'x' });
+  await until(() => h.deps.agentRuns.list({ status: 'in_progress' }, {}).data.length === 1);
+  await post('other', { method: 'notifications/cancelled', params: { requestId: 1 } });
+  expect((await asking).isError).toBe(false);
 });

@@ -64,13 +64,20 @@ const TOOLS: readonly RamifyTool[] = [
     inputSchema: {
       type: 'object',
       properties: {
-        source: text('Where it came from, as `live`.'),
+        source: { type: 'string', enum: ['live', 'rollout', 'replay', 'eval'] },
+        status: { type: 'string', enum: ['completed', 'cancelled', 'failed'] },
+        end_reason: text('Why it ended, as `answer` or `max_tokens`.'),
         policy_version: { type: 'integer', minimum: 1 },
         task_id: text('Id of the task that it worked on.'),
         training_run_id: text('Id of the training run that made it.'),
         tool: text('A tool that was called.'),
         reward_min: { type: 'number' },
         reward_max: { type: 'number' },
+        scored: { type: 'boolean', description: 'Whether it has a reward.' },
+        min_entropy_jump: {
+          type: 'number',
+          description: 'Of the largest rise of entropy after a tool result.',
+        },
         created_after: text('RFC 3339, inclusive.'),
         created_before: text('RFC 3339, exclusive.'),
         limit: { type: 'integer', minimum: 1, maximum: 100 },
@@ -104,12 +111,13 @@ const TOOLS: readonly RamifyTool[] = [
       properties: {
         trajectory_id: text('The trajectory, or give step_id.'),
         step_id: text('The step, or give trajectory_id.'),
-        metric_name: {
-          type: 'string',
-          enum: ['reward', 'comment', 'demonstration'],
-          description: 'What `value` is: a number, a remark, or the right answer.',
+        metric_name: text(
+          '`reward`, `comment`, `demonstration`, or one that this server declares.',
+        ),
+        value: {
+          type: ['number', 'string', 'boolean'],
+          description: 'Of a reward a number, of a comment and a demonstration a text.',
         },
-        value: { type: ['number', 'string'] },
         id: text('Chosen by the client: repeating the same feedback then changes nothing.'),
       },
       required: ['metric_name', 'value'],
@@ -164,7 +172,7 @@ async function run(
   }
   // The parts were checked against this very operation, which the types cannot follow.
   const handler = handlers[operation] as (input: unknown) => Promise<Response> | Response;
-  const response = await handler({ body: undefined, ...parts, ...caller });
+  const response = await handler({ body: undefined, stream: null, ...parts, ...caller });
   const answer = (await response.json()) as Args;
   return tool.result === undefined ? answer : tool.result(answer as never);
 }
