@@ -5,8 +5,10 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { AppError } from '../core/errors.ts';
 import type { TrainingRunRecord } from '../core/records.ts';
+import { RunFiles } from './run-files.ts';
 import { ANSWER_SCRIPT, startHarness, TASKS, until } from './testing/harness.ts';
 import type { Harness, Parsed } from './testing/harness.ts';
 
@@ -99,6 +101,20 @@ test('a stop of the server interrupts the active run and those that wait', async
   for (const id of ids) expect(run(id).status).toBe('interrupted');
   const call = (): string => retrain();
   expect(call).toThrow(expect.objectContaining({ code: 'not_ready' }));
+});
+
+test('a run that is cancelled while its files are written is no failure', async () => {
+  const told = vi.spyOn(h.deps.logger, 'error');
+  const keep = vi.spyOn(RunFiles.prototype, 'keep').mockImplementationOnce(async ({ runId }) => {
+    h.deps.training.cancel(runId);
+    throw new AppError('storage_failed', 'its folder is gone');
+  });
+  const [cancelled, next] = [retrain(), retrain()];
+  expect(await ended(next)).toMatchObject({ status: 'completed' });
+  expect(run(cancelled)).toMatchObject({ status: 'cancelled', error: null });
+  expect(told).not.toHaveBeenCalled();
+  keep.mockRestore();
+  told.mockRestore();
 });
 
 test('events of the active run and those rebuilt after its end are the same', async () => {

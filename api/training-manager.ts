@@ -212,8 +212,12 @@ export class TrainingManager {
       } catch (thrown) {
         const error = toAppError(thrown);
         if (this.queue[0] === next) this.queue.shift();
-        this.options.logger.error({ runId: next.id, stack: error.stack }, error.message);
-        const { endedAt } = this.options.stores.training.get(next.id);
+        const { stores, logger } = this.options;
+        const { status, endedAt } = stores.training.get(next.id);
+        // A cancellation removes the files of a run, also while they are written: no failure then.
+        if (status !== 'cancelled') {
+          logger.error({ runId: next.id, stack: error.stack }, error.message);
+        }
         if (endedAt === null) this.end(next, { status: 'failed', error: error.message });
       }
       this.active = null;

@@ -1,8 +1,8 @@
 /**
  * Whether one JSON Schema of a contract covers another: whether all that fits the narrow one fits
  * the wide one. It does not try to decide that in general. Kinds of a union are tried one by one,
- * and patterns, formats and what it has no rule for must be equal; so it may refuse a change that is
- * harmless, and is meant never to pass one that is not.
+ * and patterns, formats and what it has no rule for must be equal; so it may refuse a change that
+ * is harmless, and is meant never to pass one that is not.
  */
 export type Json = Record<string, unknown>;
 
