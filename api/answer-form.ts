@@ -51,12 +51,16 @@ function answerSchema(format: Body['response_format']): JsonSchema | null {
 }
 
 /** @throws AppError invalid_request that names the schema's field and the keyword at fault. */
-export function requireWritable(protocol: Protocol, form: AnswerForm): void {
+export function requireWritable(
+  protocol: Protocol,
+  form: AnswerForm,
+  answerField = 'response_format',
+): void {
   form.calls.forEach((tool) => {
     requirePart(protocol, { calls: [tool], answer: null }, `tools: ${tool.name}`);
   });
   if (form.answer !== null) {
-    requirePart(protocol, { calls: [], answer: form.answer }, 'response_format');
+    requirePart(protocol, { calls: [], answer: form.answer }, answerField);
   }
 }
 

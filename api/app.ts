@@ -32,6 +32,7 @@ import { exportRoutes } from './routes/export.ts';
 import { mcpRoutes } from './routes/mcp.ts';
 import { policyRoutes } from './routes/policies.ts';
 import { replayRoutes } from './routes/replay.ts';
+import { responseRoutes } from './routes/responses.ts';
 import { taskRoutes } from './routes/tasks.ts';
 import { trainingRoutes } from './routes/training.ts';
 import { trajectoryRoutes } from './routes/trajectories.ts';
@@ -104,6 +105,7 @@ function createHandlers(deps: AppDeps): Handlers {
   const forTools = { ...agentRoutes(deps), ...trajectoryRoutes(deps), ...feedbackRoutes(deps) };
   return {
     ...chatRoutes(deps),
+    ...responseRoutes(deps),
     ...forTools,
     ...mcpRoutes(deps, forTools),
     ...exportRoutes(deps),

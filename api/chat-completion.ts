@@ -71,7 +71,8 @@ export async function runCompletion(
   const { tokenizer, protocol } = opened.policy;
   const shown = new ShownText(protocol, tokenizer, request);
   const outcome = await runStep(deps, opened, request, shown, onPiece);
-  const last = shown.end(outcome);
+  const step = outcome.steps.findLast(({ kind }) => kind === 'policy');
+  const last = shown.end(step?.text ?? null, outcome.pendingCalls.length > 0);
   const [trajectory] = outcome.log.trajectories ?? [];
   const message: ChatMessage = {
     role: 'assistant',
@@ -126,16 +127,16 @@ function runStep(
 }
 
 /** One answer's text on its way from sampled tokens to what its client sees. */
-class ShownText {
+export class ShownText {
   /** All content so far. */
   content = '';
   private readonly protocol: Protocol;
   private readonly tokenizer: Tokenizer;
-  private readonly request: CompletionRequest;
+  private readonly request: Pick<CompletionRequest, 'stops' | 'logprobs'>;
   private readonly decoder: StreamDecoder;
   private text: ChatText | null = null;
 
-  constructor(protocol: Protocol, tokenizer: Tokenizer, request: CompletionRequest) {
+  constructor(protocol: Protocol, tokenizer: Tokenizer, request: ShownText['request']) {
     this.protocol = protocol;
     this.tokenizer = tokenizer;
     this.request = request;
@@ -157,12 +158,11 @@ class ShownText {
     };
   }
 
-  /** What is certain only now that the step is whole. */
-  end(outcome: AgentOutcome): CompletionPiece {
-    const step = outcome.steps.findLast(({ kind }) => kind === 'policy');
-    const parsed = step === undefined ? null : this.protocol.parseStep(step.text);
+  /** What is certain only now that the step is whole; `step`: its text, null when there is none. */
+  end(step: string | null, callsTaken: boolean): CompletionPiece {
+    const parsed = step === null ? null : this.protocol.parseStep(step);
     const tail = this.begun().push(this.decoder.flush());
-    const rest = this.begun().finish(parsed, outcome.pendingCalls.length > 0);
+    const rest = this.begun().finish(parsed, callsTaken);
     const content = tail.content + rest.content;
     this.content += content;
     return { reasoning: tail.reasoning + rest.reasoning, content, logprobs: [] };

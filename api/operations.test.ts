@@ -20,6 +20,8 @@ import type { Answer, CallOptions, Harness } from './testing/harness.ts';
 import { LOG_CASES, trajectoryOf } from './testing/log-cases.ts';
 import { LIST_MCP_TOOLS, MCP_CASES } from './testing/mcp-cases.ts';
 import { exported, STREAM_CASES } from './testing/stream-cases.ts';
+import { RESPONSE, RESPONSE_CASES, storedResponse } from './testing/response-cases.ts';
+import { RESPONSE_REFUSALS } from './testing/response-refusals.ts';
 
 const contract = loadContract();
 
@@ -38,6 +40,11 @@ const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = {
   },
   cancelAgentRun: storedRun,
   callMcp: async () => ({ body: LIST_MCP_TOOLS }),
+  createResponse: async () => ({ body: RESPONSE }),
+  getResponse: storedResponse,
+  deleteResponse: storedResponse,
+  cancelResponse: storedResponse,
+  listResponseInputItems: storedResponse,
   listTrajectories: async () => ({}),
   getTrajectory: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
   getTrajectoryTree: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
@@ -148,6 +155,8 @@ const CASES = [
   ...CHAT_CASES,
   ...AGENT_CASES,
   ...AGENT_CHOICE_CASES,
+  ...RESPONSE_CASES,
+  ...RESPONSE_REFUSALS,
   ...LOG_CASES,
   ...MCP_CASES,
   ...STREAM_CASES,

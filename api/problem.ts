@@ -27,6 +27,9 @@ export const STATUS: Readonly<Record<ErrorCode, number>> = {
   agent_run_not_waiting: 409,
   agent_run_expired: 408,
   agent_run_interrupted: 500,
+  response_not_found: 404,
+  // As OpenAI answers it.
+  previous_response_not_found: 400,
   trajectory_not_found: 404,
   step_not_found: 404,
   training_run_not_found: 404,

@@ -23,6 +23,8 @@ export const ERROR_CODES = {
   agent_run_not_waiting: 'The agent run does not wait for results of tool calls.',
   agent_run_expired: 'The client did not send the results that the agent run waited for in time.',
   agent_run_interrupted: 'The server stopped during the agent run, which could not go on.',
+  response_not_found: 'No stored response has this id.',
+  previous_response_not_found: 'The response to go on from is not stored.',
   trajectory_not_found: 'No trajectory has this id.',
   step_not_found: 'No step has this id.',
   training_run_not_found: 'No training run has this id.',

@@ -18,6 +18,12 @@ export const ID_PREFIXES = {
   trainingRun: 'trn',
   decision: 'dec',
   completion: 'chatcmpl',
+  response: 'resp',
+  message: 'msg',
+  reasoning: 'rs',
+  functionCall: 'fc',
+  functionOutput: 'fco',
+  serverCall: 'mcp',
   request: 'req',
   mcpSession: 'mcp',
 } as const;

@@ -222,6 +222,11 @@ export const LIMITS = {
   heartbeatMs: 10_000,
   /** Agent runs whose events are kept in memory after their end. */
   agentRunsKeptMax: 256,
+  /**
+   * Events of one response, which may have one a token; and of all ended ones that are kept for
+   * followers. Some hundred bytes each.
+   */
+  responseEventsMax: 200_000,
   /** Policy versions loaded side by side: the active one and pinned or draining ones. */
   policiesLoadedMax: 3,
   /** Files of a version that stays loaded after another took its place: rolled back at once. */

@@ -420,3 +420,33 @@ export interface AgentRunRecord {
   /** Null: it was made before runs could go on. */
   progress: AgentRunProgress | null;
 }
+
+export type ResponseStatus = 'in_progress' | 'completed' | 'incomplete' | 'failed' | 'cancelled';
+
+/** A part of a conversation in the form of the responses API, as its clients get it. */
+export interface ResponseItem {
+  id: string;
+  type: string;
+  [field: string]: unknown;
+}
+
+/** A stored answer of the responses API; its items are kept beside it. */
+export interface ResponseRecord {
+  id: string;
+  tenant: string;
+  status: ResponseStatus;
+  policyVersion: number;
+  /** What was asked for but the items, as the response repeats it. */
+  settings: Record<string, unknown>;
+  /** The response that it goes on from. */
+  previousId: string | null;
+  conversationId: string | null;
+  /** The client's `x-session-id`, which responses that go on from it inherit. */
+  sessionId: string | null;
+  trajectoryId: string | null;
+  usage: { inputTokens: number; outputTokens: number; reasoningTokens: number } | null;
+  error: { code: string; message: string } | null;
+  incompleteReason: 'max_output_tokens' | 'max_tool_calls' | null;
+  createdAt: number;
+  completedAt: number | null;
+}

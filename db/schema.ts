@@ -29,6 +29,9 @@ import type {
   PolicyDecision,
   PolicyRecord,
   PolicyStatus,
+  ResponseItem,
+  ResponseRecord,
+  ResponseStatus,
   SamplingParams,
   StepKind,
   Task,
@@ -377,6 +380,61 @@ export const agentRuns = sqliteTable(
   (table) => [
     index('agent_runs_status').on(table.status, table.id),
     index('agent_runs_tenant').on(table.tenant, table.id),
+  ],
+);
+
+/**
+ * `completed_at` is null exactly while the status is in_progress. `previous_id` is of the same
+ * tenant. A row with `deleted_at` is kept for those that go on from it, and goes with the last one.
+ */
+export const responses = sqliteTable(
+  'responses',
+  {
+    id: text().primaryKey(),
+    tenant: text().notNull(),
+    status: text().$type<ResponseStatus>().notNull(),
+    policyVersion: integer('policy_version').notNull(),
+    settings: text({ mode: 'json' }).$type<Record<string, unknown>>().notNull(),
+    previousId: text('previous_id'),
+    conversationId: text('conversation_id'),
+    sessionId: text('session_id'),
+    trajectoryId: text('trajectory_id'),
+    usage: text({ mode: 'json' }).$type<ResponseRecord['usage']>(),
+    error: text({ mode: 'json' }).$type<ResponseRecord['error']>(),
+    incompleteReason: text('incomplete_reason').$type<ResponseRecord['incompleteReason']>(),
+    createdAt: integer('created_at').notNull(),
+    completedAt: integer('completed_at'),
+    deletedAt: integer('deleted_at'),
+  },
+  (table) => [
+    index('responses_previous')
+      .on(table.previousId)
+      .where(sql`"previous_id" IS NOT NULL`),
+    index('responses_conversation')
+      .on(table.conversationId, table.id)
+      .where(sql`"conversation_id" IS NOT NULL`),
+    index('responses_unfinished')
+      .on(table.id)
+      .where(sql`"status" = 'in_progress'`),
+  ],
+);
+
+/** What a response was given by its request (`output` false), in order, and what it answered. */
+export const responseItems = sqliteTable(
+  'response_items',
+  {
+    responseId: text('response_id')
+      .notNull()
+      .references(() => responses.id, { onDelete: 'cascade' }),
+    output: integer({ mode: 'boolean' }).notNull(),
+    position: integer().notNull(),
+    /** The item's own; a client may send one back, so it is not unique. */
+    id: text().notNull(),
+    item: text({ mode: 'json' }).$type<ResponseItem>().notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.responseId, table.output, table.position] }),
+    index('response_items_id').on(table.id),
   ],
 );
 

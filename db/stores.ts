@@ -9,6 +9,7 @@ import { LogReader } from './log-reader.ts';
 import { LiveSampleStore } from './live-samples.ts';
 import type { Database } from './open.ts';
 import { PolicyStore } from './policy-store.ts';
+import { ResponseStore } from './response-store.ts';
 import { RolloutRemoval } from './rollout-removal.ts';
 import { SqliteStepLog } from './step-log.ts';
 import { TaskStore } from './task-store.ts';
@@ -27,6 +28,7 @@ export interface Stores {
   tasks: TaskStore;
   training: TrainingStore;
   agentRuns: AgentRunStore;
+  responses: ResponseStore;
   conversations: ConversationStore;
   /** Of the database, as opened: an absolute path, or `:memory:`. */
   path(): string;
@@ -49,6 +51,7 @@ export function openStores(db: Database, clock: Clock = systemClock): Stores {
     tasks: new TaskStore(db),
     training: new TrainingStore(db),
     agentRuns: new AgentRunStore(db, commits),
+    responses: new ResponseStore(db, commits),
     conversations: new ConversationStore(db, commits),
     path: () => db.path,
     close: () => {

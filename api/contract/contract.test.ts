@@ -27,6 +27,7 @@ test('operation ids are unique, each operation has one known tag and a summary t
   expect(new Set(ids).size).toBe(ids.length);
   const tags = [
     'chat',
+    'responses',
     'agent',
     'trajectories',
     'feedback',

@@ -52,6 +52,102 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/responses": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Answer items; functions run on the client, tools of this server run here.
+         * @description A drop-in for OpenAI's call of this name. The answer is made by one policy version, and ends
+         *     only after its steps are durable in the log. With `stream: true` the body is a stream of
+         *     server-sent events, numbered by `sequence_number`; the last one is `response.completed`,
+         *     `response.incomplete` or `response.failed`, the latter behind an `error` event. A client that
+         *     leaves cancels what is not in the background.
+         *
+         *     `previous_response_id` and `conversation` go on from a stored response; a client may send the
+         *     items themselves instead, as it got them. Either way, when the items up to the last answer are a
+         *     conversation that this server wrote, the answer goes on from the stored tokens, thoughts
+         *     included, and from the same policy version, unless `model` names another one. As with OpenAI,
+         *     `instructions` are of one response; others than before make the conversation be read anew.
+         *
+         *     Functions are called as with OpenAI. Tools of this server are named like those of an MCP server
+         *     with the label `ramify`: `{"type": "mcp", "server_label": "ramify", "allowed_tools": ["search"]}`.
+         *     Their calls are `mcp_call` items, with the result, and the policy goes on by itself.
+         *
+         *     A background response goes on without its client, and is read with `GET`; it does not outlive
+         *     the server.
+         */
+        post: operations["createResponse"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/responses/{response_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a response, or follow the events of one that is at work.
+         * @description With `stream=true` the events so far, then new ones, of a response that is at work or ended
+         *     lately; the same events under the same numbers as its first stream.
+         */
+        get: operations["getResponse"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a response; one that is at work is cancelled first.
+         * @description Responses that went on from it keep their past, and the log keeps its steps.
+         */
+        delete: operations["deleteResponse"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/responses/{response_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Stop a response that is at work; one that has ended is returned as it is. */
+        post: operations["cancelResponse"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/responses/{response_id}/input_items": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List what a response was given, the responses that it goes on from included. */
+        get: operations["listResponseInputItems"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/agent/runs": {
         parameters: {
             query?: never;
@@ -696,7 +792,7 @@ export interface components {
          *     `config_invalid` are told at start.
          * @enum {string}
          */
-        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "context_length_exceeded" | "unknown_tool" | "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_not_found" | "task_invalid" | "feedback_conflict" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
+        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "context_length_exceeded" | "unknown_tool" | "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "response_not_found" | "previous_response_not_found" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_not_found" | "task_invalid" | "feedback_conflict" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
         /**
          * @description `ramify` is the live policy, or the canary where one is out and the session is drawn for it;
          *     `ramify@12` pins version 12.
@@ -998,6 +1094,443 @@ export interface components {
             object: "list";
             data: components["schemas"]["Model"][];
         };
+        /** @description Text of a message; other fields that clients send back with it are ignored. */
+        ResponseTextPart: {
+            /** @enum {unknown} */
+            type: "input_text" | "output_text" | "text";
+            text?: string;
+        };
+        /** @description Text, or a list of text parts that are joined. */
+        ResponseContent: string | components["schemas"]["ResponseTextPart"][];
+        /**
+         * @description What was said, called and answered, oldest first: a message (whose `type` may be left out),
+         *     `function_call`, `function_call_output`, `reasoning` (accepted, not shown to the policy),
+         *     `mcp_call` (of this server's tools), or `item_reference` to an item of a stored response. Items
+         *     of a response may be sent back as they came.
+         */
+        ResponseInputItem: {
+            /** @enum {unknown} */
+            type?: "message" | "function_call" | "function_call_output" | "reasoning" | "mcp_call" | "item_reference";
+        } & (unknown & unknown & unknown & unknown & unknown);
+        ResponseInputMessage: {
+            id?: string | null;
+            /** @enum {unknown} */
+            role: "user" | "assistant" | "system" | "developer";
+            content: components["schemas"]["ResponseContent"];
+        };
+        ResponseInputCall: {
+            id?: string | null;
+            call_id: string;
+            name: string;
+            arguments: string;
+        };
+        ResponseInputOutput: {
+            id?: string | null;
+            call_id: string;
+            output: components["schemas"]["ResponseContent"];
+        };
+        ResponseInputServerCall: {
+            id: string;
+            /** @constant */
+            server_label: "ramify";
+            name: string;
+            arguments: string;
+            output?: string | null;
+            error?: string | null;
+        };
+        ResponseItemReference: {
+            id: string;
+        };
+        ResponseTool: {
+            /** @enum {unknown} */
+            type: "function" | "mcp";
+        } & (unknown & unknown);
+        /** @description A function that the client runs. */
+        ResponseFunction: {
+            /** @constant */
+            type: "function";
+            name: string;
+            description?: string | null;
+            /** @description JSON Schema of the arguments. */
+            parameters?: {
+                [key: string]: unknown;
+            } | null;
+            /** @description Accepted; sampling is bound to the schema when tool_choice or text.format demands a form, whatever this says, and free otherwise. */
+            strict?: boolean | null;
+            /** @enum {unknown} */
+            defer_loading?: false | null;
+        };
+        /** @description Tools of this server, by name. */
+        ResponseServerTools: {
+            /** @constant */
+            type: "mcp";
+            /** @constant */
+            server_label: "ramify";
+            /** @description Not used. */
+            server_description?: string | null;
+            server_url?: null;
+            connector_id?: null;
+            authorization?: null;
+            headers?: null;
+            /** @enum {unknown} */
+            defer_loading?: false | null;
+            /**
+             * @description never when absent, as the tools are this server's own.
+             * @enum {unknown}
+             */
+            require_approval?: "never" | null;
+            allowed_tools: string[] | {
+                tool_names: string[];
+            };
+        };
+        /** @description `required`: the first step calls one of the tools; one by name: that one. `mcp` without a name: one of this server's. The call is whole and its arguments fit the schema unless a limit cuts it. */
+        ResponseToolChoice: ("none" | "auto" | "required") | {
+            /** @enum {unknown} */
+            type: "function" | "mcp";
+            name?: string | null;
+            /** @constant */
+            server_label?: "ramify";
+        };
+        /** @description As `response_format` of a chat completion; with tools, every step but calls has it. */
+        ResponseTextFormat: {
+            /** @enum {unknown} */
+            type: "text" | "json_object";
+        } | {
+            /** @constant */
+            type: "json_schema";
+            name: string;
+            description?: string | null;
+            schema: {
+                [key: string]: unknown;
+            };
+            /** @description Accepted; the answer always fits. */
+            strict?: boolean | null;
+        };
+        ResponseRequest: {
+            /** @default ramify */
+            model: components["schemas"]["ModelName"];
+            input: string | components["schemas"]["ResponseInputItem"][];
+            /** @description A system message before all others. */
+            instructions?: string | null;
+            /** @description A stored response that this one goes on from. */
+            previous_response_id?: string | null;
+            /**
+             * @description A conversation of this server, as `conversation` of a response names it: the newest
+             *     completed response in it is gone on from.
+             */
+            conversation?: string | {
+                id: string;
+            } | null;
+            tools?: components["schemas"]["ResponseTool"][];
+            tool_choice?: components["schemas"]["ResponseToolChoice"];
+            /** @description false is honoured by policies that make one call a step, else refused. */
+            parallel_tool_calls?: boolean | null;
+            /** @description Bound on sampled tokens over all steps; what fits the window when absent. */
+            max_output_tokens?: number | null;
+            /** @description Bound on calls where tools of this server are offered, theirs and the client's together; 6 when absent. */
+            max_tool_calls?: number | null;
+            text?: {
+                format?: components["schemas"]["ResponseTextFormat"];
+                verbosity?: null;
+            } | null;
+            /** @description Log-probabilities of every token of the step that wrote a message, thoughts and control tokens included. Encrypted thoughts are accepted and not made; thoughts are plain text here. */
+            include?: ("message.output_text.logprobs" | "reasoning.encrypted_content")[] | null;
+            /** @enum {unknown} */
+            top_logprobs?: 0 | null;
+            /** @description Defaults of temperature, top_p and top_k are as in a chat completion. */
+            temperature?: number | null;
+            top_p?: number | null;
+            /** @description An extension; 0 is off. */
+            top_k?: number | null;
+            min_p?: components["schemas"]["MinP"];
+            repetition_penalty?: components["schemas"]["RepetitionPenalty"];
+            frequency_penalty?: components["schemas"]["FrequencyPenalty"];
+            presence_penalty?: components["schemas"]["PresencePenalty"];
+            logit_bias?: components["schemas"]["LogitBias"];
+            /** @description An extension. */
+            seed?: number | null;
+            stream?: boolean | null;
+            stream_options?: {
+                /** @description Accepted and not used. */
+                include_obfuscation?: boolean;
+            } | null;
+            /**
+             * @description true when absent. A response that is not stored can't be read or named later; its steps are
+             *     logged all the same.
+             */
+            store?: boolean | null;
+            /** @description Needs `store`. */
+            background?: boolean | null;
+            metadata?: components["schemas"]["Metadata"] | null;
+            /** @enum {unknown} */
+            truncation?: "disabled" | null;
+            /** @enum {unknown} */
+            service_tier?: "auto" | "default" | null;
+            reasoning?: {
+                effort?: null;
+                summary?: null;
+                generate_summary?: null;
+            } | null;
+            prompt?: null;
+            moderation?: null;
+            context_management?: null;
+            /** @description Accepted and not used. */
+            prompt_cache_key?: string | null;
+            /** @description Accepted and not used. */
+            prompt_cache_retention?: string | null;
+            /** @description Accepted and not used. */
+            safety_identifier?: string | null;
+            /** @description Accepted and not used. */
+            user?: string | null;
+        };
+        /** @enum {string} */
+        ResponseStatus: "in_progress" | "completed" | "incomplete" | "failed" | "cancelled";
+        /** @enum {string} */
+        ResponseItemStatus: "in_progress" | "completed" | "incomplete";
+        ResponseOutputText: {
+            /** @constant */
+            type: "output_text";
+            text: string;
+            annotations: unknown[];
+            /** @description With `include` only. */
+            logprobs?: components["schemas"]["TokenLogprob"][];
+        };
+        ResponseReasoningText: {
+            /** @constant */
+            type: "reasoning_text";
+            text: string;
+        };
+        ResponseMessage: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "message";
+            id: string;
+            status: components["schemas"]["ResponseItemStatus"];
+            /** @constant */
+            role: "assistant";
+            content: components["schemas"]["ResponseOutputText"][];
+        };
+        /** @description What the policy thought; only where it did. */
+        ResponseReasoning: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "reasoning";
+            id: string;
+            status: components["schemas"]["ResponseItemStatus"];
+            summary: unknown[];
+            content: components["schemas"]["ResponseReasoningText"][];
+        };
+        ResponseFunctionCall: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "function_call";
+            id: string;
+            status: components["schemas"]["ResponseItemStatus"];
+            call_id: string;
+            name: string;
+            /** @description JSON text. */
+            arguments: string;
+        };
+        /** @description A call of a tool of this server. */
+        ResponseServerCall: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "mcp_call";
+            id: string;
+            /** @enum {unknown} */
+            status: "in_progress" | "completed" | "incomplete" | "failed";
+            /** @constant */
+            server_label: "ramify";
+            name: string;
+            /** @description JSON text. */
+            arguments: string;
+            /** @description What the policy read of it. */
+            output: string | null;
+            /** @description The same when the call failed. */
+            error: string | null;
+        };
+        ResponseOutputItem: components["schemas"]["ResponseMessage"] | components["schemas"]["ResponseReasoning"] | components["schemas"]["ResponseFunctionCall"] | components["schemas"]["ResponseServerCall"];
+        ResponseGivenMessage: {
+            /** @constant */
+            type: "message";
+            id: string;
+            /** @constant */
+            status: "completed";
+            /** @enum {unknown} */
+            role: "user" | "system" | "developer";
+            content: {
+                /** @constant */
+                type: "input_text";
+                text: string;
+            }[];
+        };
+        ResponseFunctionOutput: {
+            /** @constant */
+            type: "function_call_output";
+            id: string;
+            /** @constant */
+            status: "completed";
+            call_id: string;
+            output: string;
+        };
+        ResponseItemList: {
+            /** @constant */
+            object: "list";
+            data: (components["schemas"]["ResponseGivenMessage"] | components["schemas"]["ResponseFunctionOutput"] | components["schemas"]["ResponseOutputItem"])[];
+            first_id: string | null;
+            last_id: string | null;
+            has_more: boolean;
+        };
+        DeletedResponse: {
+            id: string;
+            /** @constant */
+            object: "response";
+            /** @constant */
+            deleted: true;
+        };
+        /** @description Results of this server's tools are input; thoughts are output. */
+        ResponseUsage: {
+            input_tokens: number;
+            input_tokens_details: {
+                /** @description 0: what the cache of prefixes saves is not told by answer. */
+                cached_tokens: number;
+            };
+            output_tokens: number;
+            output_tokens_details: {
+                reasoning_tokens: number;
+            };
+            total_tokens: number;
+        };
+        ResponseObject: {
+            id: string;
+            /** @constant */
+            object: "response";
+            created_at: number;
+            completed_at: number | null;
+            status: components["schemas"]["ResponseStatus"];
+            background: boolean;
+            error: {
+                code: components["schemas"]["ErrorCode"];
+                message: string;
+            } | null;
+            incomplete_details: {
+                /**
+                 * @description The end of the context window counts as max_output_tokens.
+                 * @enum {unknown}
+                 */
+                reason: "max_output_tokens" | "max_tool_calls";
+            } | null;
+            instructions: string | null;
+            max_output_tokens: number | null;
+            max_tool_calls: number | null;
+            model: string;
+            output: components["schemas"]["ResponseOutputItem"][];
+            parallel_tool_calls: boolean;
+            previous_response_id: string | null;
+            /** @description With `x-session-id` or `conversation`. */
+            conversation: {
+                id: string;
+            } | null;
+            reasoning: {
+                effort?: null;
+                summary?: null;
+            };
+            /** @constant */
+            service_tier: "default";
+            store: boolean;
+            temperature: number;
+            text: {
+                format: components["schemas"]["ResponseTextFormat"];
+            };
+            tool_choice: components["schemas"]["ResponseToolChoice"];
+            tools: components["schemas"]["ResponseTool"][];
+            /** @constant */
+            top_logprobs: 0;
+            top_p: number;
+            /** @constant */
+            truncation: "disabled";
+            /** @description null before the end. */
+            usage: components["schemas"]["ResponseUsage"] | null;
+            metadata: components["schemas"]["Metadata"];
+            /** @description An extension; send feedback to it. Readable at the end; null when nothing was sampled. */
+            trajectory_id: string | null;
+        };
+        /**
+         * @description The `event` line of the frame repeats `type`. A cancelled response ends with `response.failed`,
+         *     whose response says `cancelled`.
+         */
+        ResponseEvent: {
+            /** @description Counts from 0. */
+            sequence_number: number;
+        } & ({
+            /** @enum {unknown} */
+            type: "response.created" | "response.in_progress" | "response.completed" | "response.incomplete" | "response.failed";
+            response: components["schemas"]["ResponseObject"];
+        } | {
+            /** @enum {unknown} */
+            type: "response.output_item.added" | "response.output_item.done";
+            output_index: number;
+            item: components["schemas"]["ResponseOutputItem"];
+        } | {
+            /** @enum {unknown} */
+            type: "response.content_part.added" | "response.content_part.done";
+            item_id: string;
+            output_index: number;
+            /** @constant */
+            content_index: 0;
+            part: components["schemas"]["ResponseOutputText"] | components["schemas"]["ResponseReasoningText"];
+        } | {
+            /** @enum {unknown} */
+            type: "response.output_text.delta" | "response.reasoning_text.delta";
+            item_id: string;
+            output_index: number;
+            /** @constant */
+            content_index: 0;
+            delta: string;
+            logprobs?: components["schemas"]["TokenLogprob"][];
+        } | {
+            /** @enum {unknown} */
+            type: "response.output_text.done" | "response.reasoning_text.done";
+            item_id: string;
+            output_index: number;
+            /** @constant */
+            content_index: 0;
+            text: string;
+            logprobs?: components["schemas"]["TokenLogprob"][];
+        } | {
+            /** @enum {unknown} */
+            type: "response.function_call_arguments.delta" | "response.mcp_call_arguments.delta";
+            item_id: string;
+            output_index: number;
+            delta: string;
+        } | {
+            /** @enum {unknown} */
+            type: "response.function_call_arguments.done" | "response.mcp_call_arguments.done";
+            item_id: string;
+            output_index: number;
+            /** @description Of a function. */
+            name?: string;
+            arguments: string;
+        } | {
+            /** @enum {unknown} */
+            type: "response.mcp_call.in_progress" | "response.mcp_call.completed" | "response.mcp_call.failed";
+            item_id: string;
+            output_index: number;
+        } | {
+            /** @constant */
+            type: "error";
+            code: components["schemas"]["ErrorCode"];
+            message: string;
+            param: string | null;
+        });
         /** @enum {string} */
         TrajectorySource: "live" | "rollout" | "replay" | "eval";
         /** @enum {string} */
@@ -1726,6 +2259,15 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
+        /** @description No stored response has this id. */
+        ResponseNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
         /** @description No trajectory has this id. */
         TrajectoryNotFound: {
             headers: {
@@ -1855,6 +2397,7 @@ export interface components {
         /** @description `tokens` adds token ids, log-probabilities and entropies to every step. */
         IncludeTokens: "tokens";
         AgentRunId: string;
+        ResponseId: string;
         TrajectoryId: string;
         TaskId: string;
         /** @description With `gzip` among them the answer is compressed. */
@@ -1959,6 +2502,181 @@ export interface operations {
                 };
             };
             403: components["responses"]["Forbidden"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    createResponse: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Requests with the same value are kept as one conversation in the log. A chat history goes on
+                 *     from an answer of the same session only, one without a session from one without.
+                 */
+                "x-session-id"?: components["parameters"]["SessionId"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ResponseRequest"];
+            };
+        };
+        responses: {
+            /** @description The response, or a stream of its events. */
+            200: {
+                headers: {
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-ramify-policy": components["headers"]["PolicyVersion"];
+                    "x-ramify-trajectory": components["headers"]["TrajectoryId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResponseObject"];
+                    "text/event-stream": string;
+                };
+            };
+            /**
+             * @description The body is wrong, asks for what is not offered, does not fit the window, or goes on from
+             *     what is not there.
+             */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ModelNotFound"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongMediaType"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["Busy"];
+            504: components["responses"]["TimedOut"];
+        };
+    };
+    getResponse: {
+        parameters: {
+            query?: {
+                stream?: boolean;
+                /** @description The `sequence_number` of the last event that the client has seen. */
+                starting_after?: number;
+                /** @description Accepted and not used. */
+                include_obfuscation?: boolean;
+            };
+            header?: never;
+            path: {
+                response_id: components["parameters"]["ResponseId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The response as it is now, or the stream. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResponseObject"];
+                    "text/event-stream": string;
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ResponseNotFound"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["StreamsFull"];
+        };
+    };
+    deleteResponse: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                response_id: components["parameters"]["ResponseId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeletedResponse"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ResponseNotFound"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    cancelResponse: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                response_id: components["parameters"]["ResponseId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The response, ended. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResponseObject"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ResponseNotFound"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    listResponseInputItems: {
+        parameters: {
+            query?: {
+                /** @description Rows of the page. */
+                limit?: components["parameters"]["Limit"];
+                /** @description desc when absent, as with OpenAI. */
+                order?: "asc" | "desc";
+                /** @description Id of the last item of the page before. */
+                after?: string;
+            };
+            header?: never;
+            path: {
+                response_id: components["parameters"]["ResponseId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResponseItemList"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ResponseNotFound"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };

@@ -156,14 +156,14 @@ async function runToEnd(
   deadline: Deadline,
 ): Promise<AppError | null> {
   const { episode } = run;
-  let sampling = firstSampling(run, request);
+  let { form } = request;
   try {
     const results = request.resume?.results ?? [];
     if (results.length > 0) note(run, request, deadline, episode.takeResults(results));
     while (episode.endReason === null && !run.suspended) {
       if (episode.pendingCalls.length > 0) await toolTurn(run, request, deadline);
-      else await policyTurn(run, request, deadline, sampling);
-      sampling = request.sampling;
+      else await policyTurn(run, request, deadline, samplingOf(run, request.sampling, form));
+      form = request.laterForm;
     }
   } catch (thrown) {
     const error = toAppError(thrown);
@@ -216,6 +216,7 @@ async function toolTurn(run: Run, request: AgentRequest, deadline: Deadline): Pr
   if (episode.pendingCalls.some(({ name }) => hasEffects(context, request, name))) {
     await run.logged;
   }
+  request.onCalls?.(episode.pendingCalls);
   const offered = new Set([...request.toolNames, ...elsewhere]);
   const { signal } = deadline;
   const steps = await episode.toolStep({ offered, elsewhere, signal });
@@ -223,8 +224,12 @@ async function toolTurn(run: Run, request: AgentRequest, deadline: Deadline): Pr
   if (episode.endReason === null && episode.pendingCalls.length > 0) episode.end('tool_calls');
 }
 
-/** The sampling of the step that must have the demanded form, if any is demanded. */
-function firstSampling({ episode }: Run, { sampling, form }: AgentRequest): SamplingParams {
+/** The sampling of the next step, which must have the demanded form, if any is demanded. */
+function samplingOf(
+  { episode }: Run,
+  sampling: SamplingParams,
+  form: AgentRequest['form'],
+): SamplingParams {
   if (form === undefined) return sampling;
   return { ...sampling, constraint: episode.constraintOf(form) };
 }

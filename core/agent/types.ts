@@ -86,6 +86,8 @@ export interface AgentRequest {
   stopTexts?: readonly string[];
   /** The form of the first policy step of this run; the others are free. */
   form?: AnswerForm;
+  /** The form of those others. */
+  laterForm?: AnswerForm;
   signal?: AbortSignal;
   /**
    * Aborted: the run stops before its next policy step, or in the middle of one, which is then
@@ -101,6 +103,8 @@ export interface AgentRequest {
   taskId: string | null;
   /** Called as tokens of the current policy step arrive. */
   onTokens?: (piece: SampledTokens) => void;
+  /** Called before calls are run here, with all calls of the step that have no result yet. */
+  onCalls?: (calls: readonly ToolCallRequest[]) => void;
   /** Called once a step is whole (a tool step: with its result). */
   onStep?: (step: StepRecord) => void;
   /**

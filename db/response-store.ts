@@ -1,0 +1,159 @@
+/**
+ * Stored responses with their items. A response keeps only what its own request brought; what it
+ * goes on from is read by its chain of previous responses. Writes join the group commit of the log,
+ * so that an answer and its steps become durable together.
+ */
+import { and, asc, desc, eq, isNull } from 'drizzle-orm';
+import type { ResponseItem, ResponseRecord } from '../core/records.ts';
+import type { GroupCommit } from './group-commit.ts';
+import type { Database } from './open.ts';
+import { responseItems, responses } from './schema.ts';
+
+export interface ResponseItems {
+  input: readonly ResponseItem[];
+  output: readonly ResponseItem[];
+}
+
+export interface StoredResponse extends ResponseItems {
+  record: ResponseRecord;
+}
+
+/** Undefined: all tenants. */
+type Tenant = string | undefined;
+
+export class ResponseStore {
+  private readonly orm: Database['orm'];
+  private readonly commits: GroupCommit;
+
+  constructor(db: Database, commits: GroupCommit) {
+    this.orm = db.orm;
+    this.commits = commits;
+  }
+
+  /** Resolves when the response is durable, in the place of what was stored of it before. */
+  save(record: ResponseRecord, items: ResponseItems): Promise<void> {
+    const row = structuredClone(record);
+    const side = (list: readonly ResponseItem[], output: boolean) =>
+      list.map((item, position) => ({
+        ...{ responseId: row.id, output, position, id: item.id },
+        item: structuredClone(item),
+      }));
+    const rows = [...side(items.input, false), ...side(items.output, true)];
+    return this.commits.run(1 + rows.length, () => {
+      this.orm
+        .insert(responses)
+        .values(row)
+        .onConflictDoUpdate({ target: responses.id, set: row })
+        .run();
+      this.orm.delete(responseItems).where(eq(responseItems.responseId, row.id)).run();
+      for (const one of rows) this.orm.insert(responseItems).values(one).run();
+    });
+  }
+
+  find(id: string, tenant: Tenant): ResponseRecord | null {
+    const where = and(eq(responses.id, id), isNull(responses.deletedAt), ofTenant(tenant));
+    return recordOf(this.orm.select().from(responses).where(where).get());
+  }
+
+  items(id: string): ResponseItems {
+    const rows = this.orm
+      .select()
+      .from(responseItems)
+      .where(eq(responseItems.responseId, id))
+      .orderBy(asc(responseItems.position))
+      .all();
+    const side = (output: boolean): ResponseItem[] =>
+      rows.filter((row) => row.output === output).map(({ item }) => item);
+    return { input: side(false), output: side(true) };
+  }
+
+  /**
+   * The response and those that it goes on from, oldest first, deleted ones too; at most `max`, the
+   * newest.
+   */
+  chain(id: string, max: number): StoredResponse[] {
+    const found: StoredResponse[] = [];
+    for (let next: string | null = id; next !== null && found.length < max;) {
+      const record = recordOf(
+        this.orm.select().from(responses).where(eq(responses.id, next)).get(),
+      );
+      if (record === null) break;
+      found.push({ record, ...this.items(record.id) });
+      next = record.previousId;
+    }
+    return found.reverse();
+  }
+
+  /** The newest stored item of this id. */
+  findItem(id: string, tenant: Tenant): ResponseItem | null {
+    const found = this.orm
+      .select({ item: responseItems.item })
+      .from(responseItems)
+      .innerJoin(responses, eq(responses.id, responseItems.responseId))
+      .where(and(eq(responseItems.id, id), isNull(responses.deletedAt), ofTenant(tenant)))
+      .orderBy(desc(responses.id))
+      .limit(1)
+      .get();
+    return found?.item ?? null;
+  }
+
+  /** The newest response of a conversation that can be gone on from. */
+  newestOfConversation(conversationId: string, tenant: Tenant): ResponseRecord | null {
+    const found = this.orm
+      .select()
+      .from(responses)
+      .where(
+        and(
+          eq(responses.conversationId, conversationId),
+          eq(responses.status, 'completed'),
+          isNull(responses.deletedAt),
+          ofTenant(tenant),
+        ),
+      )
+      .orderBy(desc(responses.id))
+      .limit(1)
+      .get();
+    return recordOf(found);
+  }
+
+  /** Resolves when no one finds the response any more. */
+  remove(id: string, nowMs: number): Promise<void> {
+    return this.commits.run(1, () => {
+      this.orm.update(responses).set({ deletedAt: nowMs }).where(eq(responses.id, id)).run();
+      for (let next: string | null = id; next !== null;) next = this.purge(next);
+    });
+  }
+
+  /**
+   * Responses that an earlier process left at work end as failed. Returns how many there were; to
+   * be called at start.
+   */
+  failUnfinished(error: NonNullable<ResponseRecord['error']>, nowMs: number): number {
+    return this.orm
+      .update(responses)
+      .set({ status: 'failed', error, completedAt: nowMs })
+      .where(eq(responses.status, 'in_progress'))
+      .run().changes;
+  }
+
+  /** Deletes a row that is marked and that none goes on from; returns the one before it. */
+  private purge(id: string): string | null {
+    const row = this.orm.select().from(responses).where(eq(responses.id, id)).get();
+    if (row === undefined || row.deletedAt === null) return null;
+    const next = this.orm.select().from(responses).where(eq(responses.previousId, id)).limit(1);
+    if (next.get() !== undefined) return null;
+    this.orm.delete(responses).where(eq(responses.id, id)).run();
+    return row.previousId;
+  }
+}
+
+function recordOf(row: typeof responses.$inferSelect | undefined): ResponseRecord | null {
+  if (row === undefined) return null;
+  const record: ResponseRecord & { deletedAt?: number | null } = { ...row };
+  delete record.deletedAt;
+  return record;
+}
+
+function ofTenant(tenant: Tenant) {
+  return tenant === undefined ? undefined : eq(responses.tenant, tenant);
+}
