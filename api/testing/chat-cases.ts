@@ -110,6 +110,22 @@ export const CHAT_CASES: Case[] = [
   },
   {
     operation: 'createChatCompletion',
+    what: 'an answer sent back in parts with fields of the client is read as it was given',
+    status: 200,
+    call: async (h) => {
+      const first = await chat(h, {});
+      const { content, ...rest } = first.body.choices[0].message;
+      const sent = { role: 'assistant', content: [{ type: 'text', text: content, ...rest }] };
+      return chat(h, { messages: [...QUESTION, sent, ...QUESTION] });
+    },
+    check: ({ headers }, h) => {
+      const id = headers.get('x-ramify-trajectory') as string;
+      const { steps } = h.deps.stores.trajectories.get(id);
+      expect(steps.map(({ kind }) => kind)).toEqual(['prompt', 'policy', 'prompt', 'policy']);
+    },
+  },
+  {
+    operation: 'createChatCompletion',
     what: 'a pinned version, sampling settings, a developer message, a session',
     status: 200,
     call: (h) =>

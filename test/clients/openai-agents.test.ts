@@ -1,0 +1,209 @@
+/**
+ * The OpenAI Agents SDK against the real server, over chat completions: an agent with a function
+ * runs to its answer, plain and streamed, goes on in a later turn, hands over to another agent,
+ * answers by a schema, and is told what went wrong.
+ */
+import {
+  Agent,
+  MaxTurnsExceededError,
+  run,
+  setDefaultOpenAIClient,
+  setOpenAIAPI,
+  setTracingDisabled,
+  tool,
+  user,
+} from '@openai/agents';
+import OpenAI from 'openai';
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { z } from 'zod';
+import { fixture } from '../e2e/fixture.ts';
+import type { TestServer } from '../support/server-process.ts';
+import {
+  ENDLESS,
+  expectCancelled,
+  expectCourse,
+  HERMES,
+  killPolicyWorker,
+  logged,
+  lookUp,
+  serverForClients,
+  someCourse,
+  STEPS_MAX,
+  Wire,
+} from './kit.ts';
+import type { Course } from './kit.ts';
+
+/** Into the body as it is. */
+const SEED = { seed: 1 };
+
+const setup = fixture();
+const wire = new Wire();
+
+let server: TestServer;
+let course: Course;
+
+beforeAll(async () => {
+  server = await serverForClients(setup);
+  course = await someCourse(server);
+  setDefaultOpenAIClient(
+    new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'none', maxRetries: 6, fetch: wire.fetch }),
+  );
+  setOpenAIAPI('chat_completions');
+  setTracingDisabled(true);
+});
+
+beforeEach(() => wire.clear());
+
+/** With the questions that it was asked. */
+function searchAgent() {
+  const asked: string[] = [];
+  const search = tool({
+    name: 'search',
+    description: 'Searches the knowledge base.',
+    parameters: z.object({ query: z.string() }),
+    execute: async ({ query }) => {
+      asked.push(query);
+      return lookUp(query);
+    },
+  });
+  const agent = new Agent({
+    name: 'Finder',
+    model: 'ramify',
+    modelSettings: { temperature: 0 },
+    tools: [search],
+  });
+  return { asked, agent, search };
+}
+
+describe('an agent with a function', () => {
+  it('runs to its answer', async () => {
+    const { agent, asked } = searchAgent();
+    const result = await run(agent, course.question, { maxTurns: STEPS_MAX });
+    expect(asked).toEqual(course.lookups);
+    expect(result.finalOutput).toBe(course.answer);
+    const { usage } = result.state;
+    expect(usage.requests).toBe(course.finishReasons.length);
+    expect(usage.outputTokens).toBe(course.completionTokens);
+    await expectCourse(server, course, wire.trajectories);
+  });
+
+  it('streams the same', async () => {
+    const { agent, asked } = searchAgent();
+    const result = await run(agent, course.question, { stream: true, maxTurns: STEPS_MAX });
+    let text = '';
+    const items: string[] = [];
+    for await (const event of result) {
+      if (event.type === 'run_item_stream_event') items.push(event.name);
+      if (event.type !== 'raw_model_stream_event') continue;
+      if (event.data.type === 'output_text_delta') text += event.data.delta;
+    }
+    await result.completed;
+    expect(asked).toEqual(course.lookups);
+    expect(text).toBe(course.answer);
+    expect(result.finalOutput).toBe(course.answer);
+    const calls = course.lookups.flatMap(() => ['tool_called', 'tool_output']);
+    expect(items.filter((name) => !name.startsWith('reasoning'))).toEqual([
+      ...calls,
+      'message_output_created',
+    ]);
+    expect(result.state.usage.outputTokens).toBe(course.completionTokens);
+    await expectCourse(server, course, wire.trajectories);
+  });
+
+  it.each([false, true])('goes on from its answer (streamed: %s)', async (stream) => {
+    const { agent } = searchAgent();
+    const first = stream
+      ? await run(agent, course.question, { stream: true })
+      : await run(agent, course.question);
+    if ('completed' in first) await first.completed;
+    const answered = await logged(server, wire.trajectories.at(-1) ?? '');
+    wire.clear();
+    // What the policy then says is its affair; that it is asked with all before it is ours.
+    await run(agent, [...first.history, user(course.question)], { maxTurns: 1 }).catch(
+      (thrown: unknown) => expect(thrown).toBeInstanceOf(MaxTurnsExceededError),
+    );
+    const { steps } = await logged(server, wire.trajectories[0] ?? '');
+    const ids = (list: { id: string }[]): string[] => list.map(({ id }) => id);
+    expect(ids(steps).slice(0, answered.steps.length)).toEqual(ids(answered.steps));
+    expect(steps.at(-2).text).toContain(course.question);
+  });
+});
+
+it('hands over to the agent that is chosen', async () => {
+  const second = new Agent({
+    name: 'Second',
+    model: HERMES,
+    modelSettings: { maxTokens: 4, providerData: SEED },
+  });
+  const first = new Agent({
+    name: 'First',
+    instructions: 'Hand over.',
+    model: HERMES,
+    modelSettings: { toolChoice: 'required', providerData: SEED },
+    handoffs: [second],
+  });
+  const result = await run(first, course.question);
+  expect(result.lastAgent?.name).toBe('Second');
+  expect(wire.sent.map(({ tool_choice: choice }) => choice)).toEqual(['required', undefined]);
+});
+
+it('answers by a zod schema', async () => {
+  const outputType = z.object({ city: z.enum(['Paris', 'Rome']), people: z.int().min(1).max(9) });
+  const agent = new Agent({
+    name: 'Former',
+    model: 'ramify',
+    modelSettings: { providerData: SEED },
+    outputType,
+  });
+  for (const stream of [false, true] as const) {
+    const result = stream
+      ? await run(agent, course.question, { stream: true })
+      : await run(agent, course.question);
+    if ('completed' in result) await result.completed;
+    expect(outputType.parse(result.finalOutput)).toEqual(result.finalOutput);
+  }
+  expect(wire.sent[0].response_format).toMatchObject({
+    type: 'json_schema',
+    json_schema: { strict: true },
+  });
+});
+
+describe('what goes wrong', () => {
+  it('refusals come as the errors of the openai client', async () => {
+    const agent = new Agent({ name: 'Lost', model: 'gpt-4' });
+    await expect(run(agent, 'x')).rejects.toBeInstanceOf(OpenAI.NotFoundError);
+    await expect(run(agent, 'x')).rejects.toMatchObject({ code: 'model_not_found' });
+    const long = new Agent({ name: 'Long', model: 'ramify' });
+    await expect(run(long, 'word '.repeat(2_000))).rejects.toMatchObject({
+      status: 400,
+      code: 'context_length_exceeded',
+    });
+  });
+
+  it('an abort in the stream ends the sampling', async () => {
+    const stop = new AbortController();
+    const agent = new Agent({ name: 'Endless', model: ENDLESS });
+    const result = await run(agent, course.question, { stream: true, signal: stop.signal });
+    for await (const event of result) {
+      if (event.type === 'raw_model_stream_event') stop.abort();
+    }
+    await expectCancelled(server, wire.trajectories[0] ?? '');
+  });
+
+  it('a fault in the stream rejects the run, and the next one is answered', async () => {
+    const agent = new Agent({ name: 'Endless', model: ENDLESS });
+    const result = await run(agent, course.question, { stream: true });
+    const read = async (): Promise<void> => {
+      let killed = false;
+      for await (const event of result) {
+        if (event.type !== 'raw_model_stream_event' || killed) continue;
+        killPolicyWorker(server);
+        killed = true;
+      }
+      await result.completed;
+    };
+    await expect(read()).rejects.toMatchObject({ code: 'engine_unavailable' });
+    const { agent: finder } = searchAgent();
+    expect((await run(finder, course.question)).finalOutput).toBe(course.answer);
+  });
+});
