@@ -29,7 +29,7 @@ import type { Row } from './report.ts';
 const SEED = 1;
 /** Batches that share a few commits. */
 const BATCHES = 40;
-const REPEATS = 200;
+const REPEATS = 100;
 
 const { values } = parseArgs({
   options: { steps: { type: 'string' }, data: { type: 'string' } },

@@ -178,8 +178,8 @@ export const LIMITS = {
   listRowsPerSlice: 2_000,
   /** Rows that one page may look at in all; beyond, it ends early and its cursor goes on. */
   listRowsExaminedMax: 200_000,
-  /** Rows counted of each condition of a list, to lead with the rarest. */
-  listRowsCounted: 2_000,
+  /** Rows counted of each condition of a list to find the rarest, more where that is not enough. */
+  listRowsCounted: [500, 4_000, 32_000],
   tasksPerImportMax: 100_000,
   /** Tasks read in one piece for a training run, some milliseconds. */
   taskRowsPerRead: 500,

@@ -164,15 +164,18 @@ export const toolCalls = sqliteTable('tool_calls', {
 
 /**
  * Ranges cannot be read in the order of creation from an index over the values themselves; over
- * levels they can, as a merge of a few walks. The same arithmetic is in db/trajectory-filter.ts.
+ * levels they can, as a merge of a few walks. What very many rows have, as verifiers give it, is a
+ * level of its own. The same arithmetic is in db/trajectory-filter.ts.
  */
 const REWARD_LEVEL = sql.raw(
-  '(CASE WHEN "reward" < -1 THEN 0 WHEN "reward" > 1.25 THEN 18 ' +
-    'ELSE CAST("reward" * 8 + 8 AS INTEGER) END)',
+  '(CASE WHEN "reward" < -1 THEN 0 WHEN "reward" = -1 THEN 1 WHEN "reward" < 0 ' +
+    'THEN CAST("reward" * 8 + 10 AS INTEGER) WHEN "reward" = 0 THEN 10 WHEN "reward" < 1 ' +
+    'THEN CAST("reward" * 8 + 11 AS INTEGER) WHEN "reward" = 1 THEN 19 WHEN "reward" > 1 ' +
+    'THEN 20 END)',
 );
 const JUMP_LEVEL = sql.raw(
-  '(CASE WHEN "entropy_jump" < 0 THEN 0 WHEN "entropy_jump" > 0.95 THEN 19 ' +
-    'ELSE CAST("entropy_jump" * 20 AS INTEGER) END)',
+  '(CASE WHEN "entropy_jump" <= 0 THEN 0 WHEN "entropy_jump" > 0.95 THEN 20 ' +
+    'ELSE CAST("entropy_jump" * 20 + 1 AS INTEGER) END)',
 );
 
 /**

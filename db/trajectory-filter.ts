@@ -69,22 +69,28 @@ export const seenBy = (tenant: string): string => `t.tenant = ${tenant} AND t.so
 
 /** The same expressions and arithmetic as in schema.ts. */
 const REWARD_LEVEL =
-  '(CASE WHEN t."reward" < -1 THEN 0 WHEN t."reward" > 1.25 THEN 18 ' +
-  'ELSE CAST(t."reward" * 8 + 8 AS INTEGER) END)';
+  '(CASE WHEN t."reward" < -1 THEN 0 WHEN t."reward" = -1 THEN 1 WHEN t."reward" < 0 ' +
+  'THEN CAST(t."reward" * 8 + 10 AS INTEGER) WHEN t."reward" = 0 THEN 10 WHEN t."reward" < 1 ' +
+  'THEN CAST(t."reward" * 8 + 11 AS INTEGER) WHEN t."reward" = 1 THEN 19 WHEN t."reward" > 1 ' +
+  'THEN 20 END)';
 const JUMP_LEVEL =
-  '(CASE WHEN t."entropy_jump" < 0 THEN 0 WHEN t."entropy_jump" > 0.95 THEN 19 ' +
-  'ELSE CAST(t."entropy_jump" * 20 AS INTEGER) END)';
-const REWARD_LEVELS = 18;
-const JUMP_LEVELS = 19;
+  '(CASE WHEN t."entropy_jump" <= 0 THEN 0 WHEN t."entropy_jump" > 0.95 THEN 20 ' +
+  'ELSE CAST(t."entropy_jump" * 20 + 1 AS INTEGER) END)';
+const REWARD_LEVELS = 20;
+const JUMP_LEVELS = 20;
 
 export function rewardLevel(reward: number): number {
   if (reward < -1) return 0;
-  return reward > 1.25 ? REWARD_LEVELS : Math.trunc(reward * 8 + 8);
+  if (reward === -1) return 1;
+  if (reward < 0) return Math.trunc(reward * 8 + 10);
+  if (reward === 0) return 10;
+  if (reward < 1) return Math.trunc(reward * 8 + 11);
+  return reward === 1 ? 19 : REWARD_LEVELS;
 }
 
 export function jumpLevel(jump: number): number {
-  if (jump < 0) return 0;
-  return jump > 0.95 ? JUMP_LEVELS : Math.trunc(jump * 20);
+  if (jump <= 0) return 0;
+  return jump > 0.95 ? JUMP_LEVELS : Math.trunc(jump * 20 + 1);
 }
 
 /** The ways to begin; any of them, with the other conditions checked, finds all. Never empty. */

@@ -1,9 +1,10 @@
 /**
- * Pages of trajectories by creation, whatever is filtered by. One condition leads: that with the
- * fewest rows, as far as a bounded count tells; its index is walked from the cursor on, and the
- * other conditions are checked row by row, in slices of a bounded number of rows, between which
- * others may work. So no request scans the table, sorts, or holds its thread for long; a page that
- * would take very many slices ends early, with a cursor that goes on from there.
+ * Pages of trajectories by creation, whatever is filtered by. One condition leads: its index is
+ * walked from the cursor on, and the other conditions are checked row by row, in slices of a
+ * bounded number of rows, between which others may work. When the first slice has not filled the
+ * page, the condition with the fewest rows, as far as bounded counts tell, leads from there on. So
+ * no request scans the table, sorts, or holds its thread for long; a page that would take very many
+ * slices ends early, with a cursor that goes on from there.
  *
  * A cursor is the (created_at, id) of the last row that was looked at. Rows that come meanwhile
  * have other keys, so they neither repeat nor hide one that was there.
@@ -101,7 +102,7 @@ export class TrajectoryPages {
     const leads = leadsOf(filter);
     const order = orderOf(page);
     return leads.flatMap((lead) => [
-      countQuery(lead, range),
+      countQuery(lead, range, 10),
       sliceQuery(lead, range, order),
       rowsQuery(lead, conditionsOf(filter), { range, order, limit: 10 }),
     ]);
@@ -116,7 +117,8 @@ export class TrajectoryPages {
     const order = orderOf(page);
     const conditions = conditionsOf(filter);
     let range = rangeOf(filter, page);
-    const lead = this.bestLead(leadsOf(filter), range);
+    const leads = leadsOf(filter);
+    let [lead] = leads as [Lead, ...Lead[]];
     const found: TrajectoryRecord[] = [];
     for (let examined = LIMITS.listRowsPerSlice; ; examined += LIMITS.listRowsPerSlice) {
       // With nothing to check, every row of the walk fits, and none is looked at in vain.
@@ -132,24 +134,29 @@ export class TrajectoryPages {
       if (end === null) return { items: found, nextCursor: null };
       if (examined >= this.examinedMax) return { items: found, nextCursor: cursorOf(end) };
       range = from(range, order, end);
+      // All leads have the same order, so any of them can go on from here.
+      if (examined === LIMITS.listRowsPerSlice) lead = this.rarest(leads, range);
       yield;
     }
   }
 
-  private bestLead(leads: readonly Lead[], range: Range): Lead {
-    const [first, ...others] = leads as [Lead, ...Lead[]];
-    let best = first;
-    if (others.length === 0) return best;
-    let fewest = this.rowsOf(best, range);
-    for (const lead of others) {
-      const rows = this.rowsOf(lead, range);
-      if (rows < fewest) [best, fewest] = [lead, rows];
+  /** The one with the fewest rows, as far as counting up to some bounds tells. */
+  private rarest(leads: readonly Lead[], range: Range): Lead {
+    let best = leads[0] as Lead;
+    if (leads.length === 1) return best;
+    for (const bound of LIMITS.listRowsCounted) {
+      let fewest = Infinity;
+      for (const lead of leads) {
+        const rows = this.rowsOf(lead, range, bound);
+        if (rows < fewest) [best, fewest] = [lead, rows];
+      }
+      if (fewest < bound) break;
     }
     return best;
   }
 
-  private rowsOf(lead: Lead, range: Range): number {
-    const [row] = this.all<{ rows: number }>(countQuery(lead, range));
+  private rowsOf(lead: Lead, range: Range, bound: number): number {
+    const [row] = this.all<{ rows: number }>(countQuery(lead, range, bound));
     return row?.rows ?? 0;
   }
 
@@ -250,11 +257,10 @@ function walks(
   };
 }
 
-/** How many rows a lead has, up to LIMITS.listRowsCounted. */
-function countQuery(lead: Lead, range: Range): Query {
+/** How many rows a lead has, up to a bound. */
+function countQuery(lead: Lead, range: Range, bound: number): Query {
   const { sql, values } = walks(lead, range, () => ({ columns: '1' }));
-  const rows: number = LIMITS.listRowsCounted;
-  return { sql: `SELECT count(*) AS rows FROM (${sql} LIMIT ?)`, values: [...values, rows] };
+  return { sql: `SELECT count(*) AS rows FROM (${sql} LIMIT ?)`, values: [...values, bound] };
 }
 
 function sliceQuery(lead: Lead, range: Range, order: Order): Query {
