@@ -50,6 +50,8 @@ export interface AppDeps {
   /** What feedback may say. */
   metrics: FeedbackMetrics;
   lifecycle: Lifecycle;
+  /** LIMITS.idempotencyWaitMs when left out. */
+  idempotencyWaitMs?: number;
   /** Throws when the database cannot be written now. */
   checkStorage: () => void;
   clock: Clock;
@@ -78,6 +80,7 @@ export function createApp(deps: AppDeps): App {
     }
     c.header('x-request-id', c.get('requestId'));
     const durationMs = Math.round(performance.now() - startedAt);
+    c.header('openai-processing-ms', String(durationMs));
     const { method, path } = c.req;
     const facts = { requestId: c.get('requestId'), method, path, status: c.res.status, durationMs };
     deps.logger.info(facts, 'request');

@@ -156,10 +156,10 @@ export function requestedTokens(body: {
 }): number | null {
   const older = body.max_tokens ?? null;
   const newer = body.max_completion_tokens ?? null;
-  if (older !== null && newer !== null && older !== newer) {
+  if (older !== null && newer !== null) {
     throw new AppError(
       'invalid_request',
-      `max_completion_tokens is ${newer} but max_tokens is ${older}; give one of them`,
+      `max_tokens (${older}) and max_completion_tokens (${newer}) are both given; give one of them`,
       { param: 'max_completion_tokens' },
     );
   }

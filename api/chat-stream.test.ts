@@ -10,13 +10,13 @@ import type { ChatCompletionChunk } from 'openai/resources/chat/completions';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { AppError } from '../core/errors.ts';
 import { ANSWER_SCRIPT, CAPITAL_SCRIPT, startHarness, until } from './testing/harness.ts';
-import type { Harness } from './testing/harness.ts';
+import type { Harness, PolicyProtocol } from './testing/harness.ts';
 
 let h: Harness;
 let server: Server;
 let client: OpenAI;
 
-async function listen(protocol: 'tags' | 'hermes'): Promise<void> {
+async function listen(protocol: PolicyProtocol): Promise<void> {
   h = await startHarness({ protocol });
   server = serve({ fetch: h.app.fetch, hostname: '127.0.0.1', port: 0 }) as Server;
   await new Promise((resolve) => server.once('listening', resolve));
@@ -164,8 +164,8 @@ test('a failure in mid-stream is an error to the client, with our message and no
 test('errors arrive as the classes that the client has for them', async () => {
   const unknown = client.chat.completions.create({ ...CHAT, model: 'gpt-4' });
   await expect(unknown).rejects.toThrow(OpenAI.NotFoundError);
-  const many = client.chat.completions.create({ ...CHAT, n: 2 });
-  await expect(many).rejects.toMatchObject({ code: 'unsupported_parameter', param: 'n' });
+  const many = client.chat.completions.create({ ...CHAT, verbosity: 'low' });
+  await expect(many).rejects.toMatchObject({ code: 'unsupported_parameter', param: 'verbosity' });
   h.engine.sampleFault = new AppError('engine_unavailable', 'the worker stopped');
   const down = client.chat.completions.create({ ...CHAT, stream: true });
   await expect(down).rejects.toMatchObject({ status: 503, code: 'engine_unavailable' });
@@ -184,27 +184,136 @@ test('the models of the client', async () => {
   expect(models).toEqual(['ramify', 'ramify@1']);
 });
 
-test('a policy that makes several calls a step refuses parallel_tool_calls: false', async () => {
-  const call = (): Promise<unknown> =>
-    client.chat.completions.create({ ...CHAT, tools, parallel_tool_calls: false });
-  await call();
+async function listenAgain(protocol: PolicyProtocol): Promise<void> {
   server.close();
   await h.close();
-  await listen('hermes');
-  await expect(call()).rejects.toMatchObject({ param: 'parallel_tool_calls' });
+  await listen(protocol);
+}
+
+const hermesCall = (query: string): string =>
+  `<tool_call>\n{"name": "search", "arguments": {"query": "${query}"}}\n</tool_call>`;
+
+test('parallel_tool_calls: false ends the answer behind its first call', async () => {
+  const once = { ...CHAT, tools, parallel_tool_calls: false };
+  // With the tag protocol a step has one call at most.
+  await client.chat.completions.create(once);
+  await listenAgain('hermes');
+  h.engine.script = () => `Looking. ${hermesCall('a')}\n${hermesCall('b')}<|im_end|>`;
+  const { data, response } = await client.chat.completions.create(once).withResponse();
+  expect(data.choices[0]).toMatchObject({
+    finish_reason: 'tool_calls',
+    message: { content: 'Looking.', tool_calls: [{ function: { arguments: '{"query":"a"}' } }] },
+  });
+  expect(data.choices[0]?.message.tool_calls).toHaveLength(1);
+  const id = response.headers.get('x-ramify-trajectory') as string;
+  const sampled = h.deps.stores.trajectories.get(id).steps[1]?.text;
+  expect(sampled).toBe(`Looking. ${hermesCall('a')}`);
+  // Without functions there is nothing to call.
+  h.engine.script = () => 'Paris<|im_end|>';
+  const plain = { ...CHAT, parallel_tool_calls: false };
+  expect((await client.chat.completions.create(plain)).choices[0]?.message.content).toBe('Paris');
+});
+
+test('parallel_tool_calls: false is refused where a call has no mark at its end', async () => {
+  await listenAgain('llama');
+  const call = client.chat.completions.create({ ...CHAT, tools, parallel_tool_calls: false });
+  await expect(call).rejects.toMatchObject({
+    code: 'unsupported_parameter',
+    param: 'parallel_tool_calls',
+  });
   expect(h.engine.stats().openSequences).toBe(0);
 });
 
 test('two calls in one step come as two tool calls, streamed', async () => {
-  server.close();
-  await h.close();
-  await listen('hermes');
-  const one = (query: string): string =>
-    `<tool_call>\n{"name": "search", "arguments": {"query": "${query}"}}\n</tool_call>`;
-  h.engine.script = () => `Looking. ${one('a')}\n${one('b')}<|im_end|>`;
+  await listenAgain('hermes');
+  h.engine.script = () => `Looking. ${hermesCall('a')}\n${hermesCall('b')}<|im_end|>`;
   const final = await client.chat.completions.stream({ ...CHAT, tools }).finalChatCompletion();
   const message = final.choices[0]?.message;
   expect(message?.content).toBe('Looking.');
   const calls = message?.tool_calls as OpenAI.ChatCompletionMessageFunctionToolCall[];
   expect(calls.map((call) => JSON.parse(call.function.arguments).query)).toEqual(['a', 'b']);
+});
+
+/** The chunks of each choice. */
+function byChoice(chunks: readonly ChatCompletionChunk[]): ChatCompletionChunk.Choice[][] {
+  const choices: ChatCompletionChunk.Choice[][] = [];
+  for (const choice of chunks.flatMap((chunk) => chunk.choices)) {
+    (choices[choice.index] ??= []).push(choice);
+  }
+  return choices;
+}
+
+test('several choices, streamed: each in its order, usage once, rows as of a plain call', async () => {
+  const several = { ...CHAT, n: 3, seed: 5, logprobs: true };
+  const stream_options = { include_usage: true };
+  const streamed = await client.chat.completions
+    .create({ ...several, stream: true, stream_options })
+    .withResponse();
+  const chunks = await chunksOf(streamed.data);
+  const choices = byChoice(chunks);
+  expect(choices).toHaveLength(3);
+  for (const own of choices) {
+    expect(own[0]?.delta).toEqual({ role: 'assistant', content: '' });
+    expect(own.map(({ delta: { content } }) => content ?? '').join('')).toBe('Paris');
+    const ends = own.map(({ finish_reason }) => finish_reason);
+    expect(ends).toEqual([...ends.slice(1).map(() => null), 'stop']);
+  }
+  expect(chunks.filter(({ usage }) => usage !== null)).toEqual([chunks.at(-1)]);
+  const plain = await client.chat.completions.create(several).withResponse();
+  expect(chunks.at(-1)?.usage).toEqual(plain.data.usage);
+  const rows = [plain, streamed].map(({ response }) => {
+    const ids = (response.headers.get('x-ramify-trajectory') as string).split(', ');
+    return ids.map((id) =>
+      h.deps.stores.trajectories.get(id).steps.map(({ tokens, logprobs, sampling, text }) => ({
+        ...{ tokens, logprobs, sampling, text },
+      })),
+    );
+  });
+  expect(rows[0]).toEqual(rows[1]);
+});
+
+test('when one choice cannot be opened, none is, and nothing stays open', async () => {
+  h.engine.sequencesMax = 2;
+  const call = client.chat.completions.create({ ...CHAT, n: 3 });
+  await expect(call).rejects.toMatchObject({ status: 503, code: 'queue_full' });
+  expect(h.engine.stats().openSequences).toBe(0);
+  expect(h.deps.stores.trajectories.list().items).toEqual([]);
+});
+
+test('a client that leaves several choices stops them all', async () => {
+  h.engine.pieceMs = 10;
+  h.engine.script = () => '<think>capital of France '.repeat(20);
+  const stream = await client.chat.completions.create({ ...CHAT, n: 3, stream: true });
+  for await (const chunk of stream) {
+    if (delta(chunk)['reasoning_content'] !== undefined) break;
+  }
+  await until(() => h.deps.stores.trajectories.list().items.length === 3);
+  const rows = h.deps.stores.trajectories.list().items;
+  expect(rows.map(({ status }) => status)).toEqual(Array(3).fill('cancelled'));
+  await until(() => h.engine.stats().openSequences === 0);
+});
+
+test('a failure in mid-stream with a key leaves the key free for another try', async () => {
+  h.engine.pieceMs = 20;
+  h.engine.script = () => '<think>capital of France '.repeat(20);
+  const options = { headers: { 'Idempotency-Key': 'again' } };
+  const stream = await client.chat.completions.create({ ...CHAT, stream: true }, options);
+  for await (const chunk of stream) {
+    if (delta(chunk)['reasoning_content'] !== undefined) break;
+  }
+  await until(() => h.engine.cancelled === 1);
+  h.engine.pieceMs = 0;
+  h.engine.script = ANSWER_SCRIPT;
+  const again = await client.chat.completions.create({ ...CHAT, stream: true }, options);
+  const chunks = await chunksOf(again);
+  expect(chunks.map((chunk) => (delta(chunk)['content'] ?? '') as string).join('')).toBe('Paris');
+});
+
+test('of two equal calls with a key at once one is made, and both get its answer', async () => {
+  h.engine.pieceMs = 20;
+  const options = { headers: { 'Idempotency-Key': 'twice' } };
+  const calls = [0, 1].map(() => client.chat.completions.create(CHAT, options));
+  const [first, second] = await Promise.all(calls);
+  expect(second).toEqual(first);
+  expect(h.deps.stores.trajectories.list().items).toHaveLength(1);
 });

@@ -9,6 +9,7 @@
  * offered) is shown as it is.
  */
 import { StopScanner } from '../core/text/stop-scanner.ts';
+import { StreamDecoder } from '../core/text/stream-decoder.ts';
 import type { ParsedStep, Protocol, Tokenizer } from '../core/text/types.ts';
 
 export interface TextPiece {
@@ -23,6 +24,29 @@ const CLOSE = '</think>';
 export function hiddenTokens(protocol: Protocol, tokenizer: Tokenizer): number[] {
   if (protocol.opening !== null) return [...protocol.stopTokens];
   return protocol.stopTokens.filter((token) => !/^<\/[a-z]/.test(tokenizer.decode([token])));
+}
+
+/** How many of a step's first tokens are its thoughts, tags included. */
+export function reasoningTokens(
+  tokens: Uint32Array,
+  tokenizer: Tokenizer,
+  reasoningOpen: boolean,
+): number {
+  const decoder = new StreamDecoder(tokenizer);
+  let open = reasoningOpen;
+  let head = '';
+  let tail = '';
+  for (const [i, token] of tokens.entries()) {
+    const piece = decoder.push([token]);
+    if (!open) {
+      head = (head + piece).trimStart();
+      if (head.startsWith(OPEN)) open = true;
+      else if (!OPEN.startsWith(head)) return 0;
+    }
+    tail = tail.slice(-CLOSE.length) + piece;
+    if (open && tail.includes(CLOSE)) return i + 1;
+  }
+  return open ? tokens.length : 0;
 }
 
 /** `behind` the reasoning, if there is any: before the first word of the step itself. */

@@ -37,6 +37,8 @@ export const STATUS: Readonly<Record<ErrorCode, number>> = {
   task_not_found: 404,
   task_invalid: 400,
   feedback_conflict: 409,
+  idempotency_conflict: 409,
+  idempotency_key_in_use: 409,
   policy_not_activatable: 409,
   nothing_to_roll_back: 409,
   training_run_finished: 409,

@@ -32,6 +32,8 @@ export const ERROR_CODES = {
   task_not_found: 'No task has this id.',
   task_invalid: 'A line of the imported task file is wrong.',
   feedback_conflict: 'This feedback id was used before with other content.',
+  idempotency_conflict: 'This Idempotency-Key was used before for a call with other content.',
+  idempotency_key_in_use: 'The first call with this Idempotency-Key has not ended yet.',
   policy_not_activatable: 'The policy exists but cannot serve (rejected files, missing directory).',
   nothing_to_roll_back: 'The active policy has no parent to go back to.',
   training_run_finished: 'The training run has ended; it cannot be cancelled.',
@@ -60,13 +62,14 @@ export const RETRYABLE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'engine_unavailable',
   'not_ready',
   'request_timeout',
+  'idempotency_key_in_use',
 ]);
 
 export interface AppErrorOptions {
   /** The request field at fault, in the client's spelling (`messages[2].content`). */
   param?: string;
   cause?: unknown;
-  /** Seconds after which a retry makes sense; only for retryable codes. */
+  /** Seconds after which a retry makes sense: of retryable codes, and of tools (registry.ts). */
   retryAfterS?: number;
 }
 

@@ -55,7 +55,23 @@ export const LIMITS = {
   /** Past its time-out the sandbox should have answered; after this the thread is replaced. */
   javascriptGraceMs: 500,
   javascriptStackBytes: 256 * 1024,
+  /**
+   * One Python call. Starting takes 30 ms alone, some libraries a second; memory is all that it may
+   * map, and libraries for arrays map some hundred megabytes before they hold anything.
+   */
+  pythonTimeoutMs: 10_000,
+  pythonMemoryBytes: 512 * 1024 * 1024,
+  /** All that it may write to its /tmp, which is memory. */
+  pythonFileBytes: 16 * 1024 * 1024,
+  /** Far more than a result may have; beyond, the program is ended. */
+  pythonOutputBytesMax: 1024 * 1024,
+  /** Python programs at once: each may take a core and the memory above. */
+  pythonConcurrencyMax: 4,
+  /** What the kernel needs to end what was killed, and more. */
+  pythonEndMs: 2_000,
   toolConcurrencyMax: 16,
+  /** Before a call that failed by the world is made again; twice as long each further time. */
+  toolRetryMs: 200,
   /** Calls that wait for a slot: at most one an active agent run, so a full queue is a fault. */
   toolQueueMax: 256,
   /** Of a tool of an MCP server; the prompt holds it, and OpenAI's bound is the same. */
@@ -272,13 +288,27 @@ export const LIMITS = {
    * some tokens a turn, and the others wait little.
    */
   shapedRunsMax: 4,
+  /** Choices of one chat completion; each samples in a row of its own. */
+  choicesMax: 16,
+  /** How long an answer is given again for its Idempotency-Key. */
+  idempotencyKeptMs: 24 * 3_600_000,
+  /** A call waits so long for the first one with its key; proxies give up after some 30 s. */
+  idempotencyWaitMs: 20_000,
+  /** One kept answer: 16 choices of 1,000 tokens each with their likeliest ones, or long text. */
+  keptAnswerBytesMax: 4 * 1024 * 1024,
+  /** Kept answers of a tenant; with 4 kB counted for each row, some thousands. */
+  keptAnswersBytesMax: 32 * 1024 * 1024,
+  /** Old answers deleted when one is kept, so that none waits long for it. */
+  keptAnswersForgottenMax: 100,
   shutdownTimeoutMs: 10_000,
   retryAfterS: 1,
 } as const;
 
 assert(LIMITS.batchRowsMax <= LIMITS.sequencesMax, 'a batch row needs a sequence');
+assert(LIMITS.keptAnswerBytesMax < LIMITS.keptAnswersBytesMax, 'one answer has room');
 assert(LIMITS.groupCommitMs <= 10, 'ARCHITECTURE.md promises a commit within 10 ms');
 assert(LIMITS.toolCallsDefault <= LIMITS.toolCallsMax, 'the default is within the bound');
 assert(LIMITS.javascriptTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
+assert(LIMITS.pythonTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
 assert(LIMITS.toolQueueMax >= LIMITS.agentRunsActiveMax, 'every agent run may wait for a tool');
 assert(LIMITS.pageItemsDefault <= LIMITS.pageItemsMax, 'the default page is within the bound');

@@ -145,6 +145,22 @@ export interface TrajectoryRecord {
   continuationKey?: string | null;
   /** Of a rollout: the training step that sampled it. Only written, like the key. */
   trainingStep?: number | null;
+  /** What the client of a chat completion offered and said of it. Only written, like the key. */
+  offer?: ClientOffer;
+}
+
+/** A function that a client runs. */
+export interface ClientTool {
+  name: string;
+  description: string;
+  /** JSON Schema of the arguments. */
+  parameters: Record<string, unknown>;
+}
+
+export interface ClientOffer {
+  /** Those that the policy was shown, in their order. */
+  tools: readonly ClientTool[];
+  metadata: Record<string, string> | null;
 }
 
 export interface Feedback {

@@ -23,6 +23,7 @@ import { DEFAULT_TENANT } from '../core/records.ts';
 import type {
   AgentRunRecord,
   AgentRunStatus,
+  ClientTool,
   DecisionFigures,
   EndReason,
   GateReport,
@@ -182,6 +183,7 @@ const JUMP_LEVEL = sql.raw(
  * The path from a root to `leaf_step_id`. `reward` is null (not scored) or the latest of verifier
  * and feedback, and `rewarded_at` is null exactly when it is. `continuation_key` is set where a
  * chat client may go on: it digests the conversation as the client will send it back.
+ * `offered_tools` and `metadata` are of a chat completion, null where it had none.
  */
 export const trajectories = sqliteTable(
   'trajectories',
@@ -213,6 +215,9 @@ export const trajectories = sqliteTable(
     /** The training run that was fed with it first; feedback that comes later is late. */
     consumedBy: text('consumed_by'),
     tenant: text().notNull().default(DEFAULT_TENANT),
+    /** A digest of `offered_tools`. */
+    offeredTools: text('offered_tools'),
+    metadata: text({ mode: 'json' }).$type<Record<string, string>>(),
   },
   (table) => [
     index('trajectories_leaf').on(table.leafStepId),
@@ -245,6 +250,36 @@ export const trajectories = sqliteTable(
     index('trajectories_branched')
       .on(table.branchedFromStepId)
       .where(sql`"branched_from_step_id" IS NOT NULL`),
+  ],
+);
+
+/**
+ * The functions that clients of chat completions offered: each list once, whoever sends it how
+ * often. A row is never changed.
+ */
+export const offeredTools = sqliteTable('offered_tools', {
+  digest: text().primaryKey(),
+  tools: text({ mode: 'json' }).$type<ClientTool[]>().notNull(),
+});
+
+/**
+ * Answers to calls with an Idempotency-Key, to be given again (answer-store.ts). `digest` is of
+ * what was asked, `bytes` what counts for the tenant's room.
+ */
+export const keptAnswers = sqliteTable(
+  'kept_answers',
+  {
+    tenant: text().notNull(),
+    key: text().notNull(),
+    digest: text().notNull(),
+    headers: text({ mode: 'json' }).$type<Record<string, string>>().notNull(),
+    body: blob({ mode: 'buffer' }).notNull(),
+    bytes: integer().notNull(),
+    createdAt: integer('created_at').notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.tenant, table.key] }),
+    index('kept_answers_age').on(table.tenant, table.createdAt, table.bytes),
   ],
 );
 

@@ -245,3 +245,22 @@ describe('SqliteStepLog', () => {
     expect(rows('steps')).toBe(0);
   });
 });
+
+test('what a client offered is kept with the trajectory, equal lists once', async () => {
+  const prng = new Prng(3);
+  const steps = chain(prng, 'offer', 2);
+  const parameters = { type: 'object', properties: { q: { type: 'string' } } };
+  const tools = [{ name: 'find', description: 'Finds.', parameters }];
+  const metadata = { order: '17' };
+  const trajectories = [
+    { ...trajectoryOf('traj_1', last(steps)), offer: { tools, metadata } },
+    { ...trajectoryOf('traj_2', last(steps)), offer: { tools, metadata: null } },
+    { ...trajectoryOf('traj_3', last(steps)), offer: { tools: [], metadata: null } },
+    trajectoryOf('traj_4', last(steps)),
+  ];
+  await stores.stepLog.append({ steps, trajectories });
+  const offers = trajectories.map(({ id }) => stores.trajectories.offerOf(id));
+  const none = { tools: [], metadata: null };
+  expect(offers).toEqual([{ tools, metadata }, { tools, metadata: null }, none, none]);
+  expect(rows('offered_tools')).toBe(1);
+});

@@ -3,11 +3,12 @@
  * commits. Steps already stored are left alone, so a shared prefix is written once; a trajectory is
  * replaced by its newer state, but a reward that it already has is never taken away.
  */
+import { createHash } from 'node:crypto';
 import type BetterSqlite3 from 'better-sqlite3';
 import { assert } from '../core/assert.ts';
 import type { Clock } from '../core/clock.ts';
 import type { LogBatch, StepLog } from '../core/ports.ts';
-import type { TrajectoryRecord } from '../core/records.ts';
+import type { ClientOffer, TrajectoryRecord } from '../core/records.ts';
 import type { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
 import { StepWriter, prepareStep } from './step-row.ts';
@@ -22,11 +23,11 @@ const UPSERT_TRAJECTORY = `
   INSERT INTO trajectories (id, source, conversation_id, leaf_step_id, policy_version, task_id,
     training_run_id, group_id, branched_from_step_id, status, end_reason, answer, format_ok, reward,
     rewarded_at, tool_calls, sampled_tokens, created_at, continuation_key, training_step,
-    tenant, entropy_jump)
+    tenant, offered_tools, metadata, entropy_jump)
   VALUES (@id, @source, @conversationId, @leafStepId, @policyVersion, @taskId, @trainingRunId,
     @groupId, @branchedFromStepId, @status, @endReason, @answer, @formatOk, @reward,
     iif(@reward IS NULL, NULL, @now), @toolCalls, @sampledTokens, @createdAt, @continuationKey,
-    @trainingStep, @tenant, (${PATH} SELECT max(s.delta_entropy) FROM path CROSS JOIN steps s
+    @trainingStep, @tenant, @offeredTools, @metadata, (${PATH} SELECT max(s.delta_entropy) FROM path CROSS JOIN steps s
       ON s.id = path.id))
   ON CONFLICT (id) DO UPDATE SET source = excluded.source,
     conversation_id = excluded.conversation_id, leaf_step_id = excluded.leaf_step_id,
@@ -48,6 +49,10 @@ const INSERT_TOOLS = `
     CROSS JOIN tool_calls c ON c.step_id = path.id WHERE t.id = @id
   ON CONFLICT (tool_name, trajectory_id) DO NOTHING`;
 
+const INSERT_OFFER = `
+  INSERT INTO offered_tools (digest, tools) VALUES (@offeredTools, @tools)
+  ON CONFLICT (digest) DO NOTHING`;
+
 const INSERT_CONVERSATION = `
   INSERT INTO conversations (id, tenant, created_at, updated_at)
   VALUES (@conversationId, @tenant, @now, @now)
@@ -61,7 +66,7 @@ export class SqliteStepLog implements StepLog {
   private readonly clock: Clock;
   private readonly steps: StepWriter;
   private readonly statements: Record<
-    'trajectory' | 'tools' | 'conversation' | 'moveConversation',
+    'trajectory' | 'tools' | 'offer' | 'conversation' | 'moveConversation',
     BetterSqlite3.Statement
   >;
 
@@ -72,6 +77,7 @@ export class SqliteStepLog implements StepLog {
     this.statements = {
       trajectory: db.sqlite.prepare(UPSERT_TRAJECTORY),
       tools: db.sqlite.prepare(INSERT_TOOLS),
+      offer: db.sqlite.prepare(INSERT_OFFER),
       conversation: db.sqlite.prepare(INSERT_CONVERSATION),
       moveConversation: db.sqlite.prepare(MOVE_CONVERSATION),
     };
@@ -113,14 +119,21 @@ export class SqliteStepLog implements StepLog {
   }
 
   private writeTrajectory(record: TrajectoryRecord): void {
+    const { offer, ...columns } = record;
+    const tools = offer === undefined || offer.tools.length === 0 ? null : toolsJson(offer);
     const parameters = {
-      ...record,
+      ...columns,
+      offeredTools: tools && digestOf(tools),
+      metadata: offer?.metadata ? JSON.stringify(offer.metadata) : null,
       formatOk: record.formatOk ? 1 : 0,
       continuationKey: record.continuationKey ?? null,
       trainingStep: record.trainingStep ?? null,
       now: this.clock.now(),
     };
     if (record.conversationId !== null) this.statements.conversation.run(parameters);
+    if (tools !== null) {
+      this.statements.offer.run({ offeredTools: parameters.offeredTools, tools });
+    }
     this.statements.trajectory.run(parameters);
     this.statements.tools.run(parameters);
     if (record.conversationId !== null && record.source === 'live') {
@@ -128,3 +141,12 @@ export class SqliteStepLog implements StepLog {
     }
   }
 }
+
+/** The same tools give the same text. */
+function toolsJson({ tools }: ClientOffer): string {
+  return JSON.stringify(
+    tools.map(({ name, description, parameters }) => ({ name, description, parameters })),
+  );
+}
+
+const digestOf = (text: string): string => createHash('sha256').update(text).digest('hex');

@@ -2,6 +2,7 @@
 import type { Clock } from '../core/clock.ts';
 import { systemClock } from '../core/clock.ts';
 import { AgentRunStore } from './agent-run-store.ts';
+import { AnswerStore } from './answer-store.ts';
 import { ConversationStore } from './conversation-store.ts';
 import { FeedbackStore } from './feedback-store.ts';
 import { GroupCommit } from './group-commit.ts';
@@ -30,6 +31,7 @@ export interface Stores {
   agentRuns: AgentRunStore;
   responses: ResponseStore;
   conversations: ConversationStore;
+  answers: AnswerStore;
   /** Of the database, as opened: an absolute path, or `:memory:`. */
   path(): string;
   /** Commits what waits, then closes the database. Nothing can be read or written afterwards. */
@@ -53,6 +55,7 @@ export function openStores(db: Database, clock: Clock = systemClock): Stores {
     agentRuns: new AgentRunStore(db, commits),
     responses: new ResponseStore(db, commits),
     conversations: new ConversationStore(db, commits),
+    answers: new AnswerStore(db, commits),
     path: () => db.path,
     close: () => {
       commits.close();

@@ -53,6 +53,8 @@ const HIDDEN = new Set([
   'trainingStep',
   'entropyJump',
   'consumedBy',
+  'offeredTools',
+  'metadata',
 ]);
 
 /** The columns of a record, for SELECT from `trajectories t`. */

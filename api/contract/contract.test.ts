@@ -81,7 +81,7 @@ test.each([
 });
 
 test.each([
-  [{ n: 3 }, 'n'],
+  [{ verbosity: 'low' }, 'verbosity'],
   [{ reasoning_effort: 'low' }, 'reasoning_effort'],
   [
     { messages: [{ role: 'user', content: [{ type: 'input_audio' }] }] },

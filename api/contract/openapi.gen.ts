@@ -27,6 +27,17 @@ export interface paths {
          *     session, the answer goes on from the stored tokens, thoughts included, and from the same policy
          *     version unless `model` names another one; `usage.prompt_tokens` counts those tokens. A history
          *     that was edited or compacted, and one that no longer fits with its thoughts, is read as text.
+         *
+         *     With `n` every choice is a trajectory of its own, a branch of the same prompt, which is
+         *     computed once; `x-ramify-trajectory` names them in the order of the choices. The first choice
+         *     is what the same seed gives without `n`.
+         *
+         *     With an `Idempotency-Key` the same call is answered once: made again within 24 hours it gets
+         *     the same answer, byte for byte, plain or streamed, with the header `idempotent-replayed`. While
+         *     the first call runs, the second waits for it, then `idempotency_key_in_use` asks to try again.
+         *     Another body under the same key is an `idempotency_conflict`. Only whole answers are kept: after
+         *     an error or a cancelled call the same key may be used again. A tenant's newest answers are kept,
+         *     up to 32 MB.
          */
         post: operations["createChatCompletion"];
         delete?: never;
@@ -792,7 +803,7 @@ export interface components {
          *     `config_invalid` are told at start.
          * @enum {string}
          */
-        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "context_length_exceeded" | "unknown_tool" | "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "response_not_found" | "previous_response_not_found" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_not_found" | "task_invalid" | "feedback_conflict" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
+        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "context_length_exceeded" | "unknown_tool" | "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "response_not_found" | "previous_response_not_found" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_not_found" | "task_invalid" | "feedback_conflict" | "idempotency_conflict" | "idempotency_key_in_use" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
         /**
          * @description `ramify` is the live policy, or the canary where one is out and the session is drawn for it;
          *     `ramify@12` pins version 12.
@@ -919,11 +930,11 @@ export interface components {
             tools?: components["schemas"]["Tool"][];
             /** @description `required`: one of the tools is called; a function by name: that one is called. The call is whole and its arguments fit the function's parameters unless a token limit cuts it. */
             tool_choice?: ("none" | "auto" | "required") | components["schemas"]["FunctionChoice"];
-            /** @description false is honoured by policies that make one call a step, else refused. */
-            parallel_tool_calls?: boolean;
+            /** @description false: the answer ends behind its first call; refused where the policy's form of calls has no mark at their end. */
+            parallel_tool_calls?: boolean | null;
             /** @description Bound on sampled tokens; the rest of the context window when absent. */
             max_tokens?: number | null;
-            /** @description The newer name of max_tokens; giving both with different values is an error. */
+            /** @description The newer name of max_tokens; giving both is an error. */
             max_completion_tokens?: number | null;
             /**
              * @description As for top_p and top_k, what the policy's generation_config.json says holds without it,
@@ -937,10 +948,10 @@ export interface components {
             /** @description Up to 4 texts that end the answer; they are not part of it. */
             stop?: string | string[] | null;
             logprobs?: boolean | null;
-            /** @enum {unknown} */
-            top_logprobs?: 0 | null;
-            /** @enum {unknown} */
-            n?: 1 | null;
+            /** @description So many of the likeliest tokens at each place; goes with `logprobs`. */
+            top_logprobs?: number | null;
+            /** @description Choices; each takes a place of its own in the queue. */
+            n?: number | null;
             response_format?: components["schemas"]["ResponseFormat"];
             min_p?: components["schemas"]["MinP"];
             repetition_penalty?: components["schemas"]["RepetitionPenalty"];
@@ -954,20 +965,28 @@ export interface components {
             verbosity?: null;
             prediction?: null;
             web_search_options?: null;
-            /** @enum {unknown} */
-            service_tier?: "auto" | "default" | null;
+            /**
+             * @description Accepted and not used.
+             * @enum {unknown}
+             */
+            service_tier?: "auto" | "default" | "flex" | "scale" | "priority" | null;
             /** @description Accepted and not used. */
-            prompt_cache_key?: string;
+            prompt_cache_key?: string | null;
+            /**
+             * @description Accepted and not used.
+             * @enum {unknown}
+             */
+            prompt_cache_retention?: "in_memory" | "24h" | null;
             functions?: unknown[];
             /** @constant */
             function_call?: "none";
             /** @description Accepted and not used. */
             user?: string;
             /** @description Accepted and not used. */
-            safety_identifier?: string;
+            safety_identifier?: string | null;
             /** @description Accepted; every step is logged. */
             store?: boolean | null;
-            /** @description Accepted and not used; agent runs keep theirs. */
+            /** @description Kept with the trajectory. */
             metadata?: components["schemas"]["Metadata"] | null;
         };
         /** @description Sampling is masked so that the answer has this form unless a token limit or a stop text cuts it. A tool may be called instead where tool_choice allows it. Keywords of a schema that are offered: type, enum, const, properties, required, additionalProperties, items, minItems, maxItems, minLength, maxLength, minimum and maximum of integers, anyOf, $ref within the schema, and those that only describe; any other is refused by name. Members come in the order of `properties`, and no others than the declared ones. */
@@ -1006,14 +1025,27 @@ export interface components {
             prompt_tokens: number;
             completion_tokens: number;
             total_tokens: number;
+            prompt_tokens_details?: {
+                /** @description Those that had not to be computed, as an earlier request had begun with them. */
+                cached_tokens: number;
+            };
+            completion_tokens_details?: {
+                reasoning_tokens: number;
+            };
+        };
+        TopLogprob: {
+            token: string;
+            logprob: number;
+            bytes: number[] | null;
         };
         TokenLogprob: {
             token: string;
             logprob: number;
             bytes: number[] | null;
-            top_logprobs: unknown[];
+            /** @description The likeliest first; the sampled token need not be among them. */
+            top_logprobs: components["schemas"]["TopLogprob"][];
         };
-        /** @description One entry a sampled token, control tokens and thoughts included. */
+        /** @description One entry a sampled token, control tokens and thoughts included: the policy's own distribution, before temperature, penalties, bias and masks. */
         Logprobs: {
             content: components["schemas"]["TokenLogprob"][];
             refusal: null;
@@ -1030,8 +1062,7 @@ export interface components {
             created: number;
             model: string;
             choices: {
-                /** @constant */
-                index: 0;
+                index: number;
                 message: {
                     /** @constant */
                     role: "assistant";
@@ -1053,8 +1084,7 @@ export interface components {
             created: number;
             model: string;
             choices: {
-                /** @constant */
-                index: 0;
+                index: number;
                 delta: {
                     /** @constant */
                     role?: "assistant";
@@ -2286,6 +2316,19 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
+        /**
+         * @description The Idempotency-Key was used for other content (do not repeat the call), or its first call has
+         *     not ended (repeat it after `retry-after` seconds).
+         */
+        IdempotencyConflict: {
+            headers: {
+                "retry-after": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
         /** @description No task has this id. */
         TaskNotFound: {
             headers: {
@@ -2383,6 +2426,11 @@ export interface components {
         };
     };
     parameters: {
+        /**
+         * @description Names a call that may be made again, for instance after a lost connection; best a random UUID.
+         *     Keys of different tenants never meet.
+         */
+        IdempotencyKey: string;
         /** @description Rows of the page. */
         Limit: number;
         /** @description `next_cursor` of the page before. */
@@ -2434,6 +2482,12 @@ export interface components {
         PolicyVersion: string;
         /** @description The trajectory in the log; send feedback to it. */
         TrajectoryId: string;
+        /** @description The trajectory in the log; with `n` one a choice, with a comma and a space between. */
+        TrajectoryIds: string;
+        /** @description Milliseconds that the server took; of a stream, until it began. */
+        ProcessingMs: string;
+        /** @description The answer was given before for this Idempotency-Key. */
+        IdempotentReplayed: "true";
         /** @description Seconds after which the same request may succeed. */
         RetryAfter: string;
     };
@@ -2450,6 +2504,11 @@ export interface operations {
                  *     from an answer of the same session only, one without a session from one without.
                  */
                 "x-session-id"?: components["parameters"]["SessionId"];
+                /**
+                 * @description Names a call that may be made again, for instance after a lost connection; best a random UUID.
+                 *     Keys of different tenants never meet.
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
             };
             path?: never;
             cookie?: never;
@@ -2465,7 +2524,9 @@ export interface operations {
                 headers: {
                     "x-request-id": components["headers"]["RequestId"];
                     "x-ramify-policy": components["headers"]["PolicyVersion"];
-                    "x-ramify-trajectory": components["headers"]["TrajectoryId"];
+                    "x-ramify-trajectory": components["headers"]["TrajectoryIds"];
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "idempotent-replayed": components["headers"]["IdempotentReplayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2476,6 +2537,7 @@ export interface operations {
             400: components["responses"]["BadGeneration"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["ModelNotFound"];
+            409: components["responses"]["IdempotencyConflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
             500: components["responses"]["Failed"];

@@ -1,16 +1,23 @@
 /**
  * OpenAI-compatible serving. The order of a stream's chunks and the fields in them are what
  * OpenAI's own client and others rely on: role first, text or tool fragments, finish_reason in a
- * chunk of its own, usage with empty choices when asked for, then `[DONE]`. The version and the
- * trajectory are in the headers, so they are fixed before the first byte.
+ * chunk of its own, usage with empty choices when asked for, then `[DONE]`. With several choices
+ * their chunks come as they are sampled, told apart by their index. The version and the
+ * trajectories are in the headers, so they are fixed before the first byte.
  */
 import { AppError } from '../../core/errors.ts';
 import type { PolicyRecord } from '../../core/records.ts';
+import type { Protocol } from '../../core/text/types.ts';
 import { logFailure } from '../failure-log.ts';
 import { answerForm, requireWritable } from '../answer-form.ts';
 import type { AppDeps } from '../app.ts';
 import { runCompletion } from '../chat-completion.ts';
-import type { Completion, CompletionPiece, CompletionRequest } from '../chat-completion.ts';
+import type {
+  CompletedChoice,
+  CompletionPiece,
+  CompletionRequest,
+  OnPiece,
+} from '../chat-completion.ts';
 import { chatMessages, clientTools, requestedTokens, stopTexts } from '../chat-request.ts';
 import { openConversation } from '../continuation.ts';
 import { conversationOf } from '../conversation.ts';
@@ -18,6 +25,7 @@ import { json } from '../handlers.ts';
 import type { Handlers, Input, Schemas } from '../handlers.ts';
 import { pinnedName } from '../policy-service.ts';
 import type { OpenedPolicy } from '../policy-service.ts';
+import { RepeatedCalls } from '../repeated-calls.ts';
 import { sseResponse } from '../sse.ts';
 import type { SseStream } from '../sse.ts';
 
@@ -28,8 +36,17 @@ type Choice = Chunk['choices'][number];
 const FIRST_TOKEN_MS = 500;
 
 export function chatRoutes(deps: AppDeps): Pick<Handlers, 'createChatCompletion' | 'listModels'> {
+  const calls = new RepeatedCalls(deps);
   return {
-    createChatCompletion: (input) => createChatCompletion(deps, input),
+    createChatCompletion: (input) => {
+      const { body, header, principal, activity } = input;
+      const key = header['Idempotency-Key'];
+      const answer = (): Promise<Response> => createChatCompletion(deps, input);
+      if (key === undefined) return answer();
+      const asked = ['createChatCompletion', header['x-session-id'] ?? null, body];
+      const { tenant } = principal;
+      return calls.once({ tenant, key, asked, signal: activity.signal }, answer);
+    },
     listModels: () => json<Schemas['ModelList']>({ object: 'list', data: models(deps) }),
   };
 }
@@ -40,20 +57,14 @@ async function createChatCompletion(
 ): Promise<Response> {
   const { body } = input;
   const request = completionRequest(deps, input);
-  const { opened, continuation } = await openConversation(deps, body.model, request);
+  const [trajectoryId] = request.trajectoryIds;
+  const history = { ...request, trajectoryId };
+  const { opened, continuation } = await openConversation(deps, body.model, history);
   request.continuation = continuation;
   try {
     const { protocol } = opened.policy;
     if (request.form !== null) requireWritable(protocol, request.form);
-    // A demanded form has one call at most.
-    const several = request.form === null && protocol.opening !== null;
-    if (body.parallel_tool_calls === false && several) {
-      throw new AppError(
-        'unsupported_parameter',
-        'parallel_tool_calls: this policy may make several calls a step; false is not offered',
-        { param: 'parallel_tool_calls' },
-      );
-    }
+    if (request.oneCall) requireOneCall(protocol);
     request.conversationId = await conversationOf(deps, request);
   } catch (error) {
     opened.sequence.close();
@@ -68,21 +79,50 @@ function completionRequest(
   { body, header, principal, activity }: Input<'createChatCompletion'>,
 ): CompletionRequest {
   const tools = body.tool_choice === 'none' ? [] : clientTools(body.tools ?? []);
+  const form = answerForm(body, tools);
   return {
     tenant: principal.tenant,
     messages: chatMessages(body.messages),
     tools,
-    form: answerForm(body, tools),
+    form,
     sampling: body,
     maxTokens: requestedTokens(body),
     stops: stopTexts(body.stop),
+    // A demanded form has one call at most.
+    oneCall: body.parallel_tool_calls === false && tools.length > 0 && form === null,
     logprobs: body.logprobs === true,
+    topLogprobs: topLogprobs(body),
     sessionId: header['x-session-id'] ?? null,
+    metadata: body.metadata ?? null,
     continuation: null,
     conversationId: null,
-    trajectoryId: deps.newId('trajectory'),
+    trajectoryIds: trajectoryIds(deps, body.n ?? 1),
     signal: activity.signal,
   };
+}
+
+function topLogprobs({ logprobs, top_logprobs: count }: Schemas['ChatCompletionRequest']): number {
+  if ((count ?? 0) > 0 && logprobs !== true) {
+    throw new AppError('invalid_request', 'top_logprobs: logprobs must be true to go with it', {
+      param: 'top_logprobs',
+    });
+  }
+  return count ?? 0;
+}
+
+function trajectoryIds({ newId }: AppDeps, count: number): [string, ...string[]] {
+  const others = Array.from({ length: count - 1 }, () => newId('trajectory'));
+  return [newId('trajectory'), ...others];
+}
+
+function requireOneCall({ name, opening }: Protocol): void {
+  // With the tag protocol a step ends with its call.
+  if (opening === null || opening.callEnd !== null || name === 'plain') return;
+  throw new AppError(
+    'unsupported_parameter',
+    'parallel_tool_calls: this policy may make several calls a step; false is not offered',
+    { param: 'parallel_tool_calls' },
+  );
 }
 
 /** One answer in one of its two forms. */
@@ -111,11 +151,27 @@ class ChatAnswer {
   }
 
   async plain(): Promise<Response> {
-    const pieces: CompletionPiece[] = [];
-    const completion = await runCompletion(this.deps, this.opened, this.request, (piece) => {
-      pieces.push(piece);
-    });
-    const { finishReason, toolCalls, usage } = completion;
+    const pieces = this.request.trajectoryIds.map((): CompletionPiece[] => []);
+    const completion = await runCompletion(this.deps, this.opened, this.request, (piece, i) =>
+      pieces[i]?.push(piece),
+    );
+    const { choices, usage } = completion;
+    const body: Schemas['ChatCompletion'] = {
+      id: this.id,
+      object: 'chat.completion',
+      created: this.created,
+      model: this.model,
+      choices: choices.map((choice, i) => this.choice(i, choice, pieces[i] ?? [])),
+      usage,
+    };
+    return json(body, { headers: this.headers() });
+  }
+
+  private choice(
+    index: number,
+    { finishReason, toolCalls }: CompletedChoice,
+    pieces: readonly CompletionPiece[],
+  ): Schemas['ChatCompletion']['choices'][number] {
     const reasoning = pieces.map((piece) => piece.reasoning).join('');
     const content = pieces.map((piece) => piece.content).join('');
     const message = {
@@ -128,27 +184,20 @@ class ChatAnswer {
     const logprobs = this.request.logprobs
       ? { content: pieces.flatMap((piece) => piece.logprobs), refusal: null }
       : null;
-    const body: Schemas['ChatCompletion'] = {
-      id: this.id,
-      object: 'chat.completion',
-      created: this.created,
-      model: this.model,
-      choices: [{ index: 0, message, logprobs, finish_reason: finishReason }],
-      usage,
-    };
-    return json(body, { headers: this.headers() });
+    return { index, message, logprobs, finish_reason: finishReason };
   }
 
   async streamed(): Promise<Response> {
     // What comes before the stream is open waits here; from then on pieces go straight out.
-    const waiting: CompletionPiece[] = [];
-    let deliver = (piece: CompletionPiece): void => void waiting.push(piece);
+    const waiting: [CompletionPiece, number][] = [];
+    let deliver: OnPiece = (piece, choice) => void waiting.push([piece, choice]);
     let begun = (): void => undefined;
     const first = new Promise<void>((resolve) => (begun = resolve));
     const gone = new AbortController();
     const signal = AbortSignal.any([this.request.signal, gone.signal]);
-    const done = runCompletion(this.deps, this.opened, { ...this.request, signal }, (piece) => {
-      deliver(piece);
+    const request = { ...this.request, signal };
+    const done = runCompletion(this.deps, this.opened, request, (piece, choice) => {
+      deliver(piece, choice);
       begun();
     });
     // A failure before the first token is an HTTP error: it rejects the race.
@@ -163,40 +212,48 @@ class ChatAnswer {
       },
       async (stream, clientSignal) => {
         clientSignal.addEventListener('abort', () => gone.abort(), { once: true });
-        this.chunk(stream, { role: 'assistant', content: '' });
-        deliver = (piece) => this.textChunks(stream, piece);
-        for (const piece of waiting.splice(0)) deliver(piece);
-        this.lastChunks(stream, await done);
+        for (const index of this.request.trajectoryIds.keys()) {
+          this.chunk(stream, index, { role: 'assistant', content: '' });
+        }
+        deliver = (piece, index) => this.textChunks(stream, index, piece);
+        for (const [piece, index] of waiting.splice(0)) deliver(piece, index);
+        const { choices, usage } = await done;
+        for (const [index, choice] of choices.entries()) this.lastChunks(stream, index, choice);
+        if (this.includeUsage) this.send(stream, { ...this.base(), choices: [], usage });
+        stream.send({ data: '[DONE]' });
       },
     );
   }
 
-  private textChunks(stream: SseStream, piece: CompletionPiece): void {
+  private textChunks(stream: SseStream, index: number, piece: CompletionPiece): void {
     // The tokens' figures go with the first chunk of their text, or alone where no text came of
     // them.
     let { logprobs } = piece;
     if (piece.reasoning !== '') {
-      this.chunk(stream, { reasoning_content: piece.reasoning }, null, logprobs);
+      this.chunk(stream, index, { reasoning_content: piece.reasoning }, null, logprobs);
       logprobs = [];
     }
     if (piece.content !== '' || logprobs.length > 0) {
-      this.chunk(stream, { content: piece.content }, null, logprobs);
+      this.chunk(stream, index, { content: piece.content }, null, logprobs);
     }
   }
 
-  private lastChunks(stream: SseStream, { finishReason, toolCalls, usage }: Completion): void {
+  private lastChunks(
+    stream: SseStream,
+    choice: number,
+    { finishReason, toolCalls }: CompletedChoice,
+  ): void {
     toolCalls.forEach(({ id, type, function: { name, arguments: text } }, index) => {
       const call = { index, id, type, function: { name, arguments: '' } };
-      this.chunk(stream, { tool_calls: [call] });
-      this.chunk(stream, { tool_calls: [{ index, function: { arguments: text } }] });
+      this.chunk(stream, choice, { tool_calls: [call] });
+      this.chunk(stream, choice, { tool_calls: [{ index, function: { arguments: text } }] });
     });
-    this.chunk(stream, {}, finishReason);
-    if (this.includeUsage) this.send(stream, { ...this.base(), choices: [], usage });
-    stream.send({ data: '[DONE]' });
+    this.chunk(stream, choice, {}, finishReason);
   }
 
   private chunk(
     stream: SseStream,
+    index: number,
     delta: Choice['delta'],
     finishReason: Choice['finish_reason'] = null,
     logprobs: CompletionPiece['logprobs'] = [],
@@ -204,7 +261,7 @@ class ChatAnswer {
     const figures = logprobs.length > 0 ? { content: logprobs, refusal: null } : null;
     this.send(stream, {
       ...this.base(),
-      choices: [{ index: 0, delta, logprobs: figures, finish_reason: finishReason }],
+      choices: [{ index, delta, logprobs: figures, finish_reason: finishReason }],
       ...(this.includeUsage && { usage: null }),
     });
   }
@@ -225,7 +282,7 @@ class ChatAnswer {
   private headers(): Record<string, string> {
     return {
       'x-ramify-policy': String(this.opened.policy.version),
-      'x-ramify-trajectory': this.request.trajectoryId,
+      'x-ramify-trajectory': this.request.trajectoryIds.join(', '),
     };
   }
 }

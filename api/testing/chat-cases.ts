@@ -196,12 +196,112 @@ export const CHAT_CASES: Case[] = [
       expect(text).not.toContain('four');
     },
   },
+  {
+    operation: 'createChatCompletion',
+    what: 'three choices: three branches of one prompt',
+    status: 200,
+    call: (h) => chat(h, { n: 3, seed: 5, metadata: { order: '17' } }),
+    check: ({ body, headers }, h) => {
+      const ids = (headers.get('x-ramify-trajectory') ?? '').split(', ');
+      expect(body.choices.map(({ index }: { index: number }) => index)).toEqual([0, 1, 2]);
+      const paths = ids.map((id) => h.deps.stores.trajectories.get(id).steps);
+      expect(new Set(paths.map(([prompt]) => prompt?.id)).size).toBe(1);
+      expect(new Set(paths.map((steps) => steps[1]?.sampling?.seed)).size).toBe(3);
+      const { usage } = body;
+      expect(usage.prompt_tokens).toBe(paths[0]?.[0]?.tokens.length);
+      const sampled = paths.reduce((sum, steps) => sum + (steps[1]?.tokens.length ?? 0), 0);
+      expect(usage.completion_tokens).toBe(sampled);
+      for (const id of ids) {
+        expect(h.deps.stores.trajectories.offerOf(id).metadata).toEqual({ order: '17' });
+      }
+    },
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'the likeliest tokens of each place',
+    status: 200,
+    call: (h) => chat(h, { logprobs: true, top_logprobs: 2 }),
+    check: ({ body }) => {
+      for (const { token, bytes, logprob, top_logprobs } of body.choices[0].logprobs.content) {
+        expect(top_logprobs).toHaveLength(2);
+        expect(top_logprobs[0]).toEqual({ token, bytes, logprob });
+      }
+      expect(body.usage.completion_tokens_details.reasoning_tokens).toBeGreaterThan(2);
+    },
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'the functions that the policy was shown are kept with the trajectory',
+    status: 200,
+    call: (h) => chat(h, { tools: [SEARCH] }),
+    check: ({ headers }, h) => {
+      const id = headers.get('x-ramify-trajectory') ?? '';
+      const { name, parameters } = SEARCH.function;
+      const tools = [{ name, description: '', parameters }];
+      expect(h.deps.stores.trajectories.offerOf(id)).toEqual({ tools, metadata: null });
+    },
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'the same call again: the same answer, and nothing is sampled',
+    status: 200,
+    call: async (h) => {
+      const options = { headers: { 'idempotency-key': 'one' } };
+      const first = await chat(h, { stream: true }, options);
+      expect(first.headers.get('idempotent-replayed')).toBeNull();
+      const again = await chat(h, { stream: true }, options);
+      expect(again.text).toBe(first.text);
+      expect(again.headers.get('x-ramify-trajectory')).toBe(
+        first.headers.get('x-ramify-trajectory'),
+      );
+      return again;
+    },
+    check: ({ headers }, h) => {
+      expect(headers.get('idempotent-replayed')).toBe('true');
+      expect(h.deps.stores.trajectories.list().items).toHaveLength(1);
+    },
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'another call under a key that was used',
+    status: 409,
+    code: 'idempotency_conflict',
+    call: async (h) => {
+      const options = { headers: { 'idempotency-key': 'one' } };
+      await chat(h, {}, options);
+      return chat(h, { seed: 1 }, options);
+    },
+    check: ({ headers }) => expect(headers.get('x-should-retry')).toBe('false'),
+  },
+  {
+    operation: 'createChatCompletion',
+    what: 'the same call while the first one runs, for longer than it waits',
+    status: 409,
+    code: 'idempotency_key_in_use',
+    call: async (h) => {
+      h.deps.idempotencyWaitMs = 1;
+      h.engine.pieceMs = 100;
+      const options = { headers: { 'idempotency-key': 'one' } };
+      const first = chat(h, {}, options);
+      const second = await chat(h, {}, options);
+      expect((await first).status).toBe(200);
+      return second;
+    },
+    check: ({ headers }) => {
+      expect(headers.get('retry-after')).toBe('1');
+      expect(headers.get('x-should-retry')).toBeNull();
+    },
+  },
   ...[
     { messages: [] },
     { messages: [{ role: 'robot', content: 'x' }] },
     { temperature: 3 },
     { unknown_field: 1 },
-    { max_tokens: 5, max_completion_tokens: 6 },
+    { max_tokens: 5, max_completion_tokens: 5 },
+    { n: 0 },
+    { n: 17 },
+    { top_logprobs: 21, logprobs: true },
+    { top_logprobs: 2 },
     { tools: [SEARCH, SEARCH] },
     { model: '' },
     { stop: ['a', 'b', 'c', 'd', 'e'] },
@@ -227,10 +327,15 @@ export const CHAT_CASES: Case[] = [
     check: (answer) => expect(answer.body.error.param).not.toBeNull(),
   })),
   ...[
-    { n: 2 },
-    { top_logprobs: 5, logprobs: true },
     { reasoning_effort: 'low' },
-    { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }] },
+    { audio: { voice: 'alloy', format: 'mp3' } },
+    ...[
+      { type: 'image_url', image_url: { url: 'x' } },
+      { type: 'input_audio', input_audio: { data: '', format: 'wav' } },
+      { type: 'file', file: { file_id: 'x' } },
+    ].map((part) => ({
+      messages: [{ role: 'user', content: [{ type: 'text', text: 'a' }, part] }],
+    })),
     { tools: [{ type: 'custom', custom: { name: 'x' } }] },
   ].map((body): Case => ({
     operation: 'createChatCompletion',

@@ -14,6 +14,7 @@ import type { Tool } from '../../core/ports.ts';
 import type { Task } from '../../core/records.ts';
 import { writeEmbeddedTextFiles } from '../../core/text/embedded-text-files.ts';
 import { loadText } from '../../core/text/load-text.ts';
+import { writeLlamaFiles } from '../../core/text/testing/llama-files.ts';
 import { writeQwenFiles } from '../../core/text/testing/qwen-files.ts';
 import { createToolRegistry } from '../../core/tools/registry.ts';
 import { searchTool } from '../../core/tools/search-tool.ts';
@@ -86,8 +87,10 @@ export interface Harness {
   close(): Promise<void>;
 }
 
+export type PolicyProtocol = 'tags' | 'hermes' | 'llama';
+
 export interface HarnessOptions {
-  protocol?: 'tags' | 'hermes';
+  protocol?: PolicyProtocol;
   /** Added to the first policy's generation_config.json. */
   generation?: Record<string, unknown>;
   contextTokens?: number;
@@ -214,15 +217,16 @@ function stateGeneration(directory: string, fields: Record<string, unknown>): vo
 }
 
 /** Training a tokenizer takes a while, so the files of each protocol are made once and copied. */
-const made = new Map<'tags' | 'hermes', string>();
+const made = new Map<PolicyProtocol, string>();
 
-function policyFiles(protocol: 'tags' | 'hermes'): string {
+function policyFiles(protocol: PolicyProtocol): string {
   const known = made.get(protocol);
   if (known !== undefined) return known;
   const directory = mkdtempSync(join(tmpdir(), `ramify-${protocol}-`));
   made.set(protocol, directory);
   process.once('exit', () => rmSync(directory, { recursive: true }));
   if (protocol === 'hermes') writeQwenFiles(directory);
+  else if (protocol === 'llama') writeLlamaFiles(directory);
   else writeEmbeddedTextFiles(directory, { texts: TEXTS, vocabularySize: 320, tools: ['search'] });
   return directory;
 }

@@ -6,6 +6,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EngineStats, PolicyEngine } from '../../core/engine/types.ts';
+import { must } from '../../core/assert.ts';
 import { AppError } from '../../core/errors.ts';
 import type {
   OpenOptions,
@@ -76,6 +77,21 @@ export class ScriptedEngine implements PolicyEngine {
     if (this.stats().openSequences >= this.sequencesMax) {
       throw new AppError('queue_full', `${this.sequencesMax} conversations are open already`);
     }
+    return this.track(version, policyVersion);
+  }
+
+  /** @internal Used by sequences. */
+  fork(policyVersion: number, tokens: readonly number[]): Sequence {
+    if (this.stats().openSequences >= this.sequencesMax) {
+      throw new AppError('queue_full', `${this.sequencesMax} conversations are open already`);
+    }
+    const version = must(this.versions.get(policyVersion), 'version of a sequence');
+    const sequence = this.track(version, policyVersion);
+    sequence.append(tokens);
+    return sequence;
+  }
+
+  private track(version: Version, policyVersion: number): ScriptedSequence {
     version.open++;
     return new ScriptedSequence(this, version.text, policyVersion, () => {
       if (--version.open === 0) version.leaving?.();
@@ -144,18 +160,22 @@ class ScriptedSequence implements Sequence {
       while (finish === null && piece.length < PIECE_TOKENS) {
         finish = this.take(request, stops, wanted, sampled, piece);
       }
-      if (piece.length > 0) request.onTokens?.(figures(piece, sampled.length - piece.length));
+      const { likeliest } = request;
+      if (piece.length > 0) {
+        request.onTokens?.(figures(piece, sampled.length - piece.length, likeliest));
+      }
     }
     if (finish === 'cancelled') this.engine.cancelled++;
-    return { ...figures(sampled, 0), finish };
+    const cachedTokens = this.engine.promptTokens.length - 1;
+    return { ...figures(sampled, 0, request.likeliest), cachedTokens, finish };
   }
 
   truncate(length: number): void {
     this.tokens.length = length;
   }
 
-  fork(): Sequence {
-    throw new AppError('internal', 'internal: the scripted engine does not fork');
+  fork(length: number): Sequence {
+    return this.engine.fork(this.policyVersion, this.tokens.slice(0, length));
   }
 
   close(): void {
@@ -190,9 +210,23 @@ function forced({ sampling: { constraint } }: SampleRequest): number[] | null {
 }
 
 /** Plausible figures that depend only on the position. */
-function figures(tokens: readonly number[], offset: number): SampledTokens {
+function figures(tokens: readonly number[], offset: number, likeliest = 0): SampledTokens {
   const logprobs = Float32Array.from(tokens, (_, i) => Math.log(uniform(1, offset + i)));
+  // The sampled token leads; the others are its neighbours, each half as likely.
+  const places = tokens.flatMap((token, i) =>
+    Array.from({ length: likeliest }, (_, k) => ({
+      token: Math.abs(token - k),
+      logprob: (logprobs[i] as number) - k * Math.LN2,
+    })),
+  );
   return {
+    ...(likeliest > 0 && {
+      likeliest: {
+        count: likeliest,
+        tokens: Uint32Array.from(places, ({ token }) => token),
+        logprobs: Float32Array.from(places, ({ logprob }) => logprob),
+      },
+    }),
     tokens: Uint32Array.from(tokens),
     logprobs,
     behaviourLogprobs: logprobs.slice(),

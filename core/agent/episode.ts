@@ -32,6 +32,7 @@ export interface PolicyStepRequest {
   sampling: SamplingParams;
   /** Texts that end the step. */
   stopTexts?: readonly string[];
+  likeliest?: number;
   signal?: AbortSignal;
   onTokens?: (piece: SampledTokens) => void;
 }
@@ -54,7 +55,7 @@ export type TrajectoryMeta = Pick<
   | 'trainingRunId'
   | 'groupId'
   | 'branchedFromStepId'
-> & { reward: number | null };
+> & { reward: number | null; id?: string };
 
 interface EpisodeState {
   context: EpisodeContext;
@@ -85,6 +86,8 @@ export class Episode {
   toolCalls: number;
   /** Policy tokens on this path. */
   sampledTokens: number;
+  /** Context tokens that were cached before the first sample of this episode. */
+  cachedTokens: number | null = null;
   private readonly context: EpisodeContext;
   private readonly entropy: EntropySettings;
   private readonly stored: number;
@@ -214,9 +217,11 @@ export class Episode {
       sampling: request.sampling,
       stopTokens: this.context.protocol.stopTokens,
       ...(request.stopTexts && { stopTexts: request.stopTexts }),
+      ...(request.likeliest !== undefined && { likeliest: request.likeliest }),
       ...(request.signal && { signal: request.signal }),
       ...(request.onTokens && { onTokens: request.onTokens }),
     });
+    this.cachedTokens ??= result.cachedTokens ?? 0;
     const step =
       result.tokens.length === 0 ? null : this.addPolicyStep(result, request.sampling, startedAt);
     if (result.finish === 'cancelled') this.end('cancelled');
@@ -275,7 +280,8 @@ export class Episode {
     const length = steps.reduce((sum, step) => sum + step.tokens.length, 0);
     const sequence = this.sequence.fork(length);
     const { context, limits, entropy } = this;
-    return new Episode({ context, sequence, limits, entropy, steps });
+    const stored = Math.min(this.stored, steps.length);
+    return new Episode({ context, sequence, limits, entropy, steps, stored });
   }
 
   /**

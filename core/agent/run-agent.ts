@@ -1,9 +1,11 @@
 /**
  * The agent loop for live traffic: generate, run tools, append, until an end. /v1/agent/runs uses
  * it with server tools, chat completions with client tools only (the first call of one ends the
- * run). It drives the same Episode as training rollouts do. It writes nothing itself: steps go to
- * the caller's log as they come, or the caller writes the outcome.
+ * run). Several answers to one request are branches of the same context. It drives the same Episode
+ * as training rollouts do. It writes nothing itself: steps go to the caller's log as they come, or
+ * the caller writes the outcome.
  */
+import { must } from '../assert.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import { Deadline } from './deadline.ts';
@@ -11,7 +13,13 @@ import { Episode, policyTokens } from './episode.ts';
 import type { ToolSpec } from '../ports.ts';
 import type { SamplingParams, StepRecord } from '../records.ts';
 import type { ToolCallRequest } from '../text/types.ts';
-import type { AgentOutcome, AgentRequest, Continuation, EpisodeContext } from './types.ts';
+import type {
+  AgentChoice,
+  AgentOutcome,
+  AgentRequest,
+  Continuation,
+  EpisodeContext,
+} from './types.ts';
 
 /**
  * Runs one request to its end and returns everything that happened. Owns and closes the sequence.
@@ -26,10 +34,60 @@ export async function runAgent(
   context: EpisodeContext,
   request: AgentRequest,
 ): Promise<AgentOutcome> {
+  try {
+    return await finish(begin(context, request), request);
+  } finally {
+    request.sequence.close();
+  }
+}
+
+/**
+ * Runs one request several times from the same context tokens, which the log has once and the
+ * engine computes once. Owns and closes the sequence. Resolves when all have ended, with those that
+ * have an outcome, in the order of `choices`. When one fails the others are stopped; `failure` is
+ * what `runAgent` would have thrown for the one. Throws before any work as it does, and queue_full.
+ */
+export async function runChoices(
+  context: EpisodeContext,
+  request: AgentRequest,
+  choices: readonly AgentChoice[],
+): Promise<{ outcomes: AgentOutcome[]; failure: AppError | null }> {
+  const episodes: Episode[] = [];
+  try {
+    const first = begin(context, request);
+    const last = first.episode.steps.length - 1;
+    episodes.push(first.episode);
+    while (episodes.length < choices.length) episodes.push(first.episode.fork(last));
+    const stop = new AbortController();
+    const signal = AbortSignal.any([stop.signal, ...(request.signal ? [request.signal] : [])]);
+    const runs = choices.map(async (choice, i) => {
+      const episode = must(episodes[i], 'an episode for each choice');
+      const own = { ...request, ...choice, sequence: episode.sequence, signal };
+      try {
+        const ended = await finish({ ...first, episode }, own);
+        if (ended.error !== null) stop.abort();
+        return ended;
+      } catch (error) {
+        stop.abort();
+        throw error;
+      }
+    });
+    const settled = await Promise.allSettled(runs);
+    const failed = settled.find(({ status }) => status === 'rejected');
+    return {
+      outcomes: settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : [])),
+      failure: failed?.status === 'rejected' ? toAppError(failed.reason) : null,
+    };
+  } finally {
+    for (const episode of episodes) episode.close();
+    request.sequence.close();
+  }
+}
+
+async function finish(run: Run, request: AgentRequest): Promise<AgentOutcome> {
   const { limitMs, usedMs } = timeOf(request);
   const deadline = new Deadline(request.signal, Math.max(1, limitMs - usedMs));
   try {
-    const run = begin(context, request);
     // A resumed path is in the log.
     if (request.resume === undefined) note(run, request, deadline, run.episode.newSteps);
     const error = await runToEnd(run, request, deadline);
@@ -37,7 +95,6 @@ export async function runAgent(
     return outcome(run, request, error);
   } finally {
     deadline.close();
-    request.sequence.close();
   }
 }
 
@@ -78,15 +135,27 @@ function begin(context: EpisodeContext, request: AgentRequest): Run {
   if (continuation === undefined) {
     const promptTokens = context.protocol.renderPrompt(request.messages, offered);
     refuseTooLong(promptTokens.length);
-    const episode = Episode.begin({ context, sequence, promptTokens, limits });
+    const episode = fitted(() => Episode.begin({ context, sequence, promptTokens, limits }));
     return { ...run, episode, promptTokens: promptTokens.length };
   }
   const promptTokens = continuationTokens(continuation);
   refuseTooLong(promptTokens);
   const sampledBefore = policyTokens(continuation.steps);
   const ownLimits = { ...limits, maxTokens: sampledBefore + limits.maxTokens };
-  const episode = Episode.resume({ context, sequence, continuation, limits: ownLimits });
+  const episode = fitted(() =>
+    Episode.resume({ context, sequence, continuation, limits: ownLimits }),
+  );
   return { ...run, episode, promptTokens, sampledBefore };
+}
+
+/** What does not fit the window is told of the field that it came from. */
+function fitted(work: () => Episode): Episode {
+  try {
+    return work();
+  } catch (thrown) {
+    if (!(thrown instanceof AppError) || thrown.code !== 'context_length_exceeded') throw thrown;
+    throw new AppError(thrown.code, thrown.message, { param: 'messages', cause: thrown });
+  }
 }
 
 /**
@@ -182,7 +251,7 @@ async function policyTurn(
   sampling: SamplingParams,
 ): Promise<void> {
   const { episode } = run;
-  const { suspend, stopTexts, onTokens } = request;
+  const { suspend, stopTexts, likeliest, onTokens } = request;
   const isSuspended = (): boolean => suspend?.aborted === true;
   if (isSuspended()) {
     run.suspended = true;
@@ -194,6 +263,7 @@ async function policyTurn(
     sampling,
     signal: suspend === undefined ? signal : AbortSignal.any([signal, suspend]),
     ...(stopTexts && { stopTexts }),
+    ...(likeliest !== undefined && { likeliest }),
     ...(onTokens && { onTokens }),
   });
   const cut = episode.endReason === 'cancelled' && !signal.aborted;
@@ -262,8 +332,9 @@ function sampledTokens({ episode, sampledBefore }: Run): number {
 
 function outcome(run: Run, request: AgentRequest, error: AppError | null): AgentOutcome {
   const { episode } = run;
-  const { tenant, source, conversationId, taskId } = request;
+  const { trajectoryId, tenant, source, conversationId, taskId } = request;
   const log = episode.toLog({
+    ...(trajectoryId !== undefined && { id: trajectoryId }),
     tenant,
     source,
     conversationId,
@@ -288,6 +359,7 @@ function outcome(run: Run, request: AgentRequest, error: AppError | null): Agent
     calls: waiting.length > 0 ? episode.calls : [],
     suspended: run.suspended,
     promptTokens: run.promptTokens,
+    cachedTokens: episode.cachedTokens ?? 0,
     sampledTokens: sampledTokens(run),
     error,
     log,

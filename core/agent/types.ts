@@ -84,6 +84,8 @@ export interface AgentRequest {
   sampling: SamplingParams;
   /** Texts that end a policy step. */
   stopTexts?: readonly string[];
+  /** How many of the likeliest tokens `onTokens` is told at every place; 0 when left out. */
+  likeliest?: number;
   /** The form of the first policy step of this run; the others are free. */
   form?: AnswerForm;
   /** The form of those others. */
@@ -97,6 +99,7 @@ export interface AgentRequest {
   /** How long the run may work, and has worked already; LIMITS.agentRunTimeoutMs when absent. */
   time?: { limitMs: number; usedMs: number };
   /** Which entry of the log this becomes. */
+  trajectoryId?: string;
   source: TrajectorySource;
   tenant: string;
   conversationId: string | null;
@@ -114,6 +117,9 @@ export interface AgentRequest {
   log?: (steps: readonly StepRecord[]) => Promise<void>;
 }
 
+/** What the runs of one request differ in. */
+export type AgentChoice = Pick<AgentRequest, 'sampling' | 'trajectoryId' | 'onTokens' | 'onStep'>;
+
 export interface AgentOutcome {
   trajectoryId: string;
   /** Those of this run; a continued path lies before them. */
@@ -129,6 +135,8 @@ export interface AgentOutcome {
   suspended: boolean;
   /** What the policy was given before this run sampled: the prompt, or the continued path. */
   promptTokens: number;
+  /** Those of them whose keys and values were cached when it began to sample. */
+  cachedTokens: number;
   /** Of this run. */
   sampledTokens: number;
   /** Why the end reason is `failed` (the engine went away in mid-run); else null. */

@@ -34,7 +34,7 @@ export interface CallSyntax {
  */
 export const HERMES_CALLS: CallSyntax = {
   name: 'hermes',
-  opening: { anywhere: '<tool_call>', atStart: [] },
+  opening: { anywhere: '<tool_call>', atStart: [], callEnd: '</tool_call>' },
   read(text) {
     const { bodies, content, fault } = splitTagged(text);
     if (fault !== null) return { calls: [], content, malformed: fault };
@@ -61,7 +61,7 @@ const PYTHON_TAG = '<|python_tag|>';
  */
 export const LLAMA_CALLS: CallSyntax = {
   name: 'llama',
-  opening: { anywhere: null, atStart: [PYTHON_TAG, '{'] },
+  opening: { anywhere: null, atStart: [PYTHON_TAG, '{'], callEnd: null },
   read(text) {
     const trimmed = text.trim();
     const tagged = trimmed.startsWith(PYTHON_TAG);
@@ -88,7 +88,7 @@ export const LLAMA_CALLS: CallSyntax = {
 /** A policy that was never taught a form of calls: every text is the answer. */
 export const NO_CALLS: CallSyntax = {
   name: 'plain',
-  opening: { anywhere: null, atStart: [] },
+  opening: { anywhere: null, atStart: [], callEnd: null },
   read: (text) => ({ calls: [], content: text.trim(), malformed: null }),
   write() {
     throw noCalls();

@@ -67,6 +67,8 @@ export interface CallOpening {
   readonly anywhere: string | null;
   /** Marks that begin one only as the first text of the step (behind its reasoning). */
   readonly atStart: readonly string[];
+  /** The mark at the end of each call; null: a step can't be ended behind its first call. */
+  readonly callEnd: string | null;
 }
 
 /** How conversations and tool calls are written for a policy: chosen by the policy's directory. */
