@@ -5,6 +5,7 @@
 import { AppError } from '../../core/errors.ts';
 import type { AppDeps } from '../app.ts';
 import { tenantSeen } from '../auth.ts';
+import { logFailure } from '../failure-log.ts';
 import { followResponse } from '../follow.ts';
 import { json } from '../handlers.ts';
 import type { Handlers, Input, Schemas } from '../handlers.ts';
@@ -13,6 +14,8 @@ import { Responses } from '../responses/responses.ts';
 import type { Asker } from '../responses/responses.ts';
 import type { LiveResponse } from '../responses/work.ts';
 import { responseView } from '../responses/view.ts';
+import { sseResponse } from '../sse.ts';
+import type { SseOptions } from '../sse.ts';
 
 type ResponseOperation =
   'createResponse' | 'getResponse' | 'deleteResponse' | 'cancelResponse' | 'listResponseInputItems';
@@ -66,10 +69,7 @@ async function answer(
   if (body.stream === true) {
     await Promise.race([live.begun, wait(FIRST_PIECE_MS)]);
     if (live.failure !== null && live.writer.output.length === 0) throw live.failure;
-    const onLeave = live.background ? undefined : live.abort;
-    return followResponse(deps, { requestId, activity, headers, onLeave }, (gone) =>
-      live.writer.log.follow(0, gone),
-    );
+    return streamed(deps, { requestId, activity, headers }, live);
   }
   if (!live.background) {
     await live.done;
@@ -77,6 +77,36 @@ async function answer(
   }
   const view = responseView(live.record, live.writer.output);
   return json<Schemas['ResponseObject']>(view, { headers });
+}
+
+/** A server that stops ends the work, and so the stream, with its last event. */
+function streamed(
+  deps: AppDeps,
+  options: Pick<SseOptions, 'requestId' | 'activity' | 'headers'>,
+  live: LiveResponse,
+): Response {
+  const { requestId } = options;
+  return sseResponse(
+    {
+      ...options,
+      errorEvent: 'error',
+      onError: (error, thrown) => logFailure(deps.logger, requestId, error, thrown),
+    },
+    async (stream, signal) => {
+      const left = new AbortController();
+      const leave = (): void => {
+        if (deps.lifecycle.aborted) return;
+        left.abort();
+        if (!live.background) live.abort();
+      };
+      signal.addEventListener('abort', leave, { once: true });
+      if (signal.aborted) leave();
+      for await (const { event } of live.writer.log.follow(0, left.signal)) {
+        stream.send({ event: event.type, data: event });
+        await stream.drained();
+      }
+    },
+  );
 }
 
 function askerOf({ principal }: Pick<Input<'getResponse'>, 'principal'>): Asker {
