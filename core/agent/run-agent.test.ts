@@ -59,6 +59,17 @@ async function refused(run: Promise<unknown>): Promise<AppError> {
 afterEach(() => vi.useRealTimers());
 
 describe('runAgent', () => {
+  it('tells of calls before it runs them, with the ids that the log has', async () => {
+    const { run } = setUp();
+    const told: string[] = [];
+    const outcome = await run({
+      onCalls: (calls) => told.push(...calls.map(({ id, name }) => `call ${name} ${id}`)),
+      onStep: ({ kind, toolCall }) => told.push(`${kind} ${toolCall?.id ?? ''}`.trim()),
+    });
+    const id = outcome.steps[2]?.toolCall?.id;
+    expect(told).toEqual(['prompt', 'policy', `call search ${id}`, `tool ${id}`, 'policy']);
+  });
+
   it('searches, answers, and returns everything to log', async () => {
     const { run, engine } = setUp();
     const onStep = vi.fn();
