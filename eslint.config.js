@@ -90,7 +90,7 @@ const importRule = {
 };
 
 export default tseslint.config(
-  { ignores: ['dist/', 'data/', 'node_modules/', 'api/contract/*.gen.ts', 'coverage/'] },
+  { ignores: ['**/dist/', 'data/', '**/node_modules/', '**/*.gen.ts', 'coverage/'] },
   { linterOptions: { reportUnusedDisableDirectives: 'error' } },
   js.configs.recommended,
   {

@@ -1,6 +1,7 @@
 /**
- * Makes a checkout runnable: checks Node, installs the locked packages and builds dist/, each only
- * when something changed. Plain Node with no packages, because it runs before any are installed.
+ * Makes a checkout runnable: checks Node, installs the locked packages and builds dist/ and
+ * client/dist/, each only when something changed. Plain Node with no packages, because it runs
+ * before any are installed.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -18,7 +19,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-const SOURCE_FOLDERS = ['api', 'bench', 'core', 'db', 'scripts', 'test'];
+const SOURCE_FOLDERS = ['api', 'bench', 'client', 'core', 'db', 'scripts', 'test'];
 
 checkNode();
 step('packages', packagesKey(), join(ROOT, 'node_modules', '.ramify-setup'), installPackages);
@@ -59,7 +60,8 @@ function sourcesKey() {
   add(join(ROOT, 'tsconfig.json'));
   for (const folder of SOURCE_FOLDERS.filter((name) => existsSync(join(ROOT, name)))) {
     const files = readdirSync(join(ROOT, folder), { recursive: true }).map(String).sort();
-    const own = files.filter((file) => file.endsWith('.ts') && !file.includes('node_modules'));
+    const made = /node_modules|^dist\b|^src\Wopenapi\.gen/;
+    const own = files.filter((file) => file.endsWith('.ts') && !made.test(file));
     for (const file of own) add(join(ROOT, folder, file));
   }
   return hash.digest('hex');
@@ -77,6 +79,7 @@ function build() {
   const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
   const notIncremental = ['--incremental', 'false', '--tsBuildInfoFile', 'null'];
   run(process.execPath, [tsc, '-p', ROOT, '--outDir', fresh, ...notIncremental]);
+  run(process.execPath, [join(ROOT, 'client', 'build.mjs')]);
   rmSync(dist, { recursive: true, force: true });
   renameSync(fresh, dist);
 }

@@ -15,8 +15,11 @@ import { packageRoot } from '../core/paths.ts';
 const LINES_MAX = 500;
 const COLUMNS_MAX = 100;
 const NOT_OURS = new Set(['.git', 'node_modules', 'dist', 'data', 'coverage']);
+/** Of the client's package. */
+const MADE = new Set(['node_modules', 'dist']);
 /** Started by name: by node, npm or a test runner, not by an import. */
-const ENTRIES = /^(api\/(cli\/)?main\.ts|(scripts|bench|test)\/.*|.*\.test\.ts|.*\.config\.ts)$/;
+const ENTRIES =
+  /^(api\/(cli\/)?main\.ts|client\/src\/index\.ts|(scripts|bench|test)\/.*|.*\.test\.ts|.*\.config\.ts)$/;
 
 /** Plain definitions that only tests call, to hold the fast path against them. */
 const SLOW_TWINS = ['core/arpo/loss-definition.ts', 'core/graph/reference.ts'];
@@ -25,7 +28,7 @@ const SLOW_TWINS = ['core/arpo/loss-definition.ts', 'core/graph/reference.ts'];
 function walk(folder: string): string[] {
   return readdirSync(join(packageRoot, folder), { withFileTypes: true }).flatMap((entry) => {
     const path = joinPath(folder, entry.name);
-    const foreign = folder === '' ? NOT_OURS.has(entry.name) : entry.name === 'node_modules';
+    const foreign = folder === '' ? NOT_OURS.has(entry.name) : MADE.has(entry.name);
     if (foreign) return [];
     return entry.isDirectory() ? walk(path) : [path];
   });
