@@ -18,11 +18,9 @@ import type { TestServer } from '../support/server-process.ts';
 
 type Json = ReturnType<typeof JSON.parse>;
 
-/** Writes thoughts on and on, for tests that stop it. */
-export const ENDLESS = 'ramify@2';
 /** Random weights that can be made to call any function. */
-export const HERMES = 'ramify@3';
-/** Seconds of text, so that who stops the answer comes before its end. */
+export const HERMES = 'ramify@2';
+/** Some seconds of text, so that who stops the answer comes before its end. */
 const ENDLESS_TOKENS = 32_768;
 
 const DOCUMENTS = new Map(
@@ -38,12 +36,20 @@ export const lookUp = (title: string): string => DOCUMENTS.get(title) ?? 'no res
 /** Version 1 is the shipped policy. */
 export async function serverForClients({ path, launch }: Fixture): Promise<TestServer> {
   const dataFolder = path('data');
-  const contextTokens = ENDLESS_TOKENS;
-  await dataFolderWithPolicies(dataFolder, [
-    (directory) => writeScriptedPolicy(directory, '<think>y', { after: { y: 'y' }, contextTokens }),
-    writeHermesPolicy,
-  ]);
+  await dataFolderWithPolicies(dataFolder, [writeHermesPolicy]);
   return launch({ dataFolder }).ready();
+}
+
+/**
+ * A server whose policy writes thoughts on and on, for tests that stop it. It has no other policy,
+ * since the smallest window of those that are loaded bounds all answers.
+ */
+export async function endlessServer({ path, launch }: Fixture): Promise<TestServer> {
+  const policy = path('endless');
+  const contextTokens = ENDLESS_TOKENS;
+  writeScriptedPolicy(policy, '<think>y', { after: { y: 'y' }, contextTokens });
+  const environment = { RAMIFY_POLICY: policy };
+  return launch({ dataFolder: path('endless-data'), environment }).ready();
 }
 
 /** One greedy conversation with the shipped policy, as every client should have it. */

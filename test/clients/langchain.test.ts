@@ -14,7 +14,7 @@ import { fixture } from '../e2e/fixture.ts';
 import { testQuestions } from '../support/clients.ts';
 import type { TestServer } from '../support/server-process.ts';
 import {
-  ENDLESS,
+  endlessServer,
   expectCancelled,
   expectCourse,
   HERMES,
@@ -45,13 +45,13 @@ beforeAll(async () => {
 beforeEach(() => wire.clear());
 
 /** `model` comes behind the fields, so that names of OpenAI's models are not assumed. */
-function chat(model: string, fields: ChatOpenAIFields = {}): ChatOpenAI {
+function chat(model: string, fields: ChatOpenAIFields = {}, to = server): ChatOpenAI {
   return new ChatOpenAI({
     model,
     apiKey: 'none',
     maxRetries: 0,
     ...fields,
-    configuration: { baseURL: `${server.url}/v1`, fetch: wire.fetch },
+    configuration: { baseURL: `${to.url}/v1`, fetch: wire.fetch },
   });
 }
 
@@ -180,7 +180,23 @@ it('log-probabilities and fields that LangChain does not know', async () => {
   expect(wire.sent[0]).toMatchObject({ min_p: 0.2, seed: 7 });
 });
 
-describe('what goes wrong', () => {
+it('refusals have their status and code', async () => {
+  await expect(chat('gpt-4').invoke('x')).rejects.toMatchObject({
+    status: 404,
+    code: 'model_not_found',
+  });
+  await expect(chat('ramify').invoke('word '.repeat(2_000))).rejects.toMatchObject({
+    status: 400,
+    code: 'context_length_exceeded',
+  });
+});
+
+describe('an answer that is stopped', () => {
+  let endless: TestServer;
+  beforeAll(async () => {
+    endless = await endlessServer(setup);
+  });
+
   const readAll = async (stream: AsyncIterable<unknown>, onFirst: () => void): Promise<void> => {
     const pieces = stream[Symbol.asyncIterator]();
     await pieces.next();
@@ -188,30 +204,23 @@ describe('what goes wrong', () => {
     while ((await pieces.next()).done !== true) continue;
   };
 
-  it('refusals have their status and code', async () => {
-    await expect(chat('gpt-4').invoke('x')).rejects.toMatchObject({
-      status: 404,
-      code: 'model_not_found',
-    });
-    await expect(chat('ramify').invoke('word '.repeat(2_000))).rejects.toMatchObject({
-      status: 400,
-      code: 'context_length_exceeded',
-    });
-  });
-
   it('an abort in the stream ends the sampling', async () => {
     const stop = new AbortController();
-    const stream = await chat(ENDLESS).stream(course.question, { signal: stop.signal });
+    const stream = await chat('ramify', {}, endless).stream(course.question, {
+      signal: stop.signal,
+    });
     const reading = readAll(stream, () => stop.abort());
     await expect(reading).rejects.toThrow(/abort/i);
-    await expectCancelled(server, wire.trajectories[0] ?? '');
+    await expectCancelled(endless, wire.trajectories[0] ?? '');
   });
 
   it('a fault in the stream rejects, and a retry of the next call is answered', async () => {
-    const stream = await chat(ENDLESS).stream(course.question);
-    const reading = readAll(stream, () => killPolicyWorker(server));
+    const stream = await chat('ramify', {}, endless).stream(course.question);
+    const reading = readAll(stream, () => killPolicyWorker(endless));
     await expect(reading).rejects.toMatchObject({ code: 'engine_unavailable' });
-    const answer = await chat('ramify', { maxRetries: 6, maxTokens: 2 }).invoke(course.question);
+    const answer = await chat('ramify', { maxRetries: 6, maxTokens: 2 }, endless).invoke(
+      course.question,
+    );
     expect(answer.response_metadata['finish_reason']).toBe('length');
   });
 });

@@ -15,12 +15,13 @@ import {
   streamText,
   tool,
 } from 'ai';
+import type { LanguageModel } from 'ai';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { fixture } from '../e2e/fixture.ts';
 import type { TestServer } from '../support/server-process.ts';
 import {
-  ENDLESS,
+  endlessServer,
   expectCancelled,
   expectCourse,
   HERMES,
@@ -44,9 +45,15 @@ let ramify: OpenAICompatibleProvider;
 beforeAll(async () => {
   server = await serverForClients(setup);
   course = await someCourse(server);
-  ramify = createOpenAICompatible({
+  ramify = provider(server);
+});
+
+beforeEach(() => wire.clear());
+
+function provider(of: TestServer): OpenAICompatibleProvider {
+  return createOpenAICompatible({
     name: 'ramify',
-    baseURL: `${server.url}/v1`,
+    baseURL: `${of.url}/v1`,
     apiKey: 'none',
     includeUsage: true,
     supportsStructuredOutputs: true,
@@ -62,9 +69,7 @@ beforeAll(async () => {
       },
     },
   });
-});
-
-beforeEach(() => wire.clear());
+}
 
 const modelIn = (body: unknown): string => (body as { model: string }).model;
 
@@ -287,11 +292,20 @@ describe('what goes wrong', () => {
     expect(form.message).toContain('pattern');
     expect(wire.sent).toHaveLength(3);
   });
+});
+
+describe('an answer that is stopped', () => {
+  let endless: TestServer;
+  let model: LanguageModel;
+  beforeAll(async () => {
+    endless = await endlessServer(setup);
+    model = provider(endless)('ramify');
+  });
 
   it('an abort in the stream ends the sampling', async () => {
     const stop = new AbortController();
     const result = streamText({
-      model: ramify(ENDLESS),
+      model,
       prompt: course.question,
       abortSignal: stop.signal,
     });
@@ -301,26 +315,26 @@ describe('what goes wrong', () => {
       if (part.type === 'reasoning-delta') stop.abort();
     }
     expect(types).toContain('abort');
-    await expectCancelled(server, wire.trajectories[0] ?? '');
+    await expectCancelled(endless, wire.trajectories[0] ?? '');
   });
 
   it('a fault in the stream is an error part, and the next answer comes', async () => {
     const errors: unknown[] = [];
     const result = streamText({
-      model: ramify(ENDLESS),
+      model,
       prompt: course.question,
       onError: ({ error }) => void errors.push(error),
     });
     let killed = false;
     for await (const part of result.fullStream) {
       if (part.type !== 'reasoning-delta' || killed) continue;
-      killPolicyWorker(server);
+      killPolicyWorker(endless);
       killed = true;
     }
     expect(errors).toMatchObject([{ code: 'engine_unavailable' }]);
     expect(await result.finishReason).toBe('error');
     const { finishReason } = await generateText({
-      model: ramify('ramify'),
+      model,
       prompt: course.question,
       maxOutputTokens: 2,
       maxRetries: 6,
