@@ -98,7 +98,7 @@ async function ask(
     const call = client.chat.completions.create(request, { headers });
     ({ data: completion, response } = await call.withResponse());
   }
-  const id = response.headers.get('x-ramify-trajectory') as string;
+  const [id = ''] = (response.headers.get('x-ramify-trajectory') ?? '').split(', ');
   const message = completion.choices[0]?.message as OpenAI.ChatCompletionMessage;
   return {
     message,
@@ -452,4 +452,24 @@ describe('after a swap', () => {
     expect(isSpliced(first, reply)).toBe(false);
     expect(h.engine.stats().openSequences).toBe(0);
   });
+});
+
+test('several choices go on from one stored answer: branches below its steps', async () => {
+  const first = await ask([QUESTION]);
+  const second = await ask([QUESTION, plain(first), result(first.calls[0], 'x')], { n: 2 });
+  expect(isSpliced(first, second)).toBe(true);
+  const branches = h.deps.stores.trajectories
+    .list()
+    .items.map(({ id }) => h.deps.stores.trajectories.get(id))
+    .filter(({ steps }) => steps.length > 2);
+  expect(branches).toHaveLength(2);
+  for (const { steps, trajectory } of branches) {
+    expect(kinds(steps)).toBe('prompt policy tool policy');
+    expect(steps.slice(0, 2)).toEqual(first.steps);
+    expect(trajectory.toolCalls).toBe(1);
+  }
+  expect(branches[0]?.steps[2]?.id).toBe(branches[1]?.steps[2]?.id);
+  expect(branches[0]?.steps[3]?.id).not.toBe(branches[1]?.steps[3]?.id);
+  const sampled = branches.reduce((sum, { steps }) => sum + (steps[3]?.tokens.length ?? 0), 0);
+  expect(second.usage?.completion_tokens).toBe(sampled);
 });

@@ -11,7 +11,7 @@ import { loadText } from '../core/text/load-text.ts';
 import type { TextLayer } from '../core/text/load-text.ts';
 import { writeLlamaFiles } from '../core/text/testing/llama-files.ts';
 import { writeQwenFiles } from '../core/text/testing/qwen-files.ts';
-import { ChatText, hiddenTokens } from './chat-text.ts';
+import { ChatText, hiddenTokens, reasoningTokens } from './chat-text.ts';
 import type { TextPiece } from './chat-text.ts';
 
 let folder: string;
@@ -118,4 +118,23 @@ test('end-of-turn tokens are hidden, tags are not', () => {
     hiddenTokens(layer.protocol, layer.tokenizer).map((token) => layer.tokenizer.decode([token]));
   expect(text(tags).sort()).toEqual(['<|endoftext|>', '<|im_end|>']);
   expect(text(hermes)).toContain('<|im_end|>');
+});
+
+test.each([
+  ['<think>a b</think>Paris<|im_end|>', false, '<think>a b</think>'],
+  ['  <think>a</think>', false, '  <think>a</think>'],
+  ['a b</think>Paris', true, 'a b</think>'],
+  ['<think>cut off', false, '<think>cut off'],
+  ['cut off', true, 'cut off'],
+  ['Paris <think>no</think>', false, ''],
+  ['<thanks>no</think>', false, ''],
+  ['', false, ''],
+])('the thoughts of %j, begun before: %s', (text, reasoningOpen, thoughts) => {
+  const { tokenizer } = hermes;
+  const tokens = Uint32Array.from(tokenizer.encodeTemplate(text));
+  const count = reasoningTokens(tokens, tokenizer, reasoningOpen);
+  const [within, before] = [tokens.subarray(0, count), tokens.subarray(0, count - 1)];
+  expect(tokenizer.decode(within).startsWith(thoughts)).toBe(true);
+  if (count > 0) expect(tokenizer.decode(before).startsWith(thoughts)).toBe(false);
+  else expect(thoughts).toBe('');
 });

@@ -111,8 +111,8 @@ function topLogprobs({ logprobs, top_logprobs: count }: Schemas['ChatCompletionR
 }
 
 function trajectoryIds({ newId }: AppDeps, count: number): [string, ...string[]] {
-  const others = Array.from({ length: count - 1 }, () => newId('trajectory'));
-  return [newId('trajectory'), ...others];
+  const first = newId('trajectory');
+  return [first, ...Array.from({ length: count - 1 }, () => newId('trajectory'))];
 }
 
 function requireOneCall({ name, opening }: Protocol): void {

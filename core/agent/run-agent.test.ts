@@ -11,7 +11,7 @@ import {
   tableWith,
   type TableSamplerOptions,
 } from '../../test/support/table-policy.ts';
-import { runAgent } from './run-agent.ts';
+import { runAgent, runChoices } from './run-agent.ts';
 import type { AgentRequest } from './types.ts';
 
 const SEARCH_THEN_ANSWER = tableWith({
@@ -31,21 +31,29 @@ const CLIENT_LOOKUP = { name: 'lookup', description: 'l', parameters: { type: 'o
 function setUp(sampler: TableSamplerOptions = {}, tools = echoTools()) {
   const engine = new TableSampler({ table: SEARCH_THEN_ANSWER, ...sampler });
   const context = tableContext(tools);
-  const run = (changes: Partial<AgentRequest> = {}) =>
-    runAgent(context, {
-      sequence: engine.open({ policyVersion: 5 }),
-      messages: [{ role: 'user', content: 'who?' }],
-      toolNames: ['search'],
-      limits: { maxToolCalls: 3, maxTokens: 100 },
-      sampling: { temperature: 1, topP: 1, topK: 0, seed: 1 },
-      source: 'live',
-      tenant: 'default',
-      conversationId: 'conv_1',
-      taskId: null,
-      ...changes,
-    });
-  return { engine, tools, run };
+  const requestOf = (changes: Partial<AgentRequest> = {}): AgentRequest => ({
+    sequence: engine.open({ policyVersion: 5 }),
+    messages: [{ role: 'user', content: 'who?' }],
+    toolNames: ['search'],
+    limits: { maxToolCalls: 3, maxTokens: 100 },
+    sampling: samplingOf(1),
+    source: 'live',
+    tenant: 'default',
+    conversationId: 'conv_1',
+    taskId: null,
+    ...changes,
+  });
+  const run = (changes: Partial<AgentRequest> = {}) => runAgent(context, requestOf(changes));
+  const runSeeds = (seeds: readonly number[], changes: Partial<AgentRequest> = {}) =>
+    runChoices(
+      context,
+      requestOf(changes),
+      seeds.map((seed) => ({ sampling: samplingOf(seed), trajectoryId: `traj_${seed}` })),
+    );
+  return { engine, tools, run, runSeeds };
 }
+
+const samplingOf = (seed: number) => ({ temperature: 1, topP: 1, topK: 0, seed });
 
 async function refused(run: Promise<unknown>): Promise<AppError> {
   const error: unknown = await run.then(
@@ -257,5 +265,51 @@ describe('runAgent', () => {
     expect(outcome.endReason).toBe('failed');
     expect(outcome.error?.code).toBe('request_timeout');
     expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
+describe('runChoices', () => {
+  // Two first words that are equally likely, so that seeds tell.
+  const table = tableWith({
+    '</user>|<think>': { a: 0.5, b: 0.5 },
+    '</think>': { '<answer>': 1 },
+    '\\boxed{': { b: 1 },
+  });
+  const textsOf = ({ steps }: { steps: readonly { text: string }[] }) =>
+    steps.map(({ text }) => text);
+
+  it('each is what it would be alone; they share the prompt, which is appended once', async () => {
+    const { engine, runSeeds, run } = setUp({ table });
+    const seeds = Array.from({ length: 8 }, (_, i) => i + 1);
+    const { outcomes, failure } = await runSeeds(seeds);
+    expect(failure).toBeNull();
+    expect(outcomes.map(({ trajectoryId }) => trajectoryId)).toEqual(seeds.map((s) => `traj_${s}`));
+    expect(engine.appendedTokens).toBe(outcomes[0]?.steps[0]?.tokens.length);
+    const prompts = new Set(outcomes.map(({ steps }) => steps[0]?.id));
+    expect(prompts.size).toBe(1);
+    expect(new Set(outcomes.map((outcome) => textsOf(outcome)[1])).size).toBeGreaterThan(1);
+    for (const [i, seed] of seeds.entries()) {
+      const alone = await run({ sampling: samplingOf(seed) });
+      expect(textsOf(alone)).toEqual(textsOf(outcomes[i] ?? { steps: [] }));
+    }
+    expect(engine.openSequences).toBe(0);
+  });
+
+  it('one that fails stops the others, which are kept as cancelled', async () => {
+    const error = new AppError('engine_unavailable', 'gone');
+    const delay = (call: number) => (call === 1 ? 0 : 20);
+    const { engine, runSeeds } = setUp({ table, failAt: { call: 1, error }, delay });
+    const { outcomes, failure } = await runSeeds([1, 2, 3]);
+    expect(failure).toBe(error);
+    expect(outcomes.map(({ endReason }) => endReason)).toEqual(['cancelled', 'cancelled']);
+    expect(engine.openSequences).toBe(0);
+  });
+
+  it('what does not fit is refused before anything is forked, with its field', async () => {
+    const { engine, runSeeds } = setUp({ table, contextTokens: 4 });
+    const told = await refused(runSeeds([1, 2]));
+    expect(told).toMatchObject({ code: 'context_length_exceeded', param: 'messages' });
+    expect(engine.openSequences).toBe(0);
+    expect(engine.openSequencesMax).toBe(1);
   });
 });
