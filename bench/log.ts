@@ -2,7 +2,8 @@
  * `npm run bench:log`: the log at size. Fills a database with a million steps through the real step
  * log, then measures what the API asks of it (first and deep pages of every filter, trees, single
  * trajectories), exports through the thread that serves them, the lag of this thread meanwhile, and
- * bytes a token on disk.
+ * bytes a token on disk. Beside the clock stands processor time, which says what a query costs where
+ * others keep the cores busy.
  *
  * `--steps N` for another size, `--data FOLDER` to keep the database and use it again.
  */
@@ -143,14 +144,14 @@ async function queries(stores: Stores): Promise<Row[]> {
   const out: Row[] = [];
   for (const [name, filter] of Object.entries(filters)) {
     for (const deep of [false, true]) {
-      const times: number[] = [];
+      const times: Cost[] = [];
       for (let i = 0; i < REPEATS; i++) {
         const asked = filter();
         const cursor = deep ? cursorAt(prng.pick(sample)) : undefined;
-        const start = performance.now();
+        const end = begin();
         const page = await trajectories.listInTurns(asked, { ...(cursor && { cursor }) });
         JSON.stringify(listView(page, trajectoryView));
-        times.push(performance.now() - start);
+        times.push(end());
       }
       out.push(timing(`list: ${name}${deep ? ', deep' : ''}`, times));
     }
@@ -158,9 +159,9 @@ async function queries(stores: Stores): Promise<Row[]> {
   const each = (name: string, work: (record: TrajectoryRecord) => unknown): void => {
     const times = Array.from({ length: REPEATS }, () => {
       const record = prng.pick(sample);
-      const start = performance.now();
+      const end = begin();
       JSON.stringify(work(record));
-      return performance.now() - start;
+      return end();
     });
     out.push(timing(name, times));
   };
@@ -193,13 +194,30 @@ async function someOf({ trajectories }: Stores, prng: Prng): Promise<TrajectoryR
   return sample;
 }
 
-function timing(what: string, times: readonly number[]): Row {
+interface Cost {
+  clock: number;
+  processor: number;
+}
+
+/** Milliseconds from here on, by both clocks. */
+function begin(): () => Cost {
+  const [start, before] = [performance.now(), process.cpuUsage()];
+  return () => {
+    const { user, system } = process.cpuUsage(before);
+    return { clock: performance.now() - start, processor: (user + system) / 1e3 };
+  };
+}
+
+function timing(what: string, costs: readonly Cost[]): Row {
+  const [clock, processor] = [costs.map((one) => one.clock), costs.map((one) => one.processor)];
   return {
     kind: 'query',
     what,
-    'p50 ms': quantile(times, 0.5),
-    'p95 ms': quantile(times, 0.95),
-    'max ms': Math.max(...times),
+    'p50 ms': quantile(clock, 0.5),
+    'p95 ms': quantile(clock, 0.95),
+    'p50 processor': quantile(processor, 0.5),
+    'p95 processor': quantile(processor, 0.95),
+    'max processor': Math.max(...processor),
   };
 }
 
