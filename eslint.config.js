@@ -23,7 +23,12 @@ const LIBRARY_HOMES = {
   '@huggingface/tokenizers': ['core/text/'],
   '@huggingface/jinja': ['core/text/'],
   'node:worker_threads': ['core/engine/', 'core/tools/', 'api/export-'],
-  'node:child_process': ['core/engine/', 'core/tools/mcp/', 'core/trainer/'],
+  'node:child_process': [
+    'core/engine/',
+    'core/tools/mcp/',
+    'core/tools/python-sandbox.ts',
+    'core/trainer/',
+  ],
 };
 
 /** What each folder may import besides itself; `core` means the files directly in core/. */

@@ -20,15 +20,11 @@ import { chooseDevice, DEVICES } from '../core/model/devices.ts';
 import { loadPolicy, textDirectory } from '../core/model/lora-directory.ts';
 import type { Device } from '../core/model/session.ts';
 import { builtModule, packageRoot } from '../core/paths.ts';
-import type { ToolRunner } from '../core/ports.ts';
+import type { ToolCatalogue } from '../core/ports.ts';
 import { loadText } from '../core/text/load-text.ts';
-import { javascriptTool } from '../core/tools/javascript-tool.ts';
-import { createToolRegistry } from '../core/tools/registry.ts';
-import { searchTool } from '../core/tools/search-tool.ts';
 import { trainerStarter } from '../core/trainer/start-trainer.ts';
 import { lockFolder } from '../db/folder-lock.ts';
 import { openDatabase } from '../db/open.ts';
-import { openSearchIndex } from '../db/search-index.ts';
 import { openStores } from '../db/stores.ts';
 import type { Stores } from '../db/stores.ts';
 import type { Config } from './config.ts';
@@ -36,6 +32,7 @@ import { loadContract } from './contract/contract.ts';
 import type { Contract } from './contract/contract.ts';
 import type { FeedbackMetrics } from './feedback-metrics.ts';
 import { connectTools } from './declared-tools.ts';
+import { startOwnTools } from './own-tools.ts';
 import { preparePolicies } from './policy-folder.ts';
 import { PolicyReleases } from './policy-releases.ts';
 import { removeOldPolicies } from './policy-retention.ts';
@@ -50,7 +47,7 @@ export type Cleanup = () => void | Promise<void>;
 export interface Parts {
   contract: Contract;
   stores: Stores;
-  tools: ToolRunner;
+  tools: ToolCatalogue;
   engine: PolicyEngine;
   policies: PolicyService;
   releases: PolicyReleases;
@@ -145,13 +142,8 @@ export async function startTools(
   { tools: declared }: Pick<Config, 'tools'>,
   logger: Logger,
   cleanups: Cleanup[],
-): Promise<ToolRunner> {
-  const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
-  cleanups.push(() => index.close());
-  const javascript = javascriptTool();
-  cleanups.push(() => javascript.stop());
-  const own = [searchTool(index), javascript];
-  const registry = createToolRegistry(own, { clock: systemClock, log: logger });
+): Promise<ToolCatalogue> {
+  const registry = await startOwnTools(logger, cleanups);
   const waitMs = LIMITS.mcpStartWaitMs;
   cleanups.push(await connectTools(registry, declared, { logger, waitMs }));
   return registry;

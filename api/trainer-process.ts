@@ -7,7 +7,6 @@
  * Order of starting: a look at the memory, text layer, tools, weights or adapter (the run's own
  * copy), training session, engine; all of it is undone in reverse. Knows nothing of HTTP.
  */
-import { join } from 'node:path';
 import { entropyCandidates } from '../core/arpo/entropy.ts';
 import { systemClock } from '../core/clock.ts';
 import { createLocalEngine } from '../core/engine/local-engine.ts';
@@ -15,11 +14,7 @@ import { idGenerator } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
 import { quiet } from '../core/log.ts';
 import { loadPolicy, textDirectory } from '../core/model/lora-directory.ts';
-import { packageRoot } from '../core/paths.ts';
 import { loadText } from '../core/text/load-text.ts';
-import { javascriptTool } from '../core/tools/javascript-tool.ts';
-import { createToolRegistry } from '../core/tools/registry.ts';
-import { searchTool } from '../core/tools/search-tool.ts';
 import type { Emit } from '../core/trainer/job-loop.ts';
 import { settingsOf } from '../core/trainer/job-settings.ts';
 import { checkMemory } from '../core/trainer/memory-budget.ts';
@@ -27,8 +22,8 @@ import { train } from '../core/trainer/train.ts';
 import { openTrainedPolicy } from '../core/trainer/trained-policy.ts';
 import { runTrainerProcess } from '../core/trainer/trainer-shell.ts';
 import type { TrainingJob } from '../core/trainer/types.ts';
-import { openSearchIndex } from '../db/search-index.ts';
 import { connectTools, toolsForTraining } from './declared-tools.ts';
+import { startOwnTools } from './own-tools.ts';
 import { NO_TOOLS, readToolsFile } from './tools-file.ts';
 import type { DeclaredTools } from './tools-file.ts';
 
@@ -38,8 +33,6 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
   checkMemory(loadPolicy(job.baseDirectory).config, settings, job.memoryBytes);
   const { tokenizer, protocol } = loadText(textDirectory(job.baseDirectory));
   const runtime = { device: job.device ?? 'cpu', threads: job.threads };
-  const index = openSearchIndex(join(packageRoot, 'corpus', 'documents.jsonl'));
-  const javascript = javascriptTool();
   const { model, ...trained } = openTrainedPolicy(job, settings, runtime);
   const sampler = await createLocalEngine({
     ...model,
@@ -49,11 +42,11 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
     // Rollouts must not depend on timing, or a run that was interrupted could end otherwise.
     prefixCache: 'equal',
   });
-  let disconnect = async (): Promise<void> => undefined;
+  const cleanups: (() => void | Promise<void>)[] = [];
   try {
-    const tools = createToolRegistry([searchTool(index), javascript], { clock });
+    const tools = await startOwnTools(quiet, cleanups);
     const waitMs = LIMITS.mcpConnectTimeoutMs;
-    disconnect = await connectTools(tools, declaredTools(), { logger: quiet, waitMs });
+    cleanups.push(await connectTools(tools, declaredTools(), { logger: quiet, waitMs }));
     await train(
       job,
       {
@@ -66,12 +59,10 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
       signal,
     );
   } finally {
-    await disconnect();
+    for (const cleanup of cleanups.reverse()) await cleanup();
     await sampler.close();
     await trained.session.dispose();
     await trained.reference?.dispose();
-    await javascript.stop();
-    index.close();
   }
 }
 

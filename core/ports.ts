@@ -132,6 +132,13 @@ export interface Tool {
   /** `writes`: changes something outside; never called in training. */
   readonly effects: 'none' | 'writes';
   readonly timeoutMs: number;
+  /** Calls of it that run at once; as many as there may be of all tools when left out. */
+  readonly concurrencyMax?: number;
+  /**
+   * Times that a call is made again when it failed with a `retryAfterS`; none when left out. A tool
+   * with effects is never called again.
+   */
+  readonly retriesMax?: number;
   /** Resolves with the text that the policy will read; throws AppError tool_failed. */
   run(args: Record<string, unknown>, signal: AbortSignal): Promise<string>;
 }
@@ -159,4 +166,9 @@ export interface ToolRunner {
   specs(names: readonly string[]): ToolSpec[];
   has(name: string): boolean;
   call(name: string, argumentsJson: string, signal?: AbortSignal): Promise<ToolOutcome>;
+}
+
+export interface ToolCatalogue extends ToolRunner {
+  /** All tools, in the order in which they were added. */
+  list(): ToolSpec[];
 }

@@ -42,6 +42,7 @@ function report(change: Partial<DoctorReport>): DoctorReport {
     devices: [found('cuda', null), found('webgpu', null), CPU_FINDING],
     chosen: { device: 'cuda', passedOver: [], fault: null },
     measurements: [],
+    python: { version: '3.11.2', fault: null },
     advice: [],
     ...change,
   };
@@ -92,4 +93,12 @@ test('the text shows faults, speeds, and what ran elsewhere', () => {
   expect(text).toMatch(/webgpu f32 +- +- +- +it was not done within 11 s/);
   expect(text).toContain('webgpu 200, cpu 12 (not on webgpu: LogSoftmax)');
   expect(text).toContain('- Nothing stands out.');
+});
+
+test('the tool python: its version, or what to install', () => {
+  expect(doctorText(report({}))).toContain('Tool python: Python 3.11.2');
+  const fault = 'needs bubblewrap (apt-get install bubblewrap)';
+  expect(doctorText(report({ python: { version: null, fault } }))).toContain(
+    'Tool python: no: needs bubblewrap (apt-get install bubblewrap)',
+  );
 });

@@ -7,7 +7,7 @@ import { table } from './text.ts';
 const GIGABYTE = 1e9;
 
 export function doctorText(report: DoctorReport): string {
-  const { versions, machine, settings, devices, chosen, measurements, advice } = report;
+  const { versions, machine, settings, devices, chosen, measurements, python, advice } = report;
   const memory = `${gigabytes(machine.freeBytes)} of ${gigabytes(machine.memoryBytes)} GB free`;
   const threads = `threads: ${settings.engineThreads} serving, ${settings.trainerThreads} training`;
   const takes =
@@ -26,6 +26,8 @@ export function doctorText(report: DoctorReport): string {
     '',
     'Which provider ran the nodes of each graph',
     ...table(['device', 'graph', 'nodes'], measurements.flatMap(graphRows)),
+    '',
+    `Tool python: ${python.fault === null ? `Python ${python.version}` : `no: ${python.fault}`}`,
     '',
     'To get more',
     ...(advice.length > 0 ? advice : ['Nothing stands out.']).map((line) => `- ${line}`),

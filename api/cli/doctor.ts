@@ -1,8 +1,8 @@
 /**
  * `ramify doctor`: what this machine has, which device `auto` takes and why, which provider ran the
- * nodes of each graph, how fast the policy decodes and trains on each device, and what to do to get
- * more. Every device is measured in a process of its own; all of it ends within half a minute,
- * whatever a driver does, and needs no network.
+ * nodes of each graph, how fast the policy decodes and trains on each device, whether the tool
+ * `python` works, and what to do to get more. Every device is measured in a process of its own; all
+ * of it ends within half a minute, whatever a driver does, and needs no network.
  */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, loadavg, totalmem } from 'node:os';
@@ -14,6 +14,7 @@ import { chooseDevice, DEVICES, type DeviceFinding } from '../../core/model/devi
 import type { Device } from '../../core/model/session.ts';
 import type { ComputeType } from '../../core/model/types.ts';
 import { packageRoot } from '../../core/paths.ts';
+import { offerPython } from '../../core/tools/python-tool.ts';
 import { parseConfig, type Config } from '../config.ts';
 import { EXIT } from './command.ts';
 import type { Command } from './command.ts';
@@ -45,6 +46,8 @@ export interface DoctorReport {
   /** What the settings lead to; `fault` is the line with which the server would refuse to start. */
   chosen: { device: Device | null; passedOver: string[]; fault: string | null };
   measurements: Measurement[];
+  /** Of the tool `python`: its version, or why it is not offered. */
+  python: { version: string | null; fault: string | null };
   advice: string[];
 }
 
@@ -91,6 +94,7 @@ async function examine(config: Config): Promise<DoctorReport> {
     devices,
     chosen: choiceOf(config, devices),
     measurements,
+    python: await pythonFound(),
     advice: [],
   };
   return { ...report, advice: adviceFor(report) };
@@ -115,6 +119,13 @@ function choiceOf({ device, dtype }: Config, devices: readonly DeviceFinding[]) 
   } catch (thrown) {
     return { device: null, passedOver: [], fault: toAppError(thrown).message };
   }
+}
+
+async function pythonFound(): Promise<DoctorReport['python']> {
+  const offer = await offerPython();
+  return 'tool' in offer
+    ? { version: offer.version, fault: null }
+    : { version: null, fault: offer.fault };
 }
 
 function versions(): DoctorReport['versions'] {

@@ -247,3 +247,83 @@ test('a schema is read in the dialect that it names', async () => {
     expect((await tools.call(name, '{"text":["a","a"]}')).error, name).not.toBeNull();
   }
 });
+
+test('a tool has its own bound of calls at once, and one that is full keeps no other from running', async () => {
+  let [running, most] = [0, 0];
+  const release: (() => void)[] = [];
+  const few: Tool = {
+    ...tool('few', async () => {
+      most = Math.max(most, ++running);
+      await new Promise<void>((resolve) => release.push(resolve));
+      running--;
+      return 'done';
+    }),
+    concurrencyMax: 2,
+  };
+  const tools = registry([few, echo], { concurrencyMax: 3 });
+  const calls = Array.from({ length: 6 }, () => tools.call('few', ARGS));
+  expect((await tools.call('echo', ARGS)).result).toBe('echo hi');
+  for (let i = 0; i < 6; i++) {
+    while (release.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    release.shift()!();
+  }
+  expect((await Promise.all(calls)).map(({ result }) => result)).toEqual(Array(6).fill('done'));
+  expect(most).toBe(2);
+});
+
+describe('calls that are made again', () => {
+  /** Fails so often, then answers with the number of its call. */
+  function failing(times: number, error: AppError, changes: Partial<Tool> = {}) {
+    let calls = 0;
+    const run = async (): Promise<string> => {
+      if (++calls <= times) throw error;
+      return `call ${calls}`;
+    };
+    const tools = registry([{ ...tool('flaky', run), retriesMax: 2, ...changes }]);
+    return { call: () => tools.call('flaky', ARGS), calls: () => calls };
+  }
+  const passing = new AppError('tool_failed', 'busy', { retryAfterS: 0 });
+
+  test('a failure that may pass, after growing pauses', async () => {
+    const { call } = failing(2, passing);
+    const startedAt = performance.now();
+    expect(await call()).toMatchObject({ result: 'call 3', error: null });
+    expect(performance.now() - startedAt).toBeGreaterThan(3 * LIMITS.toolRetryMs - 20);
+  });
+
+  test.each([
+    ['more often than it wants', 9, passing, {}, 3],
+    ['one that will not pass', 9, new AppError('tool_failed', 'no'), {}, 1],
+    ['one with effects', 9, passing, { effects: 'writes' }, 1],
+    ['one that did not ask for it', 9, passing, { retriesMax: 0 }, 1],
+    ['after its time', 9, new AppError('tool_failed', 'busy', { retryAfterS: 60 }), {}, 1],
+  ] as const)('never %s', async (_, times, error, changes, calls) => {
+    const flaky = failing(times, error, changes);
+    expect(await flaky.call()).toMatchObject({
+      error: 'tool_failed',
+      result: `error: ${error.message}`,
+    });
+    expect(flaky.calls()).toBe(calls);
+  });
+
+  test('a call that is given up in a pause ends there', async () => {
+    const controller = new AbortController();
+    let calls = 0;
+    const run = async (): Promise<string> => {
+      calls++;
+      setTimeout(() => controller.abort(), 20);
+      throw new AppError('tool_failed', 'busy', { retryAfterS: 30 });
+    };
+    const tools = registry([{ ...tool('flaky', run, 60_000), retriesMax: 5 }]);
+    expect(await tools.call('flaky', ARGS, controller.signal)).toMatchObject({
+      error: 'request_cancelled',
+    });
+    expect(calls).toBe(1);
+  });
+});
+
+test('all tools are listed in the order in which they came', () => {
+  const tools = registry([echo]);
+  tools.replaceGroup('more', [tool('b', async () => ''), tool('a', async () => '')]);
+  expect(tools.list().map(({ name }) => name)).toEqual(['echo', 'b', 'a']);
+});

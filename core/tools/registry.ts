@@ -2,9 +2,12 @@
  * Runs server tools by name. Arguments are checked against the tool's JSON Schema, calls are
  * bounded in number, time and length of result, and every failure becomes an outcome whose short
  * text the policy can read: a tool that fails is something to react to, not a broken conversation.
+ * A call that failed by the world (AppError.retryAfterS) is made again, where the tool wants that
+ * and has no effects, ever later and within its time.
  *
  * Knows nothing of protocols, logs or recorded results.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Ajv } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import type { ValidateFunction } from 'ajv/dist/2020.js';
@@ -14,7 +17,7 @@ import type { ErrorCode } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import { quiet } from '../log.ts';
 import type { Logger } from '../log.ts';
-import type { Tool, ToolOutcome, ToolRunner, ToolSpec } from '../ports.ts';
+import type { Tool, ToolCatalogue, ToolOutcome, ToolSpec } from '../ports.ts';
 import { Semaphore } from './semaphore.ts';
 
 export interface ToolRegistryOptions {
@@ -41,6 +44,8 @@ const TOOL_ERRORS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 interface Entry {
   tool: Tool;
   validate: ValidateFunction;
+  /** Of this tool alone; taken before one of all tools. */
+  slots: Semaphore;
 }
 
 /** Throws config_invalid when two tools share a name or a schema does not compile. */
@@ -72,21 +77,26 @@ function compileSchema({ name, parameters }: Tool): ValidateFunction {
   }
 }
 
-export class ToolRegistry implements ToolRunner {
+export class ToolRegistry implements ToolCatalogue {
   private readonly entries = new Map<string, Entry>();
   /** Names of the tools of groups that come and go. */
   private readonly groups = new Map<string, readonly string[]>();
   private readonly clock: Clock;
   private readonly log: Logger;
   private readonly slots: Semaphore;
+  private readonly concurrencyMax: number;
+  private readonly waitersMax: number;
 
   constructor(options: ToolRegistryOptions) {
     this.clock = options.clock;
     this.log = options.log ?? quiet;
-    this.slots = new Semaphore({
-      slots: options.concurrencyMax ?? LIMITS.toolConcurrencyMax,
-      waitersMax: options.queueMax ?? LIMITS.toolQueueMax,
-    });
+    this.concurrencyMax = options.concurrencyMax ?? LIMITS.toolConcurrencyMax;
+    this.waitersMax = options.queueMax ?? LIMITS.toolQueueMax;
+    this.slots = this.newSlots(this.concurrencyMax);
+  }
+
+  private newSlots(slots: number): Semaphore {
+    return new Semaphore({ slots, waitersMax: this.waitersMax });
   }
 
   /** Throws config_invalid when the name is taken or the schema does not compile. */
@@ -94,7 +104,8 @@ export class ToolRegistry implements ToolRunner {
     if (this.entries.has(tool.name)) {
       throw new AppError('config_invalid', `two tools are called ${tool.name}`);
     }
-    this.entries.set(tool.name, { tool, validate: compileSchema(tool) });
+    const slots = this.newSlots(tool.concurrencyMax ?? this.concurrencyMax);
+    this.entries.set(tool.name, { tool, validate: compileSchema(tool), slots });
   }
 
   /**
@@ -123,6 +134,10 @@ export class ToolRegistry implements ToolRunner {
     });
   }
 
+  list(): ToolSpec[] {
+    return this.specs([...this.entries.keys()]);
+  }
+
   has(name: string): boolean {
     return this.entries.has(name);
   }
@@ -140,7 +155,7 @@ export class ToolRegistry implements ToolRunner {
     try {
       const entry = this.entry(name);
       const args = parseArguments(entry, argumentsJson);
-      return outcome(capped(await this.runBounded(entry.tool, args, signal)), null);
+      return outcome(capped(await this.runBounded(entry, args, signal)), null);
     } catch (error) {
       const code = error instanceof AppError && TOOL_ERRORS.has(error.code) ? error.code : null;
       const message = error instanceof Error ? error.message : String(error);
@@ -156,15 +171,13 @@ export class ToolRegistry implements ToolRunner {
     throw new AppError('unknown_tool', `there is no tool ${name}; there are: ${known}`);
   }
 
-  /**
-   * One call within its time, waiting for a slot included. A tool that ignores its signal loses the
-   * slot when its time is over: one that never ends must not block the others for good.
-   */
+  /** One call within its time, waiting for a slot and all tries included. */
   private async runBounded(
-    tool: Tool,
+    entry: Entry,
     args: Record<string, unknown>,
     signal: AbortSignal | undefined,
   ): Promise<string> {
+    const { tool } = entry;
     const controller = new AbortController();
     const timer = setTimeout(() => {
       const message = `${tool.name} took longer than ${tool.timeoutMs} ms`;
@@ -175,19 +188,47 @@ export class ToolRegistry implements ToolRunner {
     signal?.addEventListener('abort', cancel, { once: true });
     if (signal?.aborted) cancel();
     try {
-      await this.slots.acquire(controller.signal);
-      try {
-        return await Promise.race([
-          tool.run(args, controller.signal),
-          rejectionOf(controller.signal),
-        ]);
-      } finally {
-        this.slots.release();
-      }
+      return await this.runTries(entry, args, controller.signal);
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener('abort', cancel);
     }
+  }
+
+  private async runTries(
+    entry: Entry,
+    args: Record<string, unknown>,
+    signal: AbortSignal,
+  ): Promise<string> {
+    const { name, effects, retriesMax = 0, timeoutMs } = entry.tool;
+    const startedAt = this.clock.now();
+    for (let tries = 0; ; tries++) {
+      try {
+        return await this.runInSlots(entry, args, signal);
+      } catch (error) {
+        const after = error instanceof AppError ? error.retryAfterS : null;
+        if (after === null || effects !== 'none' || tries >= retriesMax) throw error;
+        const delayMs = Math.max(after * 1_000, LIMITS.toolRetryMs * 2 ** tries);
+        // Its own failure says more than that it took too long.
+        if (this.clock.now() - startedAt + delayMs >= timeoutMs) throw error;
+        this.log.debug({ tool: name, err: error, delayMs }, 'a tool is called again');
+        await sleep(delayMs, undefined, { signal }).catch(() => signal.throwIfAborted());
+      }
+    }
+  }
+
+  /**
+   * A tool that ignores its signal loses its slots when its time is over: one that never ends must
+   * not block the others for good.
+   */
+  private async runInSlots(
+    { tool, slots }: Entry,
+    args: Record<string, unknown>,
+    signal: AbortSignal,
+  ): Promise<string> {
+    return slots.hold(signal, () =>
+      this.slots.hold(signal, () => Promise.race([tool.run(args, signal), rejectionOf(signal)])),
+    );
   }
 }
 

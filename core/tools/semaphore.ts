@@ -17,8 +17,18 @@ export class Semaphore {
     this.waitersMax = options.waitersMax;
   }
 
+  /** Does the work while it holds a slot. */
+  async hold<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    await this.acquire(signal);
+    try {
+      return await work();
+    } finally {
+      this.release();
+    }
+  }
+
   /** Resolves with a slot held; rejects with queue_full at once, or with the signal's reason. */
-  async acquire(signal: AbortSignal): Promise<void> {
+  private async acquire(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     if (this.free > 0) {
       this.free--;
@@ -42,7 +52,7 @@ export class Semaphore {
   }
 
   /** Hands the slot to the first waiter, or frees it. */
-  release(): void {
+  private release(): void {
     const [next] = this.waiters;
     if (next === undefined) {
       this.free++;
