@@ -74,6 +74,18 @@ export const LIMITS = {
   toolRetryMs: 200,
   /** Calls that wait for a slot: at most one an active agent run, so a full queue is a fault. */
   toolQueueMax: 256,
+  /** A document that is found whole; of a longer one a piece. */
+  searchTextCharsMax: 2_000,
+  /** Characters of one document: a chapter. More in one would be found and shown badly. */
+  documentCharsMax: 100_000,
+  /** Each is a tool. */
+  collectionsMax: 256,
+  /** All of one import over HTTP: some million documents. */
+  collectionImportBytesMax: 4 * 1024 * 1024 * 1024,
+  /** Documents that become durable together, some ten milliseconds of the server's thread. */
+  documentsPerWrite: 100,
+  /** How often the server looks for what other programs did to its collections. */
+  collectionsPollMs: 1_000,
   /** Of a tool of an MCP server; the prompt holds it, and OpenAI's bound is the same. */
   toolDescriptionCharsMax: 1_024,
   toolSchemaCharsMax: 65_536,
