@@ -14,6 +14,7 @@ const TEXT = { tokenBytes: (token: number): Uint8Array => Uint8Array.of(token) }
 const TEXTS = ['prompt', 'I search für 東京.', 'result', 'Its 😀 answer.'];
 const ENDED: AgentRunRecord = {
   id: 'run_1',
+  keyId: null,
   tenant: 'default',
   status: 'completed',
   model: 'ramify',

@@ -19,8 +19,9 @@ import type { StepRecord, TrajectoryRecord } from '../core/records.ts';
 import type { AnswerForm } from '../core/text/types.ts';
 import type { Stores } from '../db/stores.ts';
 import { firstForm } from './agent-run-request.ts';
+import type { KeyUsage } from './key-usage.ts';
 import type { Lifecycle } from './lifecycle.ts';
-import { cutTrajectory, plainError, usageOfSteps, workedUntil } from './live-run.ts';
+import { cutTrajectory, plainError, usageOfSteps, usageSince, workedUntil } from './live-run.ts';
 import type { Ending, LiveRun } from './live-run.ts';
 import { pinnedName } from './policy-service.ts';
 import type { OpenedPolicy, PolicyService } from './policy-service.ts';
@@ -33,6 +34,7 @@ export interface AgentRunsDeps {
   clock: Clock;
   newId: NewId;
   lifecycle: Lifecycle;
+  usage: Pick<KeyUsage, 'count'>;
   logger: Logger;
   /** How long a run waits for its client, and how often that is looked at. */
   waitMs?: number;
@@ -346,7 +348,7 @@ export class AgentRunWork {
   ): Promise<void> {
     const now = this.deps.clock.now();
     const waits = ending.status === 'requires_action';
-    const { id, progress } = run.record;
+    const { id, keyId, progress } = run.record;
     const change = {
       ...ending,
       trajectoryId: trajectory?.id ?? null,
@@ -362,6 +364,7 @@ export class AgentRunWork {
     await Promise.all([
       stepLog.append({ trajectories: trajectory === null ? [] : [trajectory] }),
       agentRuns.update(id, change),
+      this.deps.usage.count(keyId, usageSince(run.record.usage, ending.usage)),
     ]);
     run.record = { ...run.record, ...change };
     run.feed.changed();

@@ -37,6 +37,7 @@ export type { LiveRun } from './live-run.ts';
 /** What a run belongs to. */
 export interface RunOrigin {
   tenant: string;
+  keyId: string | null;
   /** The client's `x-session-id`. */
   sessionId: string | null;
   conversationId: string | null;
@@ -254,6 +255,7 @@ export class AgentRuns {
     const record: AgentRunRecord = {
       id: newId('agentRun'),
       tenant: origin.tenant,
+      keyId: origin.keyId,
       status: 'in_progress',
       model: request.model,
       policyVersion: opened.policy.version,

@@ -5,6 +5,7 @@
  */
 import { Hono } from 'hono';
 import type { Context } from 'hono';
+import { must } from '../core/assert.ts';
 import type { Clock } from '../core/clock.ts';
 import type { PolicyEngine } from '../core/engine/types.ts';
 import { AppError, toAppError } from '../core/errors.ts';
@@ -12,13 +13,17 @@ import type { NewId } from '../core/ids.ts';
 import type { Logger } from '../core/log.ts';
 import type { ToolRunner } from '../core/ports.ts';
 import type { Stores } from '../db/stores.ts';
+import { enter, enterStream, guarded, identify } from './access.ts';
+import type { Entry } from './access.ts';
 import type { AgentRuns } from './agent-runs.ts';
-import { OPEN_PRINCIPAL } from './auth.ts';
+import { auditedRequest, isAudited } from './audit.ts';
+import type { AuditedInput } from './audit.ts';
 import type { Contract, Operation } from './contract/contract.ts';
 import { logFailure } from './failure-log.ts';
 import type { FeedbackMetrics } from './feedback-metrics.ts';
 import type { Handler, Handlers } from './handlers.ts';
-import { checkHost } from './host-check.ts';
+import type { KeyRing } from './key-ring.ts';
+import type { KeyUsage } from './key-usage.ts';
 import type { Activity, Lifecycle } from './lifecycle.ts';
 import type { PolicyService } from './policy-service.ts';
 import { problemResponse } from './problem.ts';
@@ -29,6 +34,7 @@ import { docsRoutes } from './routes/docs.ts';
 import { feedbackRoutes } from './routes/feedback.ts';
 import { healthRoutes } from './routes/health.ts';
 import { exportRoutes } from './routes/export.ts';
+import { keyRoutes } from './routes/keys.ts';
 import { mcpRoutes } from './routes/mcp.ts';
 import { policyRoutes } from './routes/policies.ts';
 import { replayRoutes } from './routes/replay.ts';
@@ -52,6 +58,8 @@ export interface AppDeps {
   lifecycle: Lifecycle;
   /** LIMITS.idempotencyWaitMs when left out. */
   idempotencyWaitMs?: number;
+  keys: KeyRing;
+  usage: KeyUsage;
   /** Throws when the database cannot be written now. */
   checkStorage: () => void;
   clock: Clock;
@@ -62,8 +70,15 @@ export interface AppDeps {
 /** Operations that answer even while the server stops. */
 const ALWAYS_SERVED = new Set(['getHealth', 'getOpenapi', 'getDocs', 'getDocsFile']);
 
-type App = Hono<{ Variables: { requestId: string; activity: Activity } }>;
-type AppContext = Context<{ Variables: { requestId: string; activity: Activity } }>;
+interface Variables {
+  requestId: string;
+  activity: Activity;
+  /** Once it is known who asks. */
+  entry?: Entry;
+}
+
+type App = Hono<{ Variables: Variables }>;
+type AppContext = Context<{ Variables: Variables }>;
 
 export function createApp(deps: AppDeps): App {
   const app: App = new Hono();
@@ -79,6 +94,9 @@ export function createApp(deps: AppDeps): App {
       activity.release();
     }
     c.header('x-request-id', c.get('requestId'));
+    const key = c.get('entry')?.key ?? null;
+    const limits = key === null ? {} : deps.usage.headers(key);
+    for (const [name, value] of Object.entries(limits)) c.header(name, value);
     const durationMs = Math.round(performance.now() - startedAt);
     c.header('openai-processing-ms', String(durationMs));
     const { method, path } = c.req;
@@ -110,12 +128,13 @@ function createHandlers(deps: AppDeps): Handlers {
     ...chatRoutes(deps),
     ...responseRoutes(deps),
     ...forTools,
-    ...mcpRoutes(deps, forTools),
     ...exportRoutes(deps),
     ...replayRoutes(deps),
+    ...mcpRoutes(deps, guarded(deps, forTools)),
     ...taskRoutes(deps),
     ...trainingRoutes(deps),
     ...policyRoutes(deps),
+    ...keyRoutes(deps),
     ...healthRoutes(deps),
     ...docsRoutes(),
   };
@@ -127,21 +146,58 @@ async function serve(
   handlers: Handlers,
   c: AppContext,
 ): Promise<Response> {
+  const activity = c.get('activity');
+  let audited: AuditedInput | null = null;
   try {
-    checkHost(c.req.raw);
+    const entry = identify(deps, operation, c.req.raw);
+    c.set('entry', entry);
+    enter(deps, operation, entry, activity);
     if (!ALWAYS_SERVED.has(operation.id)) deps.lifecycle.admit();
+    const { principal } = entry;
     const input = await readInput(deps.contract, operation, c.req.raw, {
       requestId: c.get('requestId'),
-      principal: OPEN_PRINCIPAL,
-      activity: c.get('activity'),
+      principal,
+      activity,
       pathParameters: c.req.param(),
     });
+    if (isAudited(operation)) audited = input;
+    enterStream(deps, operation, input);
     // The input was checked against this very operation, which the types cannot follow.
-    return await (handlers[operation.id] as Handler<never>)(input as never);
+    const response = await (handlers[operation.id] as Handler<never>)(input as never);
+    if (audited !== null) await audit(deps, operation, c, { input, status: response.status });
+    return response;
   } catch (thrown) {
     // Here and not in onError: hono passes only Error objects on to that.
-    return problem(deps, c, thrown);
+    const response = problem(deps, c, thrown);
+    if (audited === null) return response;
+    const { status } = response;
+    return audit(deps, operation, c, { input: audited, status }).then(
+      () => response,
+      () => response,
+    );
   }
+}
+
+/** Writes down who did what, before it is answered. @throws AppError storage_failed */
+async function audit(
+  { stores, newId, clock }: AppDeps,
+  operation: Operation,
+  c: AppContext,
+  { input, status }: { input: AuditedInput; status: number },
+): Promise<void> {
+  const { principal } = must(c.get('entry'), 'who is audited is known');
+  await stores.audit.add({
+    id: newId('audit'),
+    keyId: principal.keyId,
+    tenant: principal.tenant,
+    operation: operation.id,
+    method: operation.method,
+    path: c.req.path,
+    status,
+    request: auditedRequest(input),
+    requestId: c.get('requestId'),
+    createdAt: clock.now(),
+  });
 }
 
 function problem(deps: AppDeps, c: AppContext, thrown: unknown): Response {

@@ -8,6 +8,7 @@ import type { AgentChoice, AgentOutcome, Continuation } from '../core/agent/type
 import { runChoices } from '../core/agent/run-agent.ts';
 import { must } from '../core/assert.ts';
 import { AppError } from '../core/errors.ts';
+import type { TokenUsage } from '../core/key-records.ts';
 import { mix } from '../core/prng.ts';
 import type { SampledTokens, ToolSpec } from '../core/ports.ts';
 import type { EndReason, TrajectoryRecord } from '../core/records.ts';
@@ -26,6 +27,8 @@ export type TokenLogprob = Schemas['TokenLogprob'];
 
 export interface CompletionRequest {
   tenant: string;
+  /** Whose tokens they are; null: nobody counts. */
+  keyId: string | null;
   messages: readonly ChatMessage[];
   tools: readonly ToolSpec[];
   /** Null: the policy writes what it likes. */
@@ -96,10 +99,13 @@ export async function runCompletion(
     return { choice, outcome, last, trajectory: trajectoryOf(protocol, request, outcome, text) };
   });
   // Rows of a cancelled or failed answer are kept too; a step that choices share is written once.
-  await deps.stores.stepLog.append({
-    steps: ends.flatMap(({ outcome }) => outcome.log.steps ?? []),
-    trajectories: ends.map(({ trajectory }) => trajectory),
-  });
+  await Promise.all([
+    deps.stores.stepLog.append({
+      steps: ends.flatMap(({ outcome }) => outcome.log.steps ?? []),
+      trajectories: ends.map(({ trajectory }) => trajectory),
+    }),
+    deps.usage.count(request.keyId, tokensOf(outcomes)),
+  ]);
   const error = failure ?? outcomes.find((one) => one.error !== null)?.error ?? null;
   if (error !== null) throw error;
   if (outcomes.some(({ endReason }) => endReason === 'cancelled')) throw cancelled(deps);
@@ -258,6 +264,12 @@ export function cancelled(deps: Pick<AppDeps, 'lifecycle'>): AppError {
 }
 
 /** The prompt counts once, whatever goes on from it. */
+/** Choices share their prompt. */
+function tokensOf(outcomes: readonly AgentOutcome[]): TokenUsage {
+  const completionTokens = outcomes.reduce((sum, { sampledTokens }) => sum + sampledTokens, 0);
+  return { promptTokens: outcomes[0]?.promptTokens ?? 0, completionTokens };
+}
+
 function completionOf(outcomes: readonly AgentOutcome[], shown: readonly ShownText[]): Completion {
   const sum = (of: (outcome: AgentOutcome, choice: number) => number): number =>
     outcomes.map(of).reduce((total, count) => total + count, 0);

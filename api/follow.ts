@@ -1,6 +1,5 @@
 /** Answers with the events of a run as a stream that can be resumed by Last-Event-ID. */
 import { AppError } from '../core/errors.ts';
-import { LIMITS } from '../core/limits.ts';
 import { logFailure } from './failure-log.ts';
 import type { AppDeps } from './app.ts';
 import type { Activity } from './lifecycle.ts';
@@ -16,9 +15,6 @@ export interface FollowOptions {
 
 type FollowDeps = Pick<AppDeps, 'lifecycle' | 'logger'>;
 
-/** Streams open now; the bound keeps idle followers from filling memory. */
-const open = new WeakMap<FollowDeps['lifecycle'], number>();
-
 /** What is sent, up to its end; it ends when the signal aborts. */
 export type EventSource<T> = (
   signal: AbortSignal,
@@ -29,17 +25,11 @@ export interface FollowedEvent<T> {
   event: T;
 }
 
-/** @throws AppError queue_full */
 export function followResponse<T extends { type: string }>(
   deps: FollowDeps,
   options: FollowOptions,
   source: EventSource<T>,
 ): Response {
-  const count = open.get(deps.lifecycle) ?? 0;
-  if (count >= LIMITS.eventStreamsMax) {
-    throw new AppError('queue_full', `${count} event streams are open; no more fit`);
-  }
-  open.set(deps.lifecycle, count + 1);
   const { requestId, activity, headers } = options;
   return sseResponse(
     {
@@ -48,7 +38,6 @@ export function followResponse<T extends { type: string }>(
       errorEvent: 'error',
       ...(headers !== undefined && { headers }),
       onError: (error, thrown) => logFailure(deps.logger, requestId, error, thrown),
-      onEnd: () => open.set(deps.lifecycle, (open.get(deps.lifecycle) ?? 1) - 1),
     },
     async (stream, clientSignal) => {
       for await (const { id, event } of source(clientSignal)) {

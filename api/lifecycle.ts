@@ -10,6 +10,7 @@ export class Activity {
   private readonly controller = new AbortController();
   private readonly parent: AbortSignal | undefined;
   private readonly onEnd: (activity: Activity) => void;
+  private readonly ends: (() => void)[] = [];
   private holds = 1;
 
   /** Held once by its maker; aborted when `parent` is. */
@@ -28,6 +29,11 @@ export class Activity {
 
   readonly abort = (): void => this.controller.abort();
 
+  /** Calls back once it has ended. */
+  whenEnded(callback: () => void): void {
+    this.ends.push(callback);
+  }
+
   hold(): void {
     this.holds++;
   }
@@ -35,6 +41,7 @@ export class Activity {
   release(): void {
     if (--this.holds > 0) return;
     this.parent?.removeEventListener('abort', this.abort);
+    for (const callback of this.ends.splice(0)) callback();
     this.onEnd(this);
   }
 }

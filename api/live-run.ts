@@ -4,6 +4,7 @@
  */
 import { policyTokens } from '../core/agent/episode.ts';
 import type { AppError } from '../core/errors.ts';
+import type { TokenUsage } from '../core/key-records.ts';
 import type { AgentRunRecord, StepRecord, TrajectoryRecord } from '../core/records.ts';
 import type { RunFeed } from './agent-run-feed.ts';
 import type { AgentRunRequest } from './agent-run-request.ts';
@@ -39,6 +40,19 @@ export function usageOfSteps(steps: readonly StepRecord[]): AgentRunRecord['usag
   const [prompt] = steps;
   if (prompt === undefined) return null;
   return { promptTokens: prompt.tokens.length, completionTokens: policyTokens(steps) };
+}
+
+/** What a leg of a run used: usage is that of the whole run. */
+export function usageSince(
+  before: AgentRunRecord['usage'],
+  now: AgentRunRecord['usage'],
+): TokenUsage {
+  const none = { promptTokens: 0, completionTokens: 0 };
+  const [from, to] = [before ?? none, now ?? before ?? none];
+  return {
+    promptTokens: to.promptTokens - from.promptTokens,
+    completionTokens: to.completionTokens - from.completionTokens,
+  };
 }
 
 /** The trajectory of a run that ended between two steps through no fault of the policy. */

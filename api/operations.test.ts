@@ -7,136 +7,105 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { AppError, ERROR_CODES } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { loadContract } from './contract/contract.ts';
-import type { OperationId } from './contract/contract.ts';
 import { STATUS } from './problem.ts';
-import { ADMIN_CASES, endedRun, retrain } from './testing/admin-cases.ts';
+import { ADMIN_CASES } from './testing/admin-cases.ts';
 import type { Case } from './testing/cases.ts';
-import { AGENT_CASES, finishedRun, waitingRun } from './testing/agent-cases.ts';
+import { AGENT_CASES } from './testing/agent-cases.ts';
 import { AGENT_CHOICE_CASES } from './testing/agent-choice-cases.ts';
-import { CHAT, CHAT_CASES } from './testing/chat-cases.ts';
+import { CHAT_CASES } from './testing/chat-cases.ts';
 import { DOCS_CASES } from './testing/docs-cases.ts';
-import { startHarness, TASKS } from './testing/harness.ts';
+import { startHarness } from './testing/harness.ts';
 import type { Answer, CallOptions, Harness } from './testing/harness.ts';
-import { LOG_CASES, trajectoryOf } from './testing/log-cases.ts';
-import { LIST_MCP_TOOLS, MCP_CASES } from './testing/mcp-cases.ts';
-import { exported, STREAM_CASES } from './testing/stream-cases.ts';
-import { RESPONSE, RESPONSE_CASES, storedResponse } from './testing/response-cases.ts';
+import { KEY_CASES } from './testing/key-cases.ts';
+import { LOG_CASES } from './testing/log-cases.ts';
+import { MCP_CASES } from './testing/mcp-cases.ts';
+import { RESPONSE_CASES } from './testing/response-cases.ts';
 import { RESPONSE_REFUSALS } from './testing/response-refusals.ts';
+import { STREAM_CASES } from './testing/stream-cases.ts';
+import { storedRun, VALID } from './testing/valid-calls.ts';
 
 const contract = loadContract();
 
-/** A call of each operation that works, when nothing is in the way. */
-const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = {
-  createChatCompletion: async () => ({ body: CHAT }),
-  listModels: async () => ({}),
-  createAgentRun: async () => ({ body: { input: 'x' } }),
-  listAgentRuns: async () => ({}),
-  getAgentRun: storedRun,
-  streamAgentRunEvents: storedRun,
-  submitToolOutputs: async (h) => {
-    const { id, call } = await waitingRun(h);
-    const tool_outputs = [{ tool_call_id: call, output: 'Paris' }];
-    return { path: { run_id: id }, body: { tool_outputs } };
-  },
-  cancelAgentRun: storedRun,
-  callMcp: async () => ({ body: LIST_MCP_TOOLS }),
-  createResponse: async () => ({ body: RESPONSE }),
-  getResponse: storedResponse,
-  deleteResponse: storedResponse,
-  cancelResponse: storedResponse,
-  listResponseInputItems: storedResponse,
-  listTrajectories: async () => ({}),
-  getTrajectory: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
-  getTrajectoryTree: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
-  exportTrajectories: async () => ({}),
-  importTrajectories: async (h) => ({ body: await exported(h) }),
-  listFeedback: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) } }),
-  replayTrajectory: async (h) => ({ path: { trajectory_id: await trajectoryOf(h) }, body: {} }),
-  getTask: storedTask,
-  deleteTask: storedTask,
-  createFeedback: async (h) => ({
-    body: { trajectory_id: await trajectoryOf(h), metric_name: 'reward', value: 1 },
-  }),
-  importTasks: async () => ({ body: JSON.stringify(TASKS[0]) }),
-  listTasks: async () => ({}),
-  retrain: async () => ({ body: {} }),
-  listTrainingRuns: async () => ({}),
-  getTrainingRun: async (h) => ({ path: { run_id: await endedRun(h, 'pass') } }),
-  streamTrainingRunEvents: async (h) => ({ path: { run_id: await endedRun(h, 'pass') } }),
-  cancelTrainingRun: async (h) => ({ path: { run_id: (await retrain(h)).body.id as string } }),
-  listPolicies: async () => ({}),
-  getPolicy: async () => ({ path: { version: 1 } }),
-  listPolicyDecisions: async () => ({}),
-  activatePolicy: async () => ({ path: { version: 1 } }),
-  rollbackPolicy: async () => ({}),
-  getHealth: async () => ({}),
-  getReadiness: async () => ({}),
-  getOpenapi: async () => ({}),
-  getDocs: async () => ({}),
-  getDocsFile: async () => ({ path: { file: 'start.js' } }),
-};
-
-async function storedTask(h: Harness): Promise<CallOptions> {
-  h.deps.stores.tasks.import(TASKS);
-  return { path: { task_id: TASKS[0]?.id ?? '' } };
-}
-
-/** A run that only the database knows: the memory of the process is a cache. */
-async function storedRun(h: Harness): Promise<CallOptions> {
-  const id = await finishedRun(h);
-  const stored = h.deps.stores.agentRuns.get(id);
-  const copy = { ...stored, id: `${id}-stored` };
-  await h.deps.stores.agentRuns.create(copy);
-  return { path: { run_id: copy.id } };
-}
-
 /** Cases that hold for every operation, or for every one with a body. */
-const COMMON_CASES: Case[] = contract.operations.flatMap(({ id, bodyType, responses }): Case[] => {
-  const call = async (h: Harness, extra: CallOptions): Promise<Answer> =>
-    h.call(id, { ...(await VALID[id](h)), ...extra });
-  const broken = (thrown: Error) => async (h: Harness) => {
-    const options = await VALID[id](h);
-    h.fault.thrown = thrown;
-    return h.call(id, options);
-  };
-  const cases: Case[] = [];
-  const add = (what: string, status: number, code: string, run: Case['call']): void => {
-    if (responses.get(status)?.errorCodes.includes(code) !== true) return;
-    cases.push({ operation: id, what, status, code, call: run });
-  };
-  add('a foreign Host', 403, 'forbidden', (h) => call(h, { headers: { host: 'evil.example' } }));
-  add('a foreign Origin', 403, 'forbidden', (h) =>
-    call(h, { headers: { origin: 'https://evil.example' } }),
-  );
-  add('a server that stops', 503, 'not_ready', async (h) => {
-    const options = await VALID[id](h);
-    await h.deps.lifecycle.stop(0);
-    return h.call(id, options);
-  });
-  add(
-    'a disk that fails',
-    500,
-    'storage_failed',
-    broken(new AppError('storage_failed', 'no disk')),
-  );
-  add('a bug', 500, 'internal', broken(new TypeError('secret detail')));
-  if (bodyType === null) return cases;
-  add('another media type', 415, 'unsupported_media_type', (h) =>
-    call(h, { headers: { 'content-type': 'text/plain; x=application/json' } }),
-  );
-  add('another charset', 415, 'unsupported_media_type', (h) =>
-    call(h, { headers: { 'content-type': `${bodyType}; charset=latin1` } }),
-  );
-  add('bad JSON', 400, 'invalid_json', (h) => call(h, { body: '{"model": ' }));
-  add('JSON that nests too deep', 400, 'invalid_json', (h) => call(h, { body: '['.repeat(1e5) }));
-  add('a body over the limit', 413, 'payload_too_large', (h) =>
-    call(h, { body: ' '.repeat(LIMITS.bodyBytesMax + 1) }),
-  );
-  add('a body of the wrong type', 400, 'invalid_request', (h) =>
-    bodyType === 'application/json' ? call(h, { body: '[]' }) : call(h, { query: { x: 1 } }),
-  );
-  return cases;
-});
+const COMMON_CASES: Case[] = contract.operations.flatMap(
+  ({ id, bodyType, scope, streams, responses }): Case[] => {
+    const call = async (h: Harness, extra: CallOptions): Promise<Answer> =>
+      h.call(id, { ...(await VALID[id](h)), ...extra });
+    const broken = (thrown: Error) => async (h: Harness) => {
+      const options = await VALID[id](h);
+      h.fault.thrown = thrown;
+      return h.call(id, options);
+    };
+    const cases: Case[] = [];
+    const add = (what: string, status: number, code: string, run: Case['call']): void => {
+      if (responses.get(status)?.errorCodes.includes(code) !== true) return;
+      if (code === 'queue_full' && streams === 'never') return;
+      cases.push({ operation: id, what, status, code, call: run });
+    };
+    add('a foreign Host', 403, 'forbidden', (h) => call(h, { headers: { host: 'evil.example' } }));
+    add('a foreign Origin', 403, 'forbidden', (h) =>
+      call(h, { headers: { origin: 'https://evil.example' } }),
+    );
+    add('no key where there are keys', 401, 'invalid_api_key', async (h) => {
+      const options = await VALID[id](h);
+      await h.key();
+      return h.call(id, options);
+    });
+    const limited = (request: Parameters<Harness['key']>[0]) => async (h: Harness) => {
+      const options = await VALID[id](h);
+      const headers = await h.key({ scopes: ['admin'], ...request });
+      const [key] = h.deps.stores.keys.list().items;
+      await h.deps.usage.count(key?.id ?? '', { promptTokens: 1, completionTokens: 1 });
+      await h.call('listModels', { headers });
+      return h.call(id, { ...options, headers });
+    };
+    add('more requests than a minute may have', 429, 'rate_limit_exceeded', (h) =>
+      limited({ requestsPerMinute: 1 })(h),
+    );
+    add('no tokens left', 429, 'insufficient_quota', (h) => limited({ tokensPerDay: 2 })(h));
+    // Of the others that depends on what is asked for.
+    if (scope === 'admin')
+      add("an agent's key", 403, 'insufficient_scope', async (h) => {
+        const options = await VALID[id](h);
+        return h.call(id, { ...options, headers: await h.key() });
+      });
+    add('too many streams', 503, 'queue_full', async (h) => {
+      const options = await VALID[id](h);
+      for (let i = 0; i < LIMITS.eventStreamsMax; i++) h.deps.usage.enterStream(null);
+      if (streams === 'always') return h.call(id, options);
+      const part = bodyType === null ? 'query' : 'body';
+      return h.call(id, { ...options, [part]: { ...(options[part] as object), stream: true } });
+    });
+    add('a server that stops', 503, 'not_ready', async (h) => {
+      const options = await VALID[id](h);
+      await h.deps.lifecycle.stop(0);
+      return h.call(id, options);
+    });
+    add(
+      'a disk that fails',
+      500,
+      'storage_failed',
+      broken(new AppError('storage_failed', 'no disk')),
+    );
+    add('a bug', 500, 'internal', broken(new TypeError('secret detail')));
+    if (bodyType === null) return cases;
+    add('another media type', 415, 'unsupported_media_type', (h) =>
+      call(h, { headers: { 'content-type': 'text/plain; x=application/json' } }),
+    );
+    add('another charset', 415, 'unsupported_media_type', (h) =>
+      call(h, { headers: { 'content-type': `${bodyType}; charset=latin1` } }),
+    );
+    add('bad JSON', 400, 'invalid_json', (h) => call(h, { body: '{"model": ' }));
+    add('JSON that nests too deep', 400, 'invalid_json', (h) => call(h, { body: '['.repeat(1e5) }));
+    add('a body over the limit', 413, 'payload_too_large', (h) =>
+      call(h, { body: ' '.repeat(LIMITS.bodyBytesMax + 1) }),
+    );
+    add('a body of the wrong type', 400, 'invalid_request', (h) =>
+      bodyType === 'application/json' ? call(h, { body: '[]' }) : call(h, { query: { x: 1 } }),
+    );
+    return cases;
+  },
+);
 
 const STORED_CASES: Case[] = (
   ['getAgentRun', 'streamAgentRunEvents', 'cancelAgentRun'] as const
@@ -158,9 +127,11 @@ const CASES = [
   ...RESPONSE_CASES,
   ...RESPONSE_REFUSALS,
   ...LOG_CASES,
+  ...KEY_CASES,
   ...MCP_CASES,
   ...STREAM_CASES,
   ...ADMIN_CASES,
+  ...DOCS_CASES,
   ...DOCS_CASES,
   ...STORED_CASES,
   ...COMMON_CASES,

@@ -16,9 +16,14 @@ export const STATUS: Readonly<Record<ErrorCode, number>> = {
   unsupported_parameter: 400,
   unsupported_media_type: 415,
   payload_too_large: 413,
+  headers_too_large: 431,
+  request_too_slow: 408,
   context_length_exceeded: 400,
   unknown_tool: 400,
-  unauthorized: 401,
+  invalid_api_key: 401,
+  insufficient_scope: 403,
+  rate_limit_exceeded: 429,
+  insufficient_quota: 429,
   forbidden: 403,
   route_not_found: 404,
   method_not_allowed: 405,
@@ -35,6 +40,9 @@ export const STATUS: Readonly<Record<ErrorCode, number>> = {
   training_run_not_found: 404,
   policy_not_found: 404,
   task_not_found: 404,
+  key_not_found: 404,
+  key_not_usable: 409,
+  too_many_keys: 409,
   task_invalid: 400,
   feedback_conflict: 409,
   idempotency_conflict: 409,
@@ -79,10 +87,14 @@ export function problemResponse(error: AppError, requestId: string): Response {
     const seconds = Math.ceil(error.retryAfterS ?? LIMITS.retryAfterS);
     headers.set('retry-after', String(seconds));
     headers.set('retry-after-ms', String(seconds * 1000));
-  } else if (status === 409 || status >= 500) {
-    // OpenAI's clients repeat these by themselves; here the same call would fail again.
+  }
+  // OpenAI's clients repeat these by themselves. The same call would fail again, or only succeed
+  // tomorrow, which nobody should wait for in the middle of a call.
+  const repeated = status === 409 || status >= 500;
+  if (error.code === 'insufficient_quota' || (repeated && !RETRYABLE.has(error.code))) {
     headers.set('x-should-retry', 'false');
   }
+  if (status === 401) headers.set('www-authenticate', 'Bearer realm="ramify"');
   return new Response(JSON.stringify(problemBody(error, requestId)), { status, headers });
 }
 
@@ -96,6 +108,8 @@ function typeOf(status: number): Problem['error']['type'] {
       return 'not_found_error';
     case 409:
       return 'conflict_error';
+    case 429:
+      return 'rate_limit_error';
     default:
       return status >= 500 ? 'server_error' : 'invalid_request_error';
   }

@@ -4,8 +4,7 @@
  * goes away aborts the producer. hono's streamSSE does none of the first and last, so this is our
  * own.
  */
-import type { AppError } from '../core/errors.ts';
-import { toAppError } from '../core/errors.ts';
+import { AppError, toAppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Activity } from './lifecycle.ts';
 import { problemBody } from './problem.ts';
@@ -24,9 +23,8 @@ export interface SseOptions {
   activity: Activity;
   /** Told of failures after the stream began. */
   onError: (error: AppError, thrown: unknown) => void;
-  /** Called once, when the stream has ended in whatever way. */
-  onEnd?: () => void;
   heartbeatMs?: number;
+  lifeMs?: number;
   /** `event` line of error frames; none for OpenAI's clients. */
   errorEvent?: string;
 }
@@ -101,7 +99,7 @@ export function sseResponse(
     {
       start(controller) {
         stream = new SseStream(controller);
-        void run(stream, signal, options, produce);
+        void run(stream, { signal, end: () => gone.abort() }, options, produce);
       },
       pull: () => stream.wake(),
       cancel: () => {
@@ -124,25 +122,34 @@ export function sseResponse(
 
 async function run(
   stream: SseStream,
-  signal: AbortSignal,
+  { signal, end }: { signal: AbortSignal; end: () => void },
   options: SseOptions,
   produce: (stream: SseStream, signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
   const period = options.heartbeatMs ?? LIMITS.heartbeatMs;
   const heartbeat = setInterval(() => stream.comment('keep-alive'), period);
+  const lifeMs = options.lifeMs ?? LIMITS.streamLifeMs;
+  let outlived = false;
+  const life = setTimeout(() => {
+    outlived = true;
+    end();
+  }, lifeMs);
+  const tooOld = (): AppError =>
+    new AppError('request_timeout', `the stream was open for ${lifeMs / 1000} s, and no longer`);
   try {
     await produce(stream, signal);
+    if (outlived) throw tooOld();
   } catch (thrown) {
-    const error = toAppError(thrown);
+    const error = outlived ? tooOld() : toAppError(thrown);
     options.onError(error, thrown);
     stream.send({
       data: problemBody(error, options.requestId),
       ...(options.errorEvent !== undefined && { event: options.errorEvent }),
     });
   } finally {
+    clearTimeout(life);
     clearInterval(heartbeat);
     stream.close();
-    options.onEnd?.();
     options.activity.release();
   }
 }

@@ -26,6 +26,8 @@ export const ID_PREFIXES = {
   serverCall: 'mcp',
   request: 'req',
   mcpSession: 'mcp',
+  key: 'key',
+  audit: 'aud',
 } as const;
 
 export type IdKind = keyof typeof ID_PREFIXES;

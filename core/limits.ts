@@ -245,7 +245,32 @@ export const LIMITS = {
   exportStepBytesKept: 16 * 1024 * 1024,
   /** A client that takes nothing for so long has lost its export. */
   exportStallMs: 60_000,
+  /** Streams open at once, over all keys; each holds a socket and some kilobytes. */
   eventStreamsMax: 1_024,
+  /** Of one key, so that none can take them all. */
+  keyStreamsMax: 256,
+  /** A stream is ended after this; who follows a run comes back with Last-Event-ID. */
+  streamLifeMs: 3_600_000,
+  /** Line and headers of one request: Node's own default. */
+  headerBytesMax: 16 * 1024,
+  /** Sockets; streams keep theirs, and short requests need some beside them. */
+  connectionsMax: 2_048,
+  /** A client has so long to send the head of a request, which is one packet or two. */
+  headersTimeoutMs: 10_000,
+  /** How often sockets are looked at for these two. */
+  connectionsCheckMs: 1_000,
+  /** Keys on record, revoked ones too; all are in memory, about 1 kB each. */
+  keysMax: 10_000,
+  /** How exact the last use of a key is: a write a minute costs nothing. */
+  keyUsedWriteMs: 60_000,
+  /** Days for which the tokens of each key are kept. */
+  usageDaysKept: 400,
+  /** Rows of the audit log, about 1 kB each; the oldest go. */
+  auditRowsMax: 100_000,
+  /** Characters of one text in an audit row. */
+  auditTextCharsMax: 200,
+  /** Characters of all that a row says of a request. */
+  auditRequestCharsMax: 2_000,
   /** Silence on an event stream before a comment line, shorter than common proxy time-outs. */
   heartbeatMs: 10_000,
   /** Agent runs whose events are kept in memory after their end. */
@@ -323,4 +348,5 @@ assert(LIMITS.toolCallsDefault <= LIMITS.toolCallsMax, 'the default is within th
 assert(LIMITS.javascriptTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
 assert(LIMITS.pythonTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
 assert(LIMITS.toolQueueMax >= LIMITS.agentRunsActiveMax, 'every agent run may wait for a tool');
+assert(LIMITS.eventStreamsMax < LIMITS.connectionsMax, 'streams leave sockets for requests');
 assert(LIMITS.pageItemsDefault <= LIMITS.pageItemsMax, 'the default page is within the bound');

@@ -435,6 +435,8 @@ export interface AgentRunRecord {
   waitsUntil: number | null;
   /** Null: it was made before runs could go on. */
   progress: AgentRunProgress | null;
+  /** The key that its tokens count for; null: none was needed. */
+  keyId: string | null;
 }
 
 export type ResponseStatus = 'in_progress' | 'completed' | 'incomplete' | 'failed' | 'cancelled';

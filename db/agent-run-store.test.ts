@@ -42,6 +42,7 @@ function run(id: string, fields: Partial<AgentRunRecord> = {}): AgentRunRecord {
     tenant: 'default',
     conversationId: null,
     leafStepId: null,
+    keyId: null,
     waitsUntil: null,
     progress: null,
     ...fields,

@@ -53,6 +53,7 @@ async function answered(
     tenant: 'default',
     conversationId: null,
     leafStepId: null,
+    keyId: null,
     waitsUntil: null,
     progress: null,
     endedAt: null,

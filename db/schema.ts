@@ -45,6 +45,8 @@ import type {
   TrajectorySource,
 } from '../core/records.ts';
 
+export * from './key-schema.ts';
+
 /**
  * Versions only grow and are never reused; at most one row is `active` and one `canary` (unique
  * indexes hold it). A path is absolute, or one from the data folder.
@@ -414,6 +416,7 @@ export const agentRuns = sqliteTable(
     waitsUntil: integer('waits_until'),
     progress: text({ mode: 'json' }).$type<AgentRunRecord['progress']>(),
     tenant: text().notNull().default(DEFAULT_TENANT),
+    keyId: text('key_id'),
   },
   (table) => [
     index('agent_runs_status').on(table.status, table.id),
@@ -475,13 +478,3 @@ export const responseItems = sqliteTable(
     index('response_items_id').on(table.id),
   ],
 );
-
-/** A key itself is never stored, only its SHA-256; a revoked row stays, for the record. */
-export const apiKeys = sqliteTable('api_keys', {
-  id: text().primaryKey(),
-  name: text().notNull(),
-  hash: text().notNull().unique(),
-  scopes: text({ mode: 'json' }).$type<('agent' | 'admin')[]>().notNull(),
-  createdAt: integer('created_at').notNull(),
-  revokedAt: integer('revoked_at'),
-});

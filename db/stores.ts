@@ -3,10 +3,12 @@ import type { Clock } from '../core/clock.ts';
 import { systemClock } from '../core/clock.ts';
 import { AgentRunStore } from './agent-run-store.ts';
 import { AnswerStore } from './answer-store.ts';
+import { AuditStore } from './audit-store.ts';
 import { ConversationStore } from './conversation-store.ts';
 import { FeedbackStore } from './feedback-store.ts';
 import { GroupCommit } from './group-commit.ts';
 import { LogReader } from './log-reader.ts';
+import { KeyStore } from './key-store.ts';
 import { LiveSampleStore } from './live-samples.ts';
 import type { Database } from './open.ts';
 import { PolicyStore } from './policy-store.ts';
@@ -34,6 +36,8 @@ export interface Stores {
   answers: AnswerStore;
   /** Of the database, as opened: an absolute path, or `:memory:`. */
   path(): string;
+  keys: KeyStore;
+  audit: AuditStore;
   /** Commits what waits, then closes the database. Nothing can be read or written afterwards. */
   close(): void;
 }
@@ -57,6 +61,8 @@ export function openStores(db: Database, clock: Clock = systemClock): Stores {
     conversations: new ConversationStore(db, commits),
     answers: new AnswerStore(db, commits),
     path: () => db.path,
+    keys: new KeyStore(db, commits),
+    audit: new AuditStore(db, commits),
     close: () => {
       commits.close();
       db.close();

@@ -34,9 +34,25 @@ test('operation ids are unique, each operation has one known tag and a summary t
     'tasks',
     'training',
     'policies',
+    'keys',
     'health',
   ];
   for (const { tag } of contract.operations) expect(tags).toContain(tag);
+});
+
+test('who needs a key may be refused for it, admins for their scope, and everyone for limits', () => {
+  for (const { id, scope, spendsTokens, streams, responses } of contract.operations) {
+    const codes = [...responses.values()].flatMap(({ errorCodes }) => errorCodes);
+    const has = (code: string): [string, boolean] => [`${id} ${code}`, codes.includes(code)];
+    expect(has('invalid_api_key')).toEqual([`${id} invalid_api_key`, scope !== null]);
+    expect(has('rate_limit_exceeded')).toEqual([`${id} rate_limit_exceeded`, scope !== null]);
+    // Of an agent's operation some of it may be for admins.
+    if (scope !== 'agent') {
+      expect(has('insufficient_scope')).toEqual([`${id} insufficient_scope`, scope === 'admin']);
+    }
+    if (streams !== 'never') expect(has('queue_full')).toEqual([`${id} queue_full`, true]);
+    expect(spendsTokens && scope === null, id).toBe(false);
+  }
 });
 
 test('every schema is a JSON Schema of 2020-12', () => {

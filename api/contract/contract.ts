@@ -11,6 +11,7 @@ import formats from 'ajv-formats';
 import { parse } from 'yaml';
 import { assert, must } from '../../core/assert.ts';
 import { packageRoot } from '../../core/paths.ts';
+import type { Scope } from '../../core/key-records.ts';
 import type { operations } from './openapi.gen.ts';
 import { mistakeOf } from './mistake.ts';
 import type { Mistake } from './mistake.ts';
@@ -24,6 +25,12 @@ export interface Operation {
   /** As in the document, `/v1/agent/runs/{run_id}`. */
   path: string;
   tag: string;
+  /** The scope that its callers need; null: it is open to all. */
+  scope: Scope | null;
+  /** Whether it samples tokens: then it is refused when a key has used up those of its day. */
+  spendsTokens: boolean;
+  /** Whether its answer is a stream: when the request's field `stream` says so, or always. */
+  streams: 'never' | 'asked' | 'always';
   /** Media type of the request body; null when there is none. */
   bodyType: string | null;
   /** The handler reads the body itself, as it comes. */
@@ -149,7 +156,9 @@ export class Contract {
     (formats as unknown as (ajv: Ajv2020) => void)(ajv);
     ajv.addVocabulary(['x-unsupported', 'x-sse-data', 'x-extensible', 'example']);
     // Root keywords of OpenAPI: the document is not a schema itself, only home of many.
-    ajv.addVocabulary(['openapi', 'info', 'servers', 'tags', 'paths', 'components']);
+    ajv.addVocabulary([
+      ...['openapi', 'info', 'servers', 'security', 'tags', 'paths', 'components'],
+    ]);
     ajv.addSchema(withoutMappings(this.document) as Json, DOCUMENT);
     return ajv;
   }
@@ -189,14 +198,19 @@ export class Contract {
         const raw = (item as Json)[method] as Json | undefined;
         if (raw === undefined) continue;
         const body = raw['requestBody'] as (Json & { content: Json }) | undefined;
+        const responses = this.readResponses(raw['responses'] as Json);
+        const security = (raw['security'] ?? this.document['security']) as Json[];
         out.push({
           id: raw['operationId'] as OperationId,
           method: method.toUpperCase(),
           path,
           tag: (raw['tags'] as string[])[0] ?? '',
+          scope: scopeOf(security),
+          spendsTokens: responses.get(429)?.errorCodes.includes('insufficient_quota') === true,
+          streams: streamsOf(responses),
           bodyType: body === undefined ? null : (Object.keys(body.content)[0] ?? null),
           bodyStreamed: body?.['x-streamed'] === true,
-          responses: this.readResponses(raw['responses'] as Json),
+          responses,
         });
       }
     }
@@ -243,6 +257,19 @@ export class Contract {
     for (const key of path) value = must(value[key], `${DOCUMENT} has ${path.join('/')}`) as Json;
     return value;
   }
+}
+
+function scopeOf(security: readonly Json[]): Scope | null {
+  const [requirement] = security;
+  if (requirement === undefined) return null;
+  const [scope] = requirement['key'] as Scope[];
+  return must(scope, 'a scope stands behind the key');
+}
+
+function streamsOf(responses: ReadonlyMap<number, ResponseContract>): Operation['streams'] {
+  const mediaTypes = responses.get(200)?.mediaTypes ?? [];
+  if (!mediaTypes.includes('text/event-stream')) return 'never';
+  return mediaTypes.length > 1 ? 'asked' : 'always';
 }
 
 /** Ajv takes the tag's values from the alternatives themselves and refuses OpenAPI's mapping. */

@@ -693,6 +693,87 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List keys, newest first, revoked ones too, without their secrets. */
+        get: operations["listKeys"];
+        put?: never;
+        /**
+         * Make a key. Its secret is in this answer and nowhere else.
+         * @description The first key of a server must have the scope `admin`: from then on every request needs a key,
+         *     also when all keys are expired or revoked later. `npx ramify key create --admin` makes one on
+         *     the data folder of a stopped server.
+         */
+        post: operations["createKey"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Revoke a key at once; what it has begun is finished. A revoked key stays on record. */
+        delete: operations["revokeKey"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/keys/{key_id}/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a key a new secret; the old one is good for a while longer.
+         * @description Everything else of the key stays, its use of limits included. The old secret is good for
+         *     `grace_seconds` more; one that was replaced before is good no longer.
+         */
+        post: operations["rotateKey"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the calls of admins that changed something, or tried to; newest first.
+         * @description The newest 100,000 are kept.
+         */
+        get: operations["listAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -787,7 +868,7 @@ export interface components {
             error: {
                 message: string;
                 /** @enum {string} */
-                type: "invalid_request_error" | "authentication_error" | "permission_error" | "not_found_error" | "conflict_error" | "server_error";
+                type: "invalid_request_error" | "authentication_error" | "permission_error" | "not_found_error" | "conflict_error" | "rate_limit_error" | "server_error";
                 code: components["schemas"]["ErrorCode"];
                 /** @description The field at fault, in the request's spelling. */
                 param: string | null;
@@ -796,14 +877,14 @@ export interface components {
         /**
          * @description Codes that an operation can answer are listed with its responses. Of the others,
          *     `route_not_found` (404) and `method_not_allowed` (405) answer unknown paths and methods;
-         *     `unauthorized` (401) waits for keys; `request_cancelled` (499) is the fate of a request whose client
+         *     `headers_too_large` (431) and `request_too_slow` (408) answer what never became a request; `request_cancelled` (499) is the fate of a request whose client
          *     left, seen only in the log and in agent runs; `agent_run_expired` (408), `agent_run_interrupted`
          *     (500) and `tool_call_uncertain` (500) stand in the `error` of an agent run; `tool_failed`, `tool_timeout` and
          *     `tool_arguments_invalid` stand in `tool_call.error` of a step; `policy_invalid` and
          *     `config_invalid` are told at start.
          * @enum {string}
          */
-        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "context_length_exceeded" | "unknown_tool" | "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "response_not_found" | "previous_response_not_found" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_not_found" | "task_invalid" | "feedback_conflict" | "idempotency_conflict" | "idempotency_key_in_use" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
+        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "headers_too_large" | "request_too_slow" | "context_length_exceeded" | "unknown_tool" | "invalid_api_key" | "insufficient_scope" | "rate_limit_exceeded" | "insufficient_quota" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "response_not_found" | "previous_response_not_found" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_not_found" | "key_not_found" | "key_not_usable" | "too_many_keys" | "task_invalid" | "feedback_conflict" | "idempotency_conflict" | "idempotency_key_in_use" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
         /**
          * @description `ramify` is the live policy, or the canary where one is out and the session is drawn for it;
          *     `ramify@12` pins version 12.
@@ -1750,6 +1831,116 @@ export interface components {
                 steps: components["schemas"]["Step"][];
             }[];
         };
+        /** @enum {string} */
+        KeyScope: "agent" | "admin";
+        KeyRequest: {
+            name: string;
+            /**
+             * @description Keys of one tenant share their conversations.
+             * @default default
+             */
+            tenant: string;
+            /**
+             * @default [
+             *       "agent"
+             *     ]
+             */
+            scopes: components["schemas"]["KeyScope"][];
+            /**
+             * Format: date-time
+             * @description When it is good no longer, in the future; null or absent, never.
+             */
+            expires_at?: string | null;
+            /** @description So many at once, and as many again over a minute; null or absent, any number. */
+            requests_per_minute?: number | null;
+            /**
+             * @description Requests under way, streams to their last byte and background runs to their end; null or
+             *     absent, any number.
+             */
+            concurrency?: number | null;
+            /**
+             * @description Prompt and completion tokens of a day, which begins at midnight UTC; null or absent, any
+             *     number.
+             */
+            tokens_per_day?: number | null;
+        };
+        Key: {
+            id: string;
+            /** @constant */
+            object: "key";
+            name: string;
+            /** @description The begin of its secret, to tell keys apart. */
+            prefix: string;
+            tenant: string;
+            scopes: components["schemas"]["KeyScope"][];
+            /** @enum {string} */
+            status: "active" | "expired" | "revoked";
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            expires_at: string | null;
+            /** Format: date-time */
+            revoked_at: string | null;
+            /**
+             * Format: date-time
+             * @description About a minute exact.
+             */
+            last_used_at: string | null;
+            /**
+             * Format: date-time
+             * @description Until then the secret before the last rotation is good too.
+             */
+            previous_valid_until: string | null;
+            requests_per_minute: number | null;
+            concurrency: number | null;
+            tokens_per_day: number | null;
+            tokens_today: number;
+        };
+        NewKey: {
+            key: components["schemas"]["Key"];
+            /** @description What `Authorization` carries. It is not stored and cannot be shown again. */
+            secret: string;
+        };
+        KeyRotation: {
+            /**
+             * @description How long the old secret is good; 0 ends it at once.
+             * @default 86400
+             */
+            grace_seconds: number;
+        };
+        KeyList: {
+            /** @constant */
+            object: "list";
+            data: components["schemas"]["Key"][];
+            has_more: boolean;
+            next_cursor: string | null;
+        };
+        AuditEntry: {
+            id: string;
+            /** @constant */
+            object: "audit.entry";
+            /** @description null while no key was needed. */
+            key_id: string | null;
+            tenant: string;
+            operation: string;
+            method: string;
+            path: string;
+            status: number;
+            /** @description Parameters and body, cut to a few hundred characters, without secrets. */
+            request: {
+                [key: string]: unknown;
+            };
+            request_id: string;
+            /** Format: date-time */
+            created_at: string;
+        };
+        AuditList: {
+            /** @constant */
+            object: "list";
+            data: components["schemas"]["AuditEntry"][];
+            has_more: boolean;
+            next_cursor: string | null;
+        };
         FunctionChoice: {
             /** @constant */
             type: "function";
@@ -2262,7 +2453,63 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description The Host or Origin header is not of this machine. */
+        /** @description No key, or one that is not known, has expired or was revoked. */
+        Unauthorized: {
+            headers: {
+                "www-authenticate": components["headers"]["Authenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /**
+         * @description The key is not an admin's, which the operation or what was asked of it needs; without keys: the
+         *     Host or Origin header is not of this machine.
+         */
+        AdminOnly: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description The key has sent too many requests in a minute, or has too many under way. */
+        Limited: {
+            headers: {
+                "retry-after": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /**
+         * @description The key has sent too many requests in a minute, has too many under way, or has used up its
+         *     tokens of the day, which a client does not wait for (`x-should-retry: false`). A request that
+         *     was begun within the quota is answered whole. Whatever lists `insufficient_quota` here is
+         *     refused then; the rest is not.
+         */
+        LimitedTokens: {
+            headers: {
+                "retry-after": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description No key has this id. */
+        KeyNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description Without keys, the Host or Origin header is not of this machine. */
         Forbidden: {
             headers: {
                 [name: string]: unknown;
@@ -2472,6 +2719,7 @@ export interface components {
         FilterCreatedAfter: string;
         FilterCreatedBefore: string;
         PolicyVersion: number;
+        KeyId: string;
         TrainingRunId: string;
     };
     requestBodies: never;
@@ -2488,6 +2736,8 @@ export interface components {
         ProcessingMs: string;
         /** @description The answer was given before for this Idempotency-Key. */
         IdempotentReplayed: "true";
+        /** @description `Bearer`, and how the key was wrong. */
+        Authenticate: string;
         /** @description Seconds after which the same request may succeed. */
         RetryAfter: string;
     };
@@ -2535,11 +2785,13 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadGeneration"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["ModelNotFound"];
             409: components["responses"]["IdempotencyConflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["LimitedTokens"];
             500: components["responses"]["Failed"];
             503: components["responses"]["Busy"];
             504: components["responses"]["TimedOut"];
@@ -2563,7 +2815,9 @@ export interface operations {
                     "application/json": components["schemas"]["ModelList"];
                 };
             };
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -2612,10 +2866,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["ModelNotFound"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["LimitedTokens"];
             500: components["responses"]["Failed"];
             503: components["responses"]["Busy"];
             504: components["responses"]["TimedOut"];
@@ -2649,8 +2905,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["ResponseNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["StreamsFull"];
         };
@@ -2676,8 +2934,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["ResponseNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -2703,8 +2963,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["ResponseNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -2737,8 +2999,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["ResponseNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -2768,7 +3032,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -2815,10 +3081,12 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadGeneration"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["ModelNotFound"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["LimitedTokens"];
             500: components["responses"]["Failed"];
             503: components["responses"]["Busy"];
         };
@@ -2847,8 +3115,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["AgentRunNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -2883,8 +3153,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["AgentRunNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["StreamsFull"];
         };
@@ -2935,6 +3207,7 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["AgentRunNotFound"];
             /** @description The run does not wait for results; its status says why. */
@@ -2948,6 +3221,7 @@ export interface operations {
             };
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["LimitedTokens"];
             500: components["responses"]["Failed"];
             503: components["responses"]["Busy"];
         };
@@ -2973,8 +3247,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["AgentRunNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3014,10 +3290,12 @@ export interface operations {
                 content?: never;
             };
             400: components["responses"]["BadBody"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
-            503: components["responses"]["NotReady"];
+            429: components["responses"]["Limited"];
+            503: components["responses"]["StreamsFull"];
         };
     };
     listTrajectories: {
@@ -3064,7 +3342,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3114,7 +3394,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             /** @description As many exports as allowed run already, or the server is stopping. */
             503: {
@@ -3161,7 +3443,8 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             /** @description Feedback of a line is known with other content. */
             409: {
                 headers: {
@@ -3173,6 +3456,7 @@ export interface operations {
             };
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3201,8 +3485,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TrajectoryNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3228,8 +3514,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TrajectoryNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3260,8 +3548,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TrajectoryNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3299,7 +3589,8 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             /** @description There is no such trajectory, or no policy of this version with its files. */
             404: {
                 headers: {
@@ -3311,6 +3602,7 @@ export interface operations {
             };
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["Busy"];
             504: components["responses"]["TimedOut"];
@@ -3339,6 +3631,7 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadBody"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             /** @description The target does not exist. */
             404: {
@@ -3360,6 +3653,7 @@ export interface operations {
             };
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3397,9 +3691,11 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3430,7 +3726,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3456,8 +3754,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             404: components["responses"]["TaskNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3483,8 +3783,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             404: components["responses"]["TaskNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3512,9 +3814,11 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRetrain"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             /** @description The queue of waiting runs is full, or the server is stopping. */
             503: {
@@ -3552,7 +3856,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3581,8 +3887,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             404: components["responses"]["TrainingRunNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3611,8 +3919,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             404: components["responses"]["TrainingRunNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["StreamsFull"];
         };
@@ -3638,7 +3948,8 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             404: components["responses"]["TrainingRunNotFound"];
             /** @description The run has ended. */
             409: {
@@ -3649,6 +3960,7 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3677,7 +3989,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3703,8 +4017,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             404: components["responses"]["PolicyNotFound"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3735,7 +4051,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];
         };
@@ -3761,7 +4079,8 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadParameters"];
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             404: components["responses"]["PolicyNotFound"];
             /** @description The gate rejected it, or its directory is missing or broken. */
             409: {
@@ -3772,6 +4091,7 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["EngineDown"];
         };
@@ -3794,7 +4114,8 @@ export interface operations {
                     "application/json": components["schemas"]["Policy"];
                 };
             };
-            403: components["responses"]["Forbidden"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
             /** @description There is no version before, or its directory is missing or broken. */
             409: {
                 headers: {
@@ -3804,8 +4125,187 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["EngineDown"];
+        };
+    };
+    listKeys: {
+        parameters: {
+            query?: {
+                /** @description Rows of the page. */
+                limit?: components["parameters"]["Limit"];
+                /** @description `next_cursor` of the page before. */
+                cursor?: components["parameters"]["Cursor"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeyList"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            429: components["responses"]["Limited"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    createKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["KeyRequest"];
+            };
+        };
+        responses: {
+            /** @description The key with its secret. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewKey"];
+                };
+            };
+            400: components["responses"]["BadBody"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            /** @description Too many keys are on record. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["Limited"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    revokeKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                key_id: components["parameters"]["KeyId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The revoked key. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Key"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            404: components["responses"]["KeyNotFound"];
+            429: components["responses"]["Limited"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    rotateKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                key_id: components["parameters"]["KeyId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["KeyRotation"];
+            };
+        };
+        responses: {
+            /** @description The key with its new secret. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewKey"];
+                };
+            };
+            400: components["responses"]["BadBody"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            404: components["responses"]["KeyNotFound"];
+            /** @description The key has expired or was revoked. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["Limited"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    listAudit: {
+        parameters: {
+            query?: {
+                /** @description Rows of the page. */
+                limit?: components["parameters"]["Limit"];
+                /** @description `next_cursor` of the page before. */
+                cursor?: components["parameters"]["Cursor"];
+                /** @description Only calls with this key. */
+                key_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditList"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            429: components["responses"]["Limited"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
         };
     };
     getHealth: {

@@ -124,8 +124,8 @@ test('what an earlier process left at work has failed after the next start', asy
 
 test('another tenant finds nothing of a response, stored or at work', async () => {
   const responses = new Responses(h.deps);
-  const ann = { tenant: 'ann', seen: 'ann' };
-  const bob = { tenant: 'bob', seen: 'bob' };
+  const ann = { keyId: null, tenant: 'ann', seen: 'ann' };
+  const bob = { keyId: null, tenant: 'bob', seen: 'bob' };
   const { signal } = new AbortController();
   const facts = { sessionId: null, signal };
   const live = await responses.create(ASKED, ann, facts);
@@ -134,7 +134,9 @@ test('another tenant finds nothing of a response, stored or at work', async () =
   expect(() => responses.view(id, bob)).toThrow(expect.objectContaining(missing));
   await live.done;
   expect(responses.view(id, ann).status).toBe('completed');
-  expect(responses.view(id, { tenant: 'root', seen: undefined }).status).toBe('completed');
+  expect(responses.view(id, { keyId: null, tenant: 'root', seen: undefined }).status).toBe(
+    'completed',
+  );
   for (const read of [
     () => responses.view(id, bob),
     () => responses.inputItems(id, bob),

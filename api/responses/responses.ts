@@ -27,6 +27,7 @@ export type ResponsesDeps = WorkDeps & Pick<AppDeps, 'policies'>;
 
 /** Who asks, and whose rows that shows; undefined: those of all. */
 export interface Asker {
+  keyId: string | null;
   tenant: string;
   seen: string | undefined;
 }
@@ -90,7 +91,13 @@ export class Responses {
         policyVersion: policy.version,
         settings: { ...settingsOf(body, sampling) },
       });
-      return await this.begin(record, input, opened, { ...asked, continuation, sampling }, signal);
+      return await this.begin(
+        record,
+        input,
+        opened,
+        { ...asked, keyId: asker.keyId, continuation, sampling },
+        signal,
+      );
     } catch (error) {
       opened.sequence.close();
       throw error;
@@ -205,7 +212,10 @@ export class Responses {
     return chain.flatMap(({ input, output }) => [...input, ...output] as unknown as Item[]);
   }
 
-  private askedOf(body: Body, items: readonly Item[]): Omit<Asked, 'continuation' | 'sampling'> {
+  private askedOf(
+    body: Body,
+    items: readonly Item[],
+  ): Omit<Asked, 'keyId' | 'continuation' | 'sampling'> {
     if (items.length > LIMITS.messagesMax) {
       const message = `the conversation has ${items.length} items; at most ${LIMITS.messagesMax}`;
       throw new AppError('context_length_exceeded', message, { param: 'input' });

@@ -30,11 +30,13 @@ import type { ResponseWriter } from './writer.ts';
 
 export type WorkDeps = Pick<
   AppDeps,
-  'stores' | 'engine' | 'tools' | 'lifecycle' | 'clock' | 'newId' | 'logger'
+  'stores' | 'engine' | 'tools' | 'lifecycle' | 'usage' | 'clock' | 'newId' | 'logger'
 >;
 
 /** What the policy is asked. */
 export interface Asked {
+  /** Whose tokens they are; null: nobody counts. */
+  keyId: string | null;
   /** Instructions, what the response goes on from, and its own items. */
   messages: readonly ChatMessage[];
   /** The stored path that the messages go on from; null: they are rendered whole. */
@@ -275,7 +277,11 @@ async function finish(
     if (key !== undefined) trajectory.continuationKey = key;
   }
   const steps = asked.tools.names.length > 0 ? {} : { steps: outcome.log.steps ?? [] };
-  await write(deps, live, { ...steps, trajectories: outcome.log.trajectories ?? [] });
+  const usage = { promptTokens: inputTokens, completionTokens: outcome.sampledTokens };
+  await Promise.all([
+    write(deps, live, { ...steps, trajectories: outcome.log.trajectories ?? [] }),
+    deps.usage.count(asked.keyId, usage),
+  ]);
   live.failure = error ?? (ending.status === 'cancelled' ? cancelled() : null);
   live.writer.end(responseView(live.record, output), error);
 }

@@ -65,9 +65,9 @@ async function createAgentRun(deps: AppDeps, input: Input<'createAgentRun'>): Pr
   const request = agentRunRequest(body);
   checkServerTools(deps.tools, request.toolNames);
   const sessionId = input.header['x-session-id'] ?? null;
-  const { tenant } = input.principal;
+  const { tenant, keyId } = input.principal;
   const conversationId = await conversationOf(deps, { tenant, sessionId });
-  const run = await deps.agentRuns.create(request, { tenant, sessionId, conversationId });
+  const run = await deps.agentRuns.create(request, { tenant, keyId, sessionId, conversationId });
   return answer(deps, input, run, { streamed: body.stream === true, after: null });
 }
 
@@ -88,6 +88,8 @@ async function answer(
     if (signal.aborted) abort();
     signal.addEventListener('abort', abort, { once: true });
   }
+  // Of a foreground run the request itself is under way.
+  if (background) void run.done.then(deps.usage.hold(run.record.keyId));
   if (streamed) {
     const onLeave = background ? undefined : abort;
     return followResponse(deps, { requestId, activity, headers, onLeave }, (gone) =>

@@ -82,6 +82,7 @@ function completionRequest(
   const form = answerForm(body, tools);
   return {
     tenant: principal.tenant,
+    keyId: principal.keyId,
     messages: chatMessages(body.messages),
     tools,
     form,

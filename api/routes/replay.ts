@@ -8,7 +8,7 @@ import { AppError, toAppError } from '../../core/errors.ts';
 import { LIMITS } from '../../core/limits.ts';
 import type { StepRecord, TrajectoryRecord } from '../../core/records.ts';
 import type { AppDeps } from '../app.ts';
-import { tenantSeen } from '../auth.ts';
+import { requireScope, tenantSeen } from '../auth.ts';
 import { json } from '../handlers.ts';
 import type { Handlers, Input, Schemas } from '../handlers.ts';
 import { pinnedName } from '../policy-service.ts';
@@ -25,6 +25,7 @@ export function replayRoutes(deps: AppDeps): Pick<Handlers, 'replayTrajectory'> 
   return {
     replayTrajectory: async ({ path, body, principal, activity }) => {
       refuseOthers(body);
+      if (body.mode === 'resample') requireScope(principal, 'replay with mode resample', 'admin');
       // One of another tenant is not there.
       deps.stores.trajectories.mustFind(path.trajectory_id, tenantSeen(principal));
       const count = running.get(deps) ?? 0;

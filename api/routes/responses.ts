@@ -59,13 +59,15 @@ export function responseRoutes(deps: AppDeps): Pick<Handlers, ResponseOperation>
 /** The stream, what has begun in the background, or the end. */
 async function answer(
   deps: AppDeps,
-  { body, requestId, activity }: Input<'createResponse'>,
+  { body, requestId, principal, activity }: Input<'createResponse'>,
   live: LiveResponse,
 ): Promise<Response> {
   const headers = {
     'x-ramify-policy': String(live.record.policyVersion),
     'x-ramify-trajectory': live.trajectoryId,
   };
+  // Of one in the foreground the request itself is under way.
+  if (live.background) void live.done.then(deps.usage.hold(principal.keyId));
   if (body.stream === true) {
     await Promise.race([live.begun, wait(FIRST_PIECE_MS)]);
     if (live.failure !== null && live.writer.output.length === 0) throw live.failure;
@@ -110,7 +112,8 @@ function streamed(
 }
 
 function askerOf({ principal }: Pick<Input<'getResponse'>, 'principal'>): Asker {
-  return { tenant: principal.tenant, seen: tenantSeen(principal) };
+  const { keyId, tenant } = principal;
+  return { keyId, tenant, seen: tenantSeen(principal) };
 }
 
 /** @throws AppError invalid_request when `after` is no item of the list. */

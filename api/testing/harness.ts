@@ -11,6 +11,7 @@ import { systemClock } from '../../core/clock.ts';
 import { idGenerator } from '../../core/ids.ts';
 import { quiet } from '../../core/log.ts';
 import type { Tool } from '../../core/ports.ts';
+import { DEFAULT_TENANT } from '../../core/records.ts';
 import type { Task } from '../../core/records.ts';
 import { writeEmbeddedTextFiles } from '../../core/text/embedded-text-files.ts';
 import { loadText } from '../../core/text/load-text.ts';
@@ -29,6 +30,9 @@ import type { AppDeps } from '../app.ts';
 import { loadContract } from '../contract/contract.ts';
 import type { OperationId } from '../contract/contract.ts';
 import { parseMetrics } from '../feedback-metrics.ts';
+import { KeyRing } from '../key-ring.ts';
+import type { KeyRequest } from '../key-ring.ts';
+import { KeyUsage } from '../key-usage.ts';
 import { Lifecycle } from '../lifecycle.ts';
 import { preparePolicies } from '../policy-folder.ts';
 import { PolicyReleases } from '../policy-releases.ts';
@@ -80,6 +84,8 @@ export interface Harness {
   /** While set, every method of every store throws it. */
   fault: { thrown: Error | null };
   call(operation: OperationId, options?: CallOptions): Promise<Answer>;
+  /** Makes a key, an agent's unless said otherwise; gives the headers that carry it. */
+  key(request?: Partial<KeyRequest>): Promise<KeyHeaders>;
   /** Training as after a restart of the server, on the same stores and files. */
   restartTraining(): Promise<void>;
   /** Agent runs as after a stop and a new start of the server, on the same stores. */
@@ -88,6 +94,9 @@ export interface Harness {
 }
 
 export type PolicyProtocol = 'tags' | 'hermes' | 'llama';
+export interface KeyHeaders extends Record<string, string> {
+  authorization: string;
+}
 
 export interface HarnessOptions {
   protocol?: PolicyProtocol;
@@ -171,13 +180,16 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     logger,
   };
   const training = new TrainingManager(trainingOptions);
-  const shared = { stores, engine, policies, tools, lifecycle, clock, newId, logger };
+  const keys = new KeyRing({ store: stores.keys, ...common });
+  const usage = new KeyUsage({ store: stores.keys, clock, logger });
+  const shared = { stores, engine, policies, tools, lifecycle, usage, ...common };
   const agentDeps = { ...shared, ...options.agentRuns };
   const agentRuns = new AgentRuns(agentDeps);
   await agentRuns.start();
   const metrics = parseMetrics(METRICS);
   const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
-  const deps: AppDeps = { ...shared, contract, agentRuns, training, metrics, checkStorage };
+  const made = { contract, keys, agentRuns, training, metrics };
+  const deps: AppDeps = { ...shared, ...made, checkStorage };
   const app = createApp(deps);
   return {
     app,
@@ -189,6 +201,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     runsFolder,
     fault,
     call: (operation, call = {}) => callOperation(app, operation, call),
+    key: (request) => makeKey(deps, request),
     restartTraining: async () => {
       await deps.training.stop();
       deps.training = new TrainingManager(trainingOptions);
@@ -208,6 +221,22 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       rmSync(folder, { recursive: true });
     },
   };
+}
+
+/** The first one is an admin's, or the API would not take it. */
+async function makeKey({ keys }: AppDeps, request: Partial<KeyRequest> = {}): Promise<KeyHeaders> {
+  const base: KeyRequest = {
+    name: 'test',
+    tenant: DEFAULT_TENANT,
+    scopes: ['admin'],
+    expiresAt: null,
+    requestsPerMinute: null,
+    concurrency: null,
+    tokensPerDay: null,
+  };
+  if (!keys.required) await keys.create(base);
+  const { secret } = await keys.create({ ...base, scopes: ['agent'], ...request });
+  return { authorization: `Bearer ${secret}` };
 }
 
 function stateGeneration(directory: string, fields: Record<string, unknown>): void {
@@ -296,8 +325,12 @@ export async function checkAnswer(id: OperationId, response: Response): Promise<
   const documented = mediaType === 'text/event-stream' ? withoutErrors(body) : body;
   const wrong = contract.checkResponse(id, response.status, mediaType, documented);
   if (!/^req_/.test(response.headers.get('x-request-id') ?? '')) wrong.push('no x-request-id');
-  if (response.status === 503 && response.headers.get('retry-after') === null) {
-    wrong.push(`${id} 503: no retry-after`);
+  const { status } = response;
+  if ((status === 503 || status === 429) && response.headers.get('retry-after') === null) {
+    wrong.push(`${id} ${status}: no retry-after`);
+  }
+  if ((status === 401) !== response.headers.has('www-authenticate')) {
+    wrong.push(`${id} ${status}: www-authenticate belongs to 401`);
   }
   if (wrong.length > 0) throw new Error(wrong.join('\n'));
   const code: string | null = response.status < 400 ? null : body.error.code;
