@@ -8,7 +8,7 @@ import { beforeAll, expect, it } from 'vitest';
 import { sseData } from '../../api/testing/harness.ts';
 import { fixture } from '../e2e/fixture.ts';
 import type { TestServer } from '../support/server-process.ts';
-import { ENDLESS, expectCancelled, logged, serverForClients } from './kit.ts';
+import { endlessServer, expectCancelled, logged, serverForClients } from './kit.ts';
 
 const run = promisify(execFile);
 const setup = fixture();
@@ -105,13 +105,14 @@ withCurl('a call with a key, made again', async () => {
 });
 
 withCurl('curl that goes away ends the sampling', async () => {
+  const endless = await endlessServer(setup);
   const headers = await new Promise<string>((resolve, reject) => {
     const child = execFile(
       'curl',
       [
         ...['-s', '-i', '-N', '--noproxy', '*', '-H', 'content-type: application/json', '-d'],
-        JSON.stringify({ model: ENDLESS, messages, stream: true }),
-        `${server.url}/v1/chat/completions`,
+        JSON.stringify({ model: 'ramify', messages, stream: true }),
+        `${endless.url}/v1/chat/completions`,
       ],
       (error) => (error?.killed === true ? undefined : reject(error ?? new Error('it ended'))),
     );
@@ -124,5 +125,5 @@ withCurl('curl that goes away ends the sampling', async () => {
     });
   });
   const id = /x-ramify-trajectory: (\S+)/i.exec(headers)?.[1] ?? '';
-  await expectCancelled(server, id);
+  await expectCancelled(endless, id);
 });

@@ -232,6 +232,10 @@ describe('what only responses have', () => {
     expect(result.finalOutput).toBe(row.answer);
     const calls = result.newItems.filter(({ type }) => type === 'tool_call_item');
     expect(calls).toHaveLength(row.tool_calls);
+    const served = row.steps.flatMap((step: { tool_call?: { served: string } }) =>
+      step.tool_call === undefined ? [] : step.tool_call.served,
+    );
+    expect(served).toEqual(calls.map(() => 'live'));
   });
 });
 
