@@ -73,13 +73,13 @@ function sourcesKey() {
  * never finds its trainer half written.
  */
 function build() {
+  run(process.execPath, [join(ROOT, 'client', 'build.mjs')]);
   const dist = join(ROOT, 'dist');
   const fresh = join(ROOT, 'node_modules', '.ramify-build');
   rmSync(fresh, { recursive: true, force: true });
   const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
   const notIncremental = ['--incremental', 'false', '--tsBuildInfoFile', 'null'];
   run(process.execPath, [tsc, '-p', ROOT, '--outDir', fresh, ...notIncremental]);
-  run(process.execPath, [join(ROOT, 'client', 'build.mjs')]);
   rmSync(dist, { recursive: true, force: true });
   renameSync(fresh, dist);
 }
