@@ -84,6 +84,7 @@ export const LIMITS = {
   collectionImportBytesMax: 4 * 1024 * 1024 * 1024,
   /** Documents that become durable together, some ten milliseconds of the server's thread. */
   documentsPerWrite: 100,
+  documentCharsPerWrite: 250_000,
   /** How often the server looks for what other programs did to its collections. */
   collectionsPollMs: 1_000,
   /** Of a tool of an MCP server; the prompt holds it, and OpenAI's bound is the same. */
