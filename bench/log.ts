@@ -2,8 +2,8 @@
  * `npm run bench:log`: the log at size. Fills a database with a million steps through the real step
  * log, then measures what the API asks of it (first and deep pages of every filter, trees, single
  * trajectories), exports through the thread that serves them, the lag of this thread meanwhile, and
- * bytes a token on disk. Beside the clock stands processor time, which says what a query costs where
- * others keep the cores busy.
+ * bytes a token on disk. Beside the clock stands processor time, which says what a query costs
+ * where others keep the cores busy.
  *
  * `--steps N` for another size, `--data FOLDER` to keep the database and use it again.
  */
