@@ -74,6 +74,15 @@ export const LIMITS = {
   toolRetryMs: 200,
   /** Calls that wait for a slot: at most one an active agent run, so a full queue is a fault. */
   toolQueueMax: 256,
+  /** A declared HTTP operation, redirects and tries included. */
+  httpTimeoutMs: 30_000,
+  httpConnectTimeoutMs: 10_000,
+  httpRedirectsMax: 5,
+  /** What of an answer is read: some times a result's characters, as those may take 4 bytes. */
+  httpResponseBytesMax: 128 * 1024,
+  httpHeaderBytesMax: 32 * 1024,
+  /** Calls of one operation at once: more from one client annoy most services. */
+  httpConcurrencyMax: 8,
   /** A document that is found whole; of a longer one a piece. */
   searchTextCharsMax: 2_000,
   /** Characters of one document: a chapter. More in one would be found and shown badly. */
@@ -347,6 +356,8 @@ assert(LIMITS.keptAnswerBytesMax < LIMITS.keptAnswersBytesMax, 'one answer has r
 assert(LIMITS.groupCommitMs <= 10, 'ARCHITECTURE.md promises a commit within 10 ms');
 assert(LIMITS.toolCallsDefault <= LIMITS.toolCallsMax, 'the default is within the bound');
 assert(LIMITS.javascriptTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
+assert(LIMITS.httpTimeoutMs <= LIMITS.toolTimeoutMs, 'the default is within the bound');
+assert(LIMITS.httpResponseBytesMax > 4 * LIMITS.toolResultCharsMax, 'what is cut is seen to be');
 assert(LIMITS.pythonTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
 assert(LIMITS.toolQueueMax >= LIMITS.agentRunsActiveMax, 'every agent run may wait for a tool');
 assert(LIMITS.eventStreamsMax < LIMITS.connectionsMax, 'streams leave sockets for requests');
