@@ -64,6 +64,17 @@ export function requireWritable(
   }
 }
 
+/** @throws AppError unsupported_parameter */
+export function requireOneCall({ name, opening }: Protocol): void {
+  // With the tag protocol a step ends with its call.
+  if (opening === null || opening.callEnd !== null || name === 'plain') return;
+  throw new AppError(
+    'unsupported_parameter',
+    'parallel_tool_calls: this policy may make several calls a step; false is not offered',
+    { param: 'parallel_tool_calls' },
+  );
+}
+
 function requirePart(protocol: Protocol, form: AnswerForm, param: string): void {
   try {
     compileConstraint(protocol.constrain(form, ''));

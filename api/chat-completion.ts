@@ -221,7 +221,7 @@ export class ShownText {
   }
 
   /** Of the step's tokens, those of its thoughts. */
-  reasoningTokens({ steps }: AgentOutcome): number {
+  reasoningTokens({ steps }: Pick<AgentOutcome, 'steps'>): number {
     const step = steps.findLast(({ kind }) => kind === 'policy');
     if (step === undefined) return 0;
     return reasoningTokens(step.tokens, this.tokenizer, this.reasoningOpen);

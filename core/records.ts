@@ -462,7 +462,12 @@ export interface ResponseRecord {
   /** The client's `x-session-id`, which responses that go on from it inherit. */
   sessionId: string | null;
   trajectoryId: string | null;
-  usage: { inputTokens: number; outputTokens: number; reasoningTokens: number } | null;
+  usage: {
+    inputTokens: number;
+    cachedTokens: number;
+    outputTokens: number;
+    reasoningTokens: number;
+  } | null;
   error: { code: string; message: string } | null;
   incompleteReason: 'max_output_tokens' | 'max_tool_calls' | null;
   createdAt: number;

@@ -1334,7 +1334,7 @@ export interface components {
             } | null;
             tools?: components["schemas"]["ResponseTool"][];
             tool_choice?: components["schemas"]["ResponseToolChoice"];
-            /** @description false is honoured by policies that make one call a step, else refused. */
+            /** @description false: a step ends behind its first call; refused where the policy's calls have no end. */
             parallel_tool_calls?: boolean | null;
             /** @description Bound on sampled tokens over all steps; what fits the window when absent. */
             max_output_tokens?: number | null;
@@ -1346,8 +1346,8 @@ export interface components {
             } | null;
             /** @description Log-probabilities of every token of the step that wrote a message, thoughts and control tokens included. Encrypted thoughts are accepted and not made; thoughts are plain text here. */
             include?: ("message.output_text.logprobs" | "reasoning.encrypted_content")[] | null;
-            /** @enum {unknown} */
-            top_logprobs?: 0 | null;
+            /** @description So many of the likeliest tokens at each place; goes with that `include`. */
+            top_logprobs?: number | null;
             /** @description Defaults of temperature, top_p and top_k are as in a chat completion. */
             temperature?: number | null;
             top_p?: number | null;
@@ -1511,7 +1511,7 @@ export interface components {
         ResponseUsage: {
             input_tokens: number;
             input_tokens_details: {
-                /** @description 0: what the cache of prefixes saves is not told by answer. */
+                /** @description Those of the input whose keys and values were cached when sampling began. */
                 cached_tokens: number;
             };
             output_tokens: number;
@@ -1563,8 +1563,7 @@ export interface components {
             };
             tool_choice: components["schemas"]["ResponseToolChoice"];
             tools: components["schemas"]["ResponseTool"][];
-            /** @constant */
-            top_logprobs: 0;
+            top_logprobs: number;
             top_p: number;
             /** @constant */
             truncation: "disabled";

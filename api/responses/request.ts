@@ -107,6 +107,7 @@ export type Settings = Pick<
   | 'text'
   | 'tool_choice'
   | 'tools'
+  | 'top_logprobs'
   | 'top_p'
   | 'metadata'
 >;
@@ -123,6 +124,7 @@ export function settingsOf(body: Body, sampled: { temperature: number; topP: num
     text: { format: body.text?.format ?? { type: 'text' } },
     tool_choice: body.tool_choice ?? 'auto',
     tools: body.tools ?? [],
+    top_logprobs: body.top_logprobs ?? 0,
     top_p: sampled.topP,
     metadata: body.metadata ?? {},
   };
@@ -136,8 +138,17 @@ export function maxToolCalls({ max_tool_calls: asked }: Body): number {
   return asked ?? LIMITS.toolCallsDefault;
 }
 
-/** @throws AppError invalid_request for fields that exclude one another. */
+/** Whether messages have the figures of their tokens. */
+export function hasLogprobs({ include }: Body): boolean {
+  return include?.includes('message.output_text.logprobs') === true;
+}
+
+/** @throws AppError invalid_request for fields that do not go together. */
 export function checkTogether(body: Body): void {
+  if ((body.top_logprobs ?? 0) > 0 && !hasLogprobs(body)) {
+    const message = 'top_logprobs: include must have message.output_text.logprobs to go with it';
+    throw new AppError('invalid_request', message, { param: 'top_logprobs' });
+  }
   if (body.background === true && !isStored(body)) {
     throw new AppError('invalid_request', 'background: a response that is not stored has none', {
       param: 'background',

@@ -7,7 +7,7 @@ import { AppError } from '../../core/errors.ts';
 import { LIMITS } from '../../core/limits.ts';
 import type { ResponseRecord } from '../../core/records.ts';
 import type { AppDeps } from '../app.ts';
-import { requireWritable } from '../answer-form.ts';
+import { requireOneCall, requireWritable } from '../answer-form.ts';
 import { samplingParams } from '../chat-request.ts';
 import { openConversation } from '../continuation.ts';
 import { conversationOf } from '../conversation.ts';
@@ -15,7 +15,14 @@ import type { FollowedEvent } from '../follow.ts';
 import type { OpenedPolicy } from '../policy-service.ts';
 import { givenItems, messagesOf } from './items.ts';
 import type { Item, OutputItem } from './items.ts';
-import { checkTogether, demandedForms, maxToolCalls, offeredTools, settingsOf } from './request.ts';
+import {
+  checkTogether,
+  demandedForms,
+  hasLogprobs,
+  maxToolCalls,
+  offeredTools,
+  settingsOf,
+} from './request.ts';
 import type { Body } from './request.ts';
 import { responseView } from './view.ts';
 import { saveResponse, workOn } from './work.ts';
@@ -80,7 +87,11 @@ export class Responses {
       history,
     );
     try {
-      requireOffered(body, opened, asked);
+      const { protocol } = opened.policy;
+      for (const form of [asked.forms.first, asked.forms.later]) {
+        if (form !== null) requireWritable(protocol, form, 'text.format');
+      }
+      if (asked.oneCall) requireOneCall(protocol);
       const named = await conversationOf(this.deps, { tenant, sessionId: session });
       const { policy } = opened;
       const sampling = samplingParams(body, policy.generation);
@@ -231,7 +242,10 @@ export class Responses {
       forms: demandedForms(body, tools),
       maxTokens: body.max_output_tokens ?? null,
       maxToolCalls: maxToolCalls(body),
-      logprobs: body.include?.includes('message.output_text.logprobs') === true,
+      logprobs: hasLogprobs(body),
+      topLogprobs: body.top_logprobs ?? 0,
+      oneCall: body.parallel_tool_calls === false && tools.specs.length > 0,
+      metadata: body.metadata ?? null,
       trajectoryId: this.deps.newId('trajectory'),
     };
   }
@@ -305,24 +319,4 @@ export class Responses {
 
 function conversationIdOf({ conversation }: Body): string | null {
   return typeof conversation === 'string' ? conversation : (conversation?.id ?? null);
-}
-
-/** @throws AppError invalid_request, unknown_tool, unsupported_parameter */
-function requireOffered(
-  body: Body,
-  { policy }: OpenedPolicy,
-  { forms }: Pick<Asked, 'forms'>,
-): void {
-  const { protocol } = policy;
-  for (const form of [forms.first, forms.later]) {
-    if (form !== null) requireWritable(protocol, form, 'text.format');
-  }
-  // A demanded form has one call at most.
-  const free = forms.first === null || (forms.later === null && body.tools !== undefined);
-  if (body.parallel_tool_calls !== false || !free || protocol.opening === null) return;
-  throw new AppError(
-    'unsupported_parameter',
-    'parallel_tool_calls: this policy may make several calls a step; false is not offered',
-    { param: 'parallel_tool_calls' },
-  );
 }

@@ -24,7 +24,6 @@ export function responseView(record: ResponseRecord, output: readonly OutputItem
     conversation: conversationId === null ? null : { id: conversationId },
     reasoning: { effort: null, summary: null },
     service_tier: 'default',
-    top_logprobs: 0,
     truncation: 'disabled',
     usage: usage === null ? null : usageView(usage),
     trajectory_id: record.trajectoryId,
@@ -34,10 +33,10 @@ export function responseView(record: ResponseRecord, output: readonly OutputItem
 }
 
 function usageView(usage: NonNullable<ResponseRecord['usage']>): Schemas['ResponseUsage'] {
-  const { inputTokens, outputTokens, reasoningTokens } = usage;
+  const { inputTokens, cachedTokens, outputTokens, reasoningTokens } = usage;
   return {
     input_tokens: inputTokens,
-    input_tokens_details: { cached_tokens: 0 },
+    input_tokens_details: { cached_tokens: cachedTokens },
     output_tokens: outputTokens,
     output_tokens_details: { reasoning_tokens: reasoningTokens },
     total_tokens: inputTokens + outputTokens,

@@ -15,8 +15,7 @@ import type {
   SamplingParams,
   StepRecord,
 } from '../../core/records.ts';
-import { StreamDecoder } from '../../core/text/stream-decoder.ts';
-import type { ChatMessage, Tokenizer } from '../../core/text/types.ts';
+import type { ChatMessage } from '../../core/text/types.ts';
 import type { AppDeps } from '../app.ts';
 import { ShownText } from '../chat-completion.ts';
 import { keyOfAnswer } from '../continuation.ts';
@@ -48,6 +47,10 @@ export interface Asked {
   maxTokens: number | null;
   maxToolCalls: number;
   logprobs: boolean;
+  topLogprobs: number;
+  /** At most one call a step: it ends behind the first. */
+  oneCall: boolean;
+  metadata: Record<string, string> | null;
   trajectoryId: string;
 }
 
@@ -98,6 +101,7 @@ function agentCall(
   const { tokenizer, protocol } = policy;
   const { continuation, maxTokens, forms } = asked;
   const { names, functions } = asked.tools;
+  const callEnd = asked.oneCall ? (protocol.opening?.callEnd ?? null) : null;
   const ownId: NewId = (kind) => (kind === 'trajectory' ? asked.trajectoryId : newId(kind));
   const before = continuation === null ? 0 : toolSteps(continuation);
   const request: AgentRequest = {
@@ -114,6 +118,8 @@ function agentCall(
     },
     ...(maxTokens !== null && { contextTokens: engine.contextTokens }),
     sampling: asked.sampling,
+    likeliest: asked.topLogprobs,
+    ...(callEnd !== null && { stopTexts: [callEnd] }),
     ...(forms.first !== null && { form: forms.first }),
     ...(forms.later !== null && { laterForm: forms.later }),
     signal,
@@ -156,7 +162,7 @@ class StepWriter {
     const { toolCall } = step;
     if (step.kind === 'policy') {
       this.text = step.text;
-      this.reasoningTokens += thoughtTokens(this.opened.policy.tokenizer, step);
+      this.reasoningTokens += this.shown?.reasoningTokens({ steps: [step] }) ?? 0;
       return;
     }
     if (toolCall !== null && toolCall.served !== 'client') {
@@ -203,23 +209,6 @@ class StepWriter {
   }
 }
 
-/** How many tokens of a step are its thoughts, the tags included. */
-function thoughtTokens(tokenizer: Tokenizer, { text, tokens }: StepRecord): number {
-  const end = text.indexOf(THOUGHT_END);
-  if (end === -1) return text.trimStart().startsWith('<think>') ? tokens.length : 0;
-  const decoder = new StreamDecoder(tokenizer);
-  let length = 0;
-  return (
-    1 +
-    tokens.findIndex((token) => {
-      length += decoder.push([token]).length;
-      return length >= end + THOUGHT_END.length;
-    })
-  );
-}
-
-const THOUGHT_END = '</think>';
-
 type Ending = Pick<ResponseRecord, 'status' | 'incompleteReason'>;
 
 function statusOf({ endReason, error }: AgentOutcome, { tools }: Asked): Ending {
@@ -258,10 +247,16 @@ async function finish(
     ...ending,
     ...(error !== null && { status: 'failed', error: plainError(error) }),
     trajectoryId: trajectory?.id ?? null,
-    usage: { inputTokens, outputTokens: outcome.sampledTokens, reasoningTokens },
+    usage: {
+      inputTokens,
+      cachedTokens: outcome.cachedTokens,
+      outputTokens: outcome.sampledTokens,
+      reasoningTokens,
+    },
     completedAt: deps.clock.now(),
   };
   if (trajectory !== undefined) {
+    trajectory.offer = { tools: asked.tools.functions, metadata: asked.metadata };
     const said = messagesOf([...output], { callsOpen: true });
     const message = said.at(-1);
     const history = [...asked.messages, ...said.slice(0, -1)];

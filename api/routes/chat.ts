@@ -7,9 +7,8 @@
  */
 import { AppError } from '../../core/errors.ts';
 import type { PolicyRecord } from '../../core/records.ts';
-import type { Protocol } from '../../core/text/types.ts';
 import { logFailure } from '../failure-log.ts';
-import { answerForm, requireWritable } from '../answer-form.ts';
+import { answerForm, requireOneCall, requireWritable } from '../answer-form.ts';
 import type { AppDeps } from '../app.ts';
 import { runCompletion } from '../chat-completion.ts';
 import type {
@@ -114,16 +113,6 @@ function topLogprobs({ logprobs, top_logprobs: count }: Schemas['ChatCompletionR
 function trajectoryIds({ newId }: AppDeps, count: number): [string, ...string[]] {
   const first = newId('trajectory');
   return [first, ...Array.from({ length: count - 1 }, () => newId('trajectory'))];
-}
-
-function requireOneCall({ name, opening }: Protocol): void {
-  // With the tag protocol a step ends with its call.
-  if (opening === null || opening.callEnd !== null || name === 'plain') return;
-  throw new AppError(
-    'unsupported_parameter',
-    'parallel_tool_calls: this policy may make several calls a step; false is not offered',
-    { param: 'parallel_tool_calls' },
-  );
 }
 
 /** One answer in one of its two forms. */

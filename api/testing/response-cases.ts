@@ -90,7 +90,8 @@ const CREATED: Case[] = [
     operation: 'createResponse',
     what: 'the stream: every event in its order, the same end as a plain answer',
     status: 200,
-    call: (h) => respond(h, { stream: true, include: ['message.output_text.logprobs'] }),
+    call: (h) =>
+      respond(h, { stream: true, include: ['message.output_text.logprobs'], top_logprobs: 2 }),
     check: async ({ body: frames, text }, h) => {
       expect(frames.map(({ sequence_number: n }: Parsed) => n)).toEqual([...frames.keys()]);
       const order = types(frames).filter((type, i, all) => type !== all[i - 1]);
@@ -108,6 +109,7 @@ const CREATED: Case[] = [
       const [{ logprobs }] = response.output[1].content;
       const { steps } = h.deps.stores.trajectories.get(response.trajectory_id as string);
       expect(logprobs).toHaveLength(steps[1]?.tokens.length ?? -1);
+      for (const one of logprobs) expect(one.top_logprobs).toHaveLength(2);
       const deltas = frames.filter(({ type }: Parsed) => type === 'response.output_text.delta');
       expect(deltas.flatMap((frame: Parsed) => frame.logprobs)).toEqual(logprobs);
       expect((await h.call('getResponse', at(response.id as string))).body).toEqual(response);
