@@ -32,7 +32,8 @@ export function* exportChunks(
   for (const trajectory of reader.snapshot(() => reader.trajectories(filter))) {
     const path = steps.path(trajectory.leafStepId);
     const feedback = reader.feedback(trajectory.id);
-    writeTrajectoryLine(writer, { trajectory, feedback }, path, (to, text) => to.bytes(text));
+    const whole = { trajectory: { ...trajectory, offer: reader.offer(trajectory.id) }, feedback };
+    writeTrajectoryLine(writer, whole, path, (to, text) => to.bytes(text));
     writer.text('\n');
     trajectories++;
     if (writer.length < chunkBytes) continue;

@@ -1,6 +1,6 @@
 /** Trajectory lines: lossless both ways, and refused by the name of the field at fault. */
 import { expect, test } from 'vitest';
-import type { Feedback, StepRecord } from '../core/records.ts';
+import type { ClientOffer, Feedback, StepRecord } from '../core/records.ts';
 import { Prng } from '../core/prng.ts';
 import { randomStep, trajectoryOf } from '../test/fixtures/random-records.ts';
 import { readTrajectoryLine, trajectoryLine, type LoggedTrajectory } from './trajectory-lines.ts';
@@ -26,9 +26,15 @@ function logged(seed: number): LoggedTrajectory {
   const trajectory = trajectoryOf(id, steps.at(-1)!, {
     branchedFromStepId: prng.next() < 0.5 ? steps[1]!.id : null,
     reward: prng.next() - 0.5,
+    ...(seed % 2 === 0 && { offer: offerOf(seed) }),
   });
   return { trajectory, steps, feedback };
 }
+
+const offerOf = (seed: number): ClientOffer => ({
+  tools: [{ name: 'find', description: 'Finds é.', parameters: { type: 'object' } }],
+  metadata: seed % 4 === 0 ? { order: '17' } : null,
+});
 
 test('what is written comes back as it was, and is written the same again', () => {
   for (let seed = 1; seed <= 50; seed++) {

@@ -11,6 +11,7 @@ import { AppError } from '../core/errors.ts';
 import { parseBoundedJson } from '../core/bounded-json.ts';
 import { DEFAULT_TENANT } from '../core/records.ts';
 import type {
+  ClientOffer,
   Feedback,
   SamplingParams,
   StepRecord,
@@ -77,6 +78,7 @@ export function writeTrajectoryLine<Step>(
     tool_calls: trajectory.toolCalls,
     sampled_tokens: trajectory.sampledTokens,
     created_at: time(trajectory.createdAt),
+    ...offerLine(trajectory.offer),
     feedback: feedback.map(feedbackLine),
   };
   writer.text(open(line));
@@ -225,8 +227,19 @@ function feedbackRecord(line: LineFeedback, trajectoryId: string): Feedback {
   };
 }
 
-function trajectoryRecord(line: TrajectoryLine): TrajectoryRecord {
+function offerLine(offer?: ClientOffer): Pick<TrajectoryLine, 'client_tools' | 'metadata'> {
+  if (offer === undefined) return {};
+  const { tools, metadata } = offer;
   return {
+    ...(tools.length > 0 && { client_tools: [...tools] }),
+    ...(metadata !== null && { metadata }),
+  };
+}
+
+function trajectoryRecord(line: TrajectoryLine): TrajectoryRecord {
+  const { client_tools: tools = [], metadata = null } = line;
+  return {
+    ...((tools.length > 0 || metadata !== null) && { offer: { tools, metadata } }),
     id: line.id,
     source: line.source,
     tenant: line.tenant ?? DEFAULT_TENANT,

@@ -145,7 +145,7 @@ export interface TrajectoryRecord {
   continuationKey?: string | null;
   /** Of a rollout: the training step that sampled it. Only written, like the key. */
   trainingStep?: number | null;
-  /** What the client of a chat completion offered and said of it. Only written, like the key. */
+  /** What the client of a chat completion offered and said of it. Not among what lists read. */
   offer?: ClientOffer;
 }
 

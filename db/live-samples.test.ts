@@ -103,7 +103,7 @@ test('without a reward nothing is read: comments, rollouts and silence', async (
   expect(await found()).toEqual([silent]);
 });
 
-test('a chat completion is counted, not taken: what its client offered is not known', async () => {
+test('a chat completion is counted, not taken: its functions run on its client', async () => {
   const chat = await answered(null);
   await say(chat, 'reward', 1);
   expect(await stores.liveSamples.newest()).toEqual({ samples: [], chats: 1 });

@@ -1,9 +1,8 @@
 /**
  * Rated live conversations as a training run is fed with them: those of the newest `reward`
- * feedback, with their steps and with what was asked. Only server-run agents are looked at: of a
- * chat completion the log does not say which functions its client offered, so nobody can ask again
- * what was asked. A conversation without a reward is never read. Whether one is of use is not
- * decided here.
+ * feedback, with their steps and with what was asked. Only server-run agents are looked at: the
+ * functions of a chat completion run on its client, where training cannot call them. A conversation
+ * without a reward is never read. Whether one is of use is not decided here.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type BetterSqlite3 from 'better-sqlite3';

@@ -5,8 +5,9 @@
  * a transaction.
  */
 import type BetterSqlite3 from 'better-sqlite3';
-import type { Feedback, StepRecord, TrajectoryRecord } from '../core/records.ts';
+import type { ClientOffer, Feedback, StepRecord, TrajectoryRecord } from '../core/records.ts';
 import { LIMITS } from '../core/limits.ts';
+import { ClientOffers } from './client-offers.ts';
 import type { Database } from './open.ts';
 import type { StepRow } from './step-row.ts';
 import { STEP_COLUMNS, stepFromRow } from './step-row.ts';
@@ -27,6 +28,7 @@ export class LogReader {
   private readonly sqlite: BetterSqlite3.Database;
   private readonly pages: TrajectoryPages;
   private readonly stepById: BetterSqlite3.Statement<[string], StepRow>;
+  private readonly offers: ClientOffers;
   private readonly feedbackOf: BetterSqlite3.Statement<[string], FeedbackRow>;
 
   constructor({ sqlite }: Database) {
@@ -34,6 +36,7 @@ export class LogReader {
     this.pages = new TrajectoryPages(sqlite);
     this.stepById = sqlite.prepare(STEP);
     this.feedbackOf = sqlite.prepare(FEEDBACK);
+    this.offers = new ClientOffers({ sqlite });
   }
 
   /** Runs with everything as it is now, whatever others write meanwhile. */
@@ -62,6 +65,10 @@ export class LogReader {
   step(id: string): StepRecord | null {
     const row = this.stepById.get(id);
     return row === undefined ? null : stepFromRow(row);
+  }
+
+  offer(trajectoryId: string): ClientOffer {
+    return this.offers.of(trajectoryId);
   }
 
   /** In the order of arrival. */

@@ -3,12 +3,12 @@
  * commits. Steps already stored are left alone, so a shared prefix is written once; a trajectory is
  * replaced by its newer state, but a reward that it already has is never taken away.
  */
-import { createHash } from 'node:crypto';
 import type BetterSqlite3 from 'better-sqlite3';
 import { assert } from '../core/assert.ts';
 import type { Clock } from '../core/clock.ts';
 import type { LogBatch, StepLog } from '../core/ports.ts';
-import type { ClientOffer, TrajectoryRecord } from '../core/records.ts';
+import type { TrajectoryRecord } from '../core/records.ts';
+import { ClientOffers } from './client-offers.ts';
 import type { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
 import { StepWriter, prepareStep } from './step-row.ts';
@@ -49,10 +49,6 @@ const INSERT_TOOLS = `
     CROSS JOIN tool_calls c ON c.step_id = path.id WHERE t.id = @id
   ON CONFLICT (tool_name, trajectory_id) DO NOTHING`;
 
-const INSERT_OFFER = `
-  INSERT INTO offered_tools (digest, tools) VALUES (@offeredTools, @tools)
-  ON CONFLICT (digest) DO NOTHING`;
-
 const INSERT_CONVERSATION = `
   INSERT INTO conversations (id, tenant, created_at, updated_at)
   VALUES (@conversationId, @tenant, @now, @now)
@@ -65,8 +61,9 @@ export class SqliteStepLog implements StepLog {
   private readonly commits: GroupCommit;
   private readonly clock: Clock;
   private readonly steps: StepWriter;
+  private readonly offers: ClientOffers;
   private readonly statements: Record<
-    'trajectory' | 'tools' | 'offer' | 'conversation' | 'moveConversation',
+    'trajectory' | 'tools' | 'conversation' | 'moveConversation',
     BetterSqlite3.Statement
   >;
 
@@ -74,10 +71,10 @@ export class SqliteStepLog implements StepLog {
     this.commits = commits;
     this.clock = clock;
     this.steps = new StepWriter(db);
+    this.offers = new ClientOffers(db);
     this.statements = {
       trajectory: db.sqlite.prepare(UPSERT_TRAJECTORY),
       tools: db.sqlite.prepare(INSERT_TOOLS),
-      offer: db.sqlite.prepare(INSERT_OFFER),
       conversation: db.sqlite.prepare(INSERT_CONVERSATION),
       moveConversation: db.sqlite.prepare(MOVE_CONVERSATION),
     };
@@ -120,20 +117,15 @@ export class SqliteStepLog implements StepLog {
 
   private writeTrajectory(record: TrajectoryRecord): void {
     const { offer, ...columns } = record;
-    const tools = offer === undefined || offer.tools.length === 0 ? null : toolsJson(offer);
     const parameters = {
       ...columns,
-      offeredTools: tools && digestOf(tools),
-      metadata: offer?.metadata ? JSON.stringify(offer.metadata) : null,
+      ...this.offers.keep(offer ?? { tools: [], metadata: null }),
       formatOk: record.formatOk ? 1 : 0,
       continuationKey: record.continuationKey ?? null,
       trainingStep: record.trainingStep ?? null,
       now: this.clock.now(),
     };
     if (record.conversationId !== null) this.statements.conversation.run(parameters);
-    if (tools !== null) {
-      this.statements.offer.run({ offeredTools: parameters.offeredTools, tools });
-    }
     this.statements.trajectory.run(parameters);
     this.statements.tools.run(parameters);
     if (record.conversationId !== null && record.source === 'live') {
@@ -141,12 +133,3 @@ export class SqliteStepLog implements StepLog {
     }
   }
 }
-
-/** The same tools give the same text. */
-function toolsJson({ tools }: ClientOffer): string {
-  return JSON.stringify(
-    tools.map(({ name, description, parameters }) => ({ name, description, parameters })),
-  );
-}
-
-const digestOf = (text: string): string => createHash('sha256').update(text).digest('hex');

@@ -7,6 +7,7 @@ import { and, count, eq, gt } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { ClientOffer, LiveOutcomes, StepRecord, TrajectoryRecord } from '../core/records.ts';
+import { ClientOffers } from './client-offers.ts';
 import type { Database } from './open.ts';
 import type { Page } from './page.ts';
 import { trajectories } from './schema.ts';
@@ -90,10 +91,6 @@ const NEWEST_THROUGH_STEP = `
 const NEWEST_BY_CONTINUATION_KEY = `
   SELECT id FROM trajectories WHERE continuation_key = ? AND tenant = ? ORDER BY id DESC LIMIT 1`;
 
-const OFFER = `
-  SELECT t.metadata, o.tools FROM trajectories t
-  LEFT JOIN offered_tools o ON o.digest = t.offered_tools WHERE t.id = ?`;
-
 // A conversation counts once: its requests are not independent of each other.
 const LIVE_OUTCOMES = `
   WITH newest AS (
@@ -118,10 +115,7 @@ export class TrajectoryStore {
     { id: string | null }
   >;
   private readonly newestByKey: BetterSqlite3.Statement<[string, string], { id: string }>;
-  private readonly offer: BetterSqlite3.Statement<
-    [string],
-    { metadata: string | null; tools: string | null }
-  >;
+  private readonly offers: ClientOffers;
   private readonly outcomes: BetterSqlite3.Statement<
     [Record<string, number>],
     { trajectories: number; reward: number | null; wrong: number }
@@ -138,7 +132,7 @@ export class TrajectoryStore {
     this.pathIds = db.sqlite.prepare<[string], string>(PATH_IDS).pluck();
     this.newestThroughStep = db.sqlite.prepare(NEWEST_THROUGH_STEP);
     this.newestByKey = db.sqlite.prepare(NEWEST_BY_CONTINUATION_KEY);
-    this.offer = db.sqlite.prepare(OFFER);
+    this.offers = new ClientOffers(db);
     this.outcomes = db.sqlite.prepare(LIVE_OUTCOMES);
   }
 
@@ -218,10 +212,7 @@ export class TrajectoryStore {
 
   /** What the client of a chat completion offered; nothing for other trajectories. */
   offerOf(id: string): ClientOffer {
-    const row = this.offer.get(id);
-    const tools = row?.tools ? (JSON.parse(row.tools) as ClientOffer['tools']) : [];
-    const metadata = row?.metadata ? (JSON.parse(row.metadata) as ClientOffer['metadata']) : null;
-    return { tools, metadata };
+    return this.offers.of(id);
   }
 
   /**

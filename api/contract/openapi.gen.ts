@@ -1719,6 +1719,16 @@ export interface components {
         TrajectorySummary: components["schemas"]["TrajectoryFields"];
         Trajectory: components["schemas"]["TrajectoryFields"] & {
             steps: components["schemas"]["Step"][];
+            /** @description Functions that the client of a chat completion offered. */
+            client_tools?: {
+                name: string;
+                description: string;
+                parameters: {
+                    [key: string]: unknown;
+                };
+            }[];
+            /** @description What the client of a chat completion gave with it. */
+            metadata?: components["schemas"]["Metadata"] | null;
         };
         TrajectoryList: {
             /** @constant */

@@ -7,6 +7,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import type { ValidateFunction } from 'ajv/dist/2020.js';
 import { AppError } from '../../core/errors.ts';
 import type {
+  ClientTool,
   EndReason,
   StepKind,
   ToolCallRecord,
@@ -75,6 +76,9 @@ export interface TrajectoryLine {
   branched_from_step_id: string | null;
   /** Lines of before there were tenants have none. */
   tenant?: string;
+  /** Of a chat completion; absent where it had none. */
+  client_tools?: ClientTool[];
+  metadata?: Record<string, string>;
   conversation_id: string | null;
   leaf_step_id: string;
   tool_calls: number;
@@ -196,7 +200,16 @@ const fields = {
 };
 
 const whole = object(fields);
-const trajectory = { ...whole, properties: { ...fields, tenant: id } };
+const optional = {
+  tenant: id,
+  client_tools: {
+    type: 'array',
+    minItems: 1,
+    items: object({ name: text, description: text, parameters: { type: 'object' } }),
+  },
+  metadata: { type: 'object', additionalProperties: text },
+};
+const trajectory = { ...whole, properties: { ...fields, ...optional } };
 
 let validate: ValidateFunction | null = null;
 

@@ -1,5 +1,5 @@
 /** Reading the log: pages of trajectories, one with its steps, the tree that it is a path of. */
-import type { StepRecord } from '../../core/records.ts';
+import type { ClientOffer, StepRecord } from '../../core/records.ts';
 import type { AppDeps } from '../app.ts';
 import { tenantSeen } from '../auth.ts';
 import { json } from '../handlers.ts';
@@ -24,6 +24,7 @@ export function trajectoryRoutes(
       const tokens = query.include === 'tokens';
       return json<Schemas['Trajectory']>({
         ...trajectoryView(trajectory),
+        ...offerView(trajectories.offerOf(trajectory.id)),
         steps: steps.map((step) => {
           const reward = rewards.get(step.id);
           return stepView(step, { tokens, ...(reward !== undefined && { reward }) });
@@ -73,4 +74,11 @@ function stepRewards(deps: AppDeps, trajectoryId: string): Map<string, number> {
     cursor = page.nextCursor;
   } while (cursor !== null);
   return out;
+}
+
+function offerView({
+  tools,
+  metadata,
+}: ClientOffer): Pick<Schemas['Trajectory'], 'client_tools' | 'metadata'> {
+  return { client_tools: [...tools], metadata };
 }

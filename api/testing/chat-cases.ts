@@ -1,6 +1,7 @@
 /** Cases of the operations tagged chat. */
 import { expect } from 'vitest';
 import { AppError } from '../../core/errors.ts';
+import { readTrajectoryLine } from '../trajectory-lines.ts';
 import type { Case } from './cases.ts';
 import { CAPITAL_SCRIPT } from './harness.ts';
 import type { Answer, CallOptions, Harness } from './harness.ts';
@@ -233,12 +234,19 @@ export const CHAT_CASES: Case[] = [
     operation: 'createChatCompletion',
     what: 'the functions that the policy was shown are kept with the trajectory',
     status: 200,
-    call: (h) => chat(h, { tools: [SEARCH] }),
-    check: ({ headers }, h) => {
-      const id = headers.get('x-ramify-trajectory') ?? '';
+    call: (h) => chat(h, { tools: [SEARCH], metadata: { order: '17' } }),
+    check: async ({ headers }, h) => {
+      const path = { trajectory_id: headers.get('x-ramify-trajectory') ?? '' };
+      const { body } = await h.call('getTrajectory', { path });
       const { name, parameters } = SEARCH.function;
-      const tools = [{ name, description: '', parameters }];
-      expect(h.deps.stores.trajectories.offerOf(id)).toEqual({ tools, metadata: null });
+      expect(body.client_tools).toEqual([{ name, description: '', parameters }]);
+      expect(body.metadata).toEqual({ order: '17' });
+      // A file has it too, and gives it to the log that reads it.
+      const { text } = await h.call('exportTrajectories');
+      expect(readTrajectoryLine(text.trim()).trajectory.offer).toEqual({
+        tools: body.client_tools,
+        metadata: body.metadata,
+      });
     },
   },
   {
