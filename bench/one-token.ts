@@ -71,7 +71,7 @@ function oneTokenGraph({ config, weights }: PolicyModel): Graph {
     anyShape: graph.constant(0, 'bool'),
     penalties: nothing,
     shifts: nothing,
-    noLikeliest: graph.initializer(graph.freshName('none'), [1, 0], new BigInt64Array(0)),
+    noLikeliest: graph.input('noLikeliest', 'int64', ['B', 'L']),
   });
   graph.output('tokens', drawn.tokens);
   graph.output('logprobs', drawn.logprobs);
@@ -123,6 +123,7 @@ export class OneTokenDecoder {
       ids: { dims: [rows, 1], data: ids },
       ...this.rotary.feeds(new Array<number>(rows).fill(this.length), [rows, 1]),
       uniforms: { dims: [1, rows], data: uniforms },
+      noLikeliest: { dims: [rows, 0], data: new BigInt64Array(0) },
       ...this.cache,
     });
     for (let layer = 0; layer < this.config.layers; layer++) {

@@ -106,11 +106,11 @@ function likeliestTokens(graph: Graph, logprobs: Value, none: Value) {
     { size: 'L' },
     found,
   );
-  found.output('logprobs', values as Value);
-  found.output('tokens', tokens as Value);
+  found.output('firstLogprobs', values as Value);
+  found.output('firstTokens', tokens as Value);
   const skipped = new Graph(graph);
-  skipped.output('logprobs', ops.cast(none, 'float32'));
-  skipped.output('tokens', none);
+  skipped.output('firstLogprobs', ops.cast(none, 'float32'));
+  skipped.output('firstTokens', none);
   const any = ops.less(none.graph.constant(0, 'int64'), count);
   const [likeliestLogprobs, likeliest] = ops.choose(graph, any, found, skipped);
   return { likeliest: likeliest as Value, likeliestLogprobs: likeliestLogprobs as Value };

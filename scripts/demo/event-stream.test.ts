@@ -14,8 +14,8 @@ it.each([1, 2, 7, 1_000])('reads events that come in pieces of %i bytes', async 
   const events = [];
   for await (const event of serverSentEvents(inPieces(size))) events.push(event);
   expect(events).toEqual([
-    { event: 'step.completed', data: '{"step":1}' },
-    { event: 'message', data: 'Åland\ntwo' },
+    { event: 'step.completed', data: '{"step":1}', id: '1' },
+    { event: 'message', data: 'Åland\ntwo', id: null },
   ]);
 });
 
@@ -25,5 +25,5 @@ it('drops an event that was cut off', async () => {
   }
   const events = [];
   for await (const event of serverSentEvents(cut())) events.push(event);
-  expect(events).toEqual([{ event: 'message', data: 'whole' }]);
+  expect(events).toEqual([{ event: 'message', data: 'whole', id: null }]);
 });
