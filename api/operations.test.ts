@@ -22,6 +22,7 @@ import { MCP_CASES } from './testing/mcp-cases.ts';
 import { RESPONSE_CASES } from './testing/response-cases.ts';
 import { RESPONSE_REFUSALS } from './testing/response-refusals.ts';
 import { STREAM_CASES } from './testing/stream-cases.ts';
+import { TOOL_CASES } from './testing/tool-cases.ts';
 import { storedRun, VALID } from './testing/valid-calls.ts';
 
 const contract = loadContract();
@@ -130,6 +131,7 @@ const CASES = [
   ...KEY_CASES,
   ...MCP_CASES,
   ...STREAM_CASES,
+  ...TOOL_CASES,
   ...ADMIN_CASES,
   ...DOCS_CASES,
   ...DOCS_CASES,
@@ -145,14 +147,24 @@ beforeEach(async () => {
 
 afterEach(() => h.close());
 
-for (const { id } of contract.operations) {
+for (const { id, responses } of contract.operations) {
   describe(id, () => {
     const own = CASES.filter((one) => one.operation === id);
+    const answered = new Set<string>();
     test.each(own)('$status $code: $what', async ({ call, status, code, check }) => {
       const answer = await call(h);
       expect({ status: answer.status, code: answer.code ?? undefined }).toEqual({ status, code });
       expect(answer.text).not.toContain('secret detail');
       await check?.(answer, h);
+      const type = answer.headers.get('content-type')?.split(';')[0] ?? 'none';
+      answered.add(`${status} ${type}`);
+    });
+
+    test('succeeds in every documented media type', () => {
+      const documented = [...responses].flatMap(([status, { mediaTypes }]) =>
+        status < 400 ? mediaTypes.map((type) => `${status} ${type}`) : [],
+      );
+      expect(documented.filter((answer) => !answered.has(answer))).toEqual([]);
     });
   });
 }

@@ -68,6 +68,16 @@ export const AGENT_CASES: Case[] = [
   },
   {
     operation: 'createAgentRun',
+    what: 'as a stream of its events',
+    status: 200,
+    call: (h) => agent(h, { input: 'x', stream: true }),
+    check: ({ body }) => {
+      const types = body.map(({ type }: { type: string }) => type);
+      expect([types.at(0), types.at(-1)]).toEqual(['run.created', 'run.completed']);
+    },
+  },
+  {
+    operation: 'createAgentRun',
     what: 'a call of a client function makes the run wait',
     status: 200,
     call: (h) => {
