@@ -3,6 +3,7 @@
  * flag wins. A name that is not known is refused like a wrong value: a misspelt setting must not
  * silently do nothing. Reads nothing by itself: main.ts passes the environment in.
  */
+import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { parseSettings } from '../core/arpo/settings.ts';
@@ -60,7 +61,7 @@ const THREADS = String(Math.max(1, Math.floor(availableParallelism() / 2)));
 
 const SETTINGS = {
   RAMIFY_PORT: { form: 'a port from 0 to 65535', fallback: '8787' },
-  RAMIFY_HOST: { form: 'a loopback address', fallback: '127.0.0.1' },
+  RAMIFY_HOST: { form: 'an IP address or host name', fallback: '127.0.0.1' },
   RAMIFY_DATA: { form: 'a folder', fallback: './data' },
   RAMIFY_POLICY: { form: 'a policy directory', fallback: join(packageRoot, 'policies/embedded') },
   RAMIFY_DEVICE: { form: `one of ${DEVICES.join(', ')}`, fallback: 'auto' },
@@ -104,12 +105,7 @@ export function parseConfig(
   const choice = <T extends string>(name: SettingName, values: readonly T[]): T =>
     values.find((value) => value === text(name)) ?? refuse(name, text(name));
   const host = text('RAMIFY_HOST');
-  if (!isLoopback(host)) {
-    throw new AppError(
-      'config_invalid',
-      `RAMIFY_HOST=${host}: only a loopback address is served, because there are no keys yet`,
-    );
-  }
+  if (!isHost(host)) refuse('RAMIFY_HOST', host);
   const toolsText = text('RAMIFY_TOOLS');
   const toolsFile = toolsText === 'off' ? null : folder('RAMIFY_TOOLS', toolsText);
   return {
@@ -149,6 +145,12 @@ export function isLoopback(host: string): boolean {
   if (name === 'localhost' || name === '::1' || name === '[::1]') return true;
   const parts = /^127\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(name);
   return parts !== null && parts.slice(1).every((part) => Number(part) <= 255);
+}
+
+/** Whether it can be listened on by its form; keys are asked for in listen.ts. */
+function isHost(host: string): boolean {
+  const name = host.replace(/^\[(.*)\]$/, '$1');
+  return isIP(name) !== 0 || /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/i.test(name);
 }
 
 function fromEnvironment(

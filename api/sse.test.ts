@@ -55,6 +55,19 @@ test('silence is filled with comments', async () => {
   expect(await response.text()).toBe(': keep-alive\n\n'.repeat(3) + 'data: 1\n\n');
 });
 
+test('a stream ends when its life is over, and says so', async () => {
+  const lifecycle = new Lifecycle();
+  const settings = { ...options(lifecycle), lifeMs: 50 };
+  const response = sseResponse(settings, async (stream, signal) => {
+    stream.send({ data: 1 });
+    await new Promise((resolve) => signal.addEventListener('abort', resolve));
+  });
+  settings.activity.release();
+  const [, , frame = ''] = (await response.text()).split('data: ');
+  expect(JSON.parse(frame).error).toMatchObject({ code: 'request_timeout' });
+  expect(lifecycle.active).toBe(0);
+});
+
 test('a client that leaves aborts the producer, and the activity ends with it', async () => {
   const lifecycle = new Lifecycle();
   const settings = options(lifecycle);

@@ -34,9 +34,14 @@ export class KeyStore {
     this.addUsage = db.sqlite.prepare(ADD_USAGE);
   }
 
-  /** Every key, oldest first; a bounded number. */
+  /** Every key of a database, oldest first; a bounded number. */
+  static read({ orm }: Pick<Database, 'orm'>): ApiKeyRecord[] {
+    return orm.select().from(apiKeys).orderBy(asc(apiKeys.id)).all().map(fromRow);
+  }
+
+  /** Every key, oldest first. */
   all(): ApiKeyRecord[] {
-    return this.orm.select().from(apiKeys).orderBy(asc(apiKeys.id)).all().map(fromRow);
+    return KeyStore.read({ orm: this.orm });
   }
 
   /** Newest first. */

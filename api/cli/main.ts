@@ -13,6 +13,7 @@ import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
 import { exportCommand } from './export.ts';
 import { importCommand } from './import.ts';
+import { keyCommand } from './key.ts';
 import { Output } from './output.ts';
 import { replayCommand } from './replay.ts';
 import { trainCommand } from './train.ts';
@@ -23,6 +24,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   replay: replayCommand,
   export: exportCommand,
   import: importCommand,
+  key: keyCommand,
   doctor: doctorCommand,
 };
 

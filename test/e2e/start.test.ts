@@ -93,7 +93,7 @@ describe('one clear line and exit code 1 for', () => {
 
   const wrong: [what: string, flags: string[], start: string][] = [
     ['a port out of range', ['--port=65536'], 'RAMIFY_PORT=65536: must be a port'],
-    ['an address that others reach', ['--host', '0.0.0.0'], 'RAMIFY_HOST=0.0.0.0: only a loopback'],
+    ['an address that others reach', ['--host', '0.0.0.0'], 'RAMIFY_HOST=0.0.0.0: other machines'],
     ['an unknown flag', ['--prot', '80'], '--prot: unknown setting'],
   ];
   it.each(wrong)('%s', async (_, flags, start) => {
