@@ -11,13 +11,14 @@ import type { PolicyEngine } from '../core/engine/types.ts';
 import { AppError, toAppError } from '../core/errors.ts';
 import type { NewId } from '../core/ids.ts';
 import type { Logger } from '../core/log.ts';
-import type { ToolRunner } from '../core/ports.ts';
+import type { ToolCatalogue } from '../core/ports.ts';
 import type { Stores } from '../db/stores.ts';
 import { enter, enterStream, guarded, identify } from './access.ts';
 import type { Entry } from './access.ts';
 import type { AgentRuns } from './agent-runs.ts';
 import { auditedRequest, isAudited } from './audit.ts';
 import type { AuditedInput } from './audit.ts';
+import type { Collections } from './collections.ts';
 import type { Contract, Operation } from './contract/contract.ts';
 import { logFailure } from './failure-log.ts';
 import type { FeedbackMetrics } from './feedback-metrics.ts';
@@ -30,6 +31,7 @@ import { problemResponse } from './problem.ts';
 import { readInput } from './request.ts';
 import { agentRoutes } from './routes/agent.ts';
 import { chatRoutes } from './routes/chat.ts';
+import { collectionRoutes } from './routes/collections.ts';
 import { docsRoutes } from './routes/docs.ts';
 import { feedbackRoutes } from './routes/feedback.ts';
 import { healthRoutes } from './routes/health.ts';
@@ -40,6 +42,7 @@ import { policyRoutes } from './routes/policies.ts';
 import { replayRoutes } from './routes/replay.ts';
 import { responseRoutes } from './routes/responses.ts';
 import { taskRoutes } from './routes/tasks.ts';
+import { toolRoutes } from './routes/tools.ts';
 import { trainingRoutes } from './routes/training.ts';
 import { trajectoryRoutes } from './routes/trajectories.ts';
 import type { TrainingManager } from './training-manager.ts';
@@ -52,7 +55,8 @@ export interface AppDeps {
   policies: PolicyService;
   agentRuns: AgentRuns;
   training: TrainingManager;
-  tools: ToolRunner;
+  tools: ToolCatalogue;
+  collections: Collections;
   /** What feedback may say. */
   metrics: FeedbackMetrics;
   lifecycle: Lifecycle;
@@ -132,6 +136,8 @@ function createHandlers(deps: AppDeps): Handlers {
     ...replayRoutes(deps),
     ...mcpRoutes(deps, guarded(deps, forTools)),
     ...taskRoutes(deps),
+    ...toolRoutes(deps),
+    ...collectionRoutes(deps),
     ...trainingRoutes(deps),
     ...policyRoutes(deps),
     ...keyRoutes(deps),

@@ -68,6 +68,12 @@ const TABLE: Record<OperationId, Row> = {
   deleteTask: admin(),
   importTasks: admin(),
   listTasks: admin(),
+  // The tools are the server's, the same for all.
+  listTools: own(),
+  listCollections: admin(),
+  importDocuments: admin(),
+  deleteDocument: admin(),
+  deleteCollection: admin(),
   // There is nothing to train on.
   retrain: admin(400),
   listTrainingRuns: admin(),

@@ -22,17 +22,21 @@ import type { Device } from '../core/model/session.ts';
 import { builtModule, packageRoot } from '../core/paths.ts';
 import type { ToolCatalogue } from '../core/ports.ts';
 import { loadText } from '../core/text/load-text.ts';
+import type { ToolRegistry } from '../core/tools/registry.ts';
 import { trainerStarter } from '../core/trainer/start-trainer.ts';
+import { openCollections } from '../db/collection-store.ts';
+import type { CollectionStore } from '../db/collection-store.ts';
 import { lockFolder } from '../db/folder-lock.ts';
 import { openDatabase } from '../db/open.ts';
 import { openStores } from '../db/stores.ts';
 import type { Stores } from '../db/stores.ts';
+import { Collections } from './collections.ts';
 import type { Config } from './config.ts';
 import { loadContract } from './contract/contract.ts';
 import type { Contract } from './contract/contract.ts';
 import type { FeedbackMetrics } from './feedback-metrics.ts';
 import { connectTools } from './declared-tools.ts';
-import { startOwnTools } from './own-tools.ts';
+import { collectionsFile, shippedDocuments, startOwnTools } from './own-tools.ts';
 import { preparePolicies } from './policy-folder.ts';
 import { PolicyReleases } from './policy-releases.ts';
 import { removeOldPolicies } from './policy-retention.ts';
@@ -48,6 +52,7 @@ export interface Parts {
   contract: Contract;
   stores: Stores;
   tools: ToolCatalogue;
+  collections: Collections;
   engine: PolicyEngine;
   policies: PolicyService;
   releases: PolicyReleases;
@@ -95,7 +100,11 @@ export async function startParts(
     clock,
     logger,
   });
-  const tools = await startTools(config, logger, cleanups);
+  const store = openCollections(collectionsFile(config.dataFolder), shippedDocuments, clock);
+  cleanups.push(() => store.close());
+  const tools = await startTools(config, store, logger, cleanups);
+  const collections = new Collections(store, tools, logger);
+  cleanups.push(() => collections.stop());
   if (config.tasks === 'shipped' && stores.tasks.count() === 0) {
     importShippedTasks(stores, contract, newId);
   }
@@ -121,7 +130,7 @@ export async function startParts(
     afterRun: () => removeOldPolicies(retention),
     startTrainer: trainerStarter({
       module: builtModule(import.meta.url, './trainer-process.ts'),
-      args: config.toolsFile === null ? [] : [config.toolsFile],
+      args: [collectionsFile(config.dataFolder), config.toolsFile ?? ''],
       logger,
     }),
     policiesFolder,
@@ -133,17 +142,18 @@ export async function startParts(
     logger,
   });
   const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
-  const parts = { contract, stores, tools, engine, policies, releases, training };
+  const parts = { contract, stores, tools, collections, engine, policies, releases, training };
   return { ...parts, metrics: config.metrics, clock, newId, checkStorage };
 }
 
 /** Waits for MCP servers a little; the tools of one that is slow come later. */
 export async function startTools(
   { tools: declared }: Pick<Config, 'tools'>,
+  collections: CollectionStore | null,
   logger: Logger,
   cleanups: Cleanup[],
-): Promise<ToolCatalogue> {
-  const registry = await startOwnTools(logger, cleanups);
+): Promise<ToolRegistry> {
+  const registry = await startOwnTools(collections, logger, cleanups);
   const waitMs = LIMITS.mcpStartWaitMs;
   cleanups.push(await connectTools(registry, declared, { logger, waitMs }));
   return registry;

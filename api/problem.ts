@@ -43,6 +43,8 @@ export const STATUS: Readonly<Record<ErrorCode, number>> = {
   key_not_found: 404,
   key_not_usable: 409,
   too_many_keys: 409,
+  collection_not_found: 404,
+  document_not_found: 404,
   task_invalid: 400,
   feedback_conflict: 409,
   idempotency_conflict: 409,

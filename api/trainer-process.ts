@@ -7,6 +7,8 @@
  * Order of starting: a look at the memory, text layer, tools, weights or adapter (the run's own
  * copy), training session, engine; all of it is undone in reverse. Knows nothing of HTTP.
  */
+import { existsSync, mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { entropyCandidates } from '../core/arpo/entropy.ts';
 import { systemClock } from '../core/clock.ts';
 import { createLocalEngine } from '../core/engine/local-engine.ts';
@@ -22,8 +24,10 @@ import { train } from '../core/trainer/train.ts';
 import { openTrainedPolicy } from '../core/trainer/trained-policy.ts';
 import { runTrainerProcess } from '../core/trainer/trainer-shell.ts';
 import type { TrainingJob } from '../core/trainer/types.ts';
+import { copyCollections } from '../db/collection-store.ts';
+import type { CollectionStore } from '../db/collection-store.ts';
 import { connectTools, toolsForTraining } from './declared-tools.ts';
-import { startOwnTools } from './own-tools.ts';
+import { startOwnTools, storedCollections } from './own-tools.ts';
 import { NO_TOOLS, readToolsFile } from './tools-file.ts';
 import type { DeclaredTools } from './tools-file.ts';
 
@@ -44,7 +48,7 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
   });
   const cleanups: (() => void | Promise<void>)[] = [];
   try {
-    const tools = await startOwnTools(quiet, cleanups);
+    const tools = await startOwnTools(await collectionsOf(job, cleanups), quiet, cleanups);
     const waitMs = LIMITS.mcpConnectTimeoutMs;
     cleanups.push(await connectTools(tools, declaredTools(), { logger: quiet, waitMs }));
     await train(
@@ -66,10 +70,29 @@ async function runJob(job: TrainingJob, emit: Emit, signal: AbortSignal): Promis
   }
 }
 
-/** The file is named by the first argument; its secrets are in the environment. */
+/**
+ * The file of the server is the first argument. A run, also one that is resumed, searches what the
+ * collections were when it began: a copy among its files.
+ */
+async function collectionsOf(
+  { checkpointDirectory }: TrainingJob,
+  cleanups: (() => void | Promise<void>)[],
+): Promise<CollectionStore | null> {
+  const [, , file = ''] = process.argv;
+  if (!existsSync(file)) return null;
+  if (checkpointDirectory === undefined) return storedCollections(file, cleanups);
+  const copy = join(dirname(checkpointDirectory), 'collections.db');
+  if (!existsSync(copy)) {
+    mkdirSync(dirname(copy), { recursive: true });
+    await copyCollections(file, copy);
+  }
+  return storedCollections(copy, cleanups);
+}
+
+/** The file is named by the second argument; its secrets are in the environment. */
 function declaredTools(): DeclaredTools {
-  const [, , file] = process.argv;
-  if (file === undefined) return NO_TOOLS;
+  const [, , , file = ''] = process.argv;
+  if (file === '') return NO_TOOLS;
   // A child that is forked with the server's own environment; a job, which has none, may be stored.
   // eslint-disable-next-line no-restricted-properties
   return toolsForTraining(readToolsFile(file, process.env));

@@ -22,7 +22,7 @@ afterAll(() => rmSync(root, { recursive: true }));
 
 /** How a run ends whose tasks name the tool. */
 async function train(tool: string): Promise<{ outcome: string; detail: string }> {
-  const args = [join(root, 'tools.json')];
+  const args = ['', join(root, 'tools.json')];
   const odd = join(packageRoot, 'core/tools/mcp/testing/odd-server.mjs');
   const server = { name: 'odd', command: process.execPath, args: [odd] };
   const hanging = { ...server, name: 'hanging', args: [odd, 'silent'] };

@@ -38,6 +38,8 @@ export const ERROR_CODES = {
   key_not_found: 'No key has this id.',
   key_not_usable: 'The key has expired or was revoked, so it cannot be rotated.',
   too_many_keys: 'No more keys fit on record.',
+  collection_not_found: 'No collection has this name.',
+  document_not_found: 'The collection has no document with this id.',
   task_invalid: 'A line of the imported task file is wrong.',
   feedback_conflict: 'This feedback id was used before with other content.',
   idempotency_conflict: 'This Idempotency-Key was used before for a call with other content.',

@@ -29,6 +29,9 @@ export interface OpenedSearchIndex extends SearchIndex {
 /** A title word weighs as much as this many text words. */
 const TITLE_WEIGHT = 4;
 
+/** The most that FTS5 gives. */
+const SNIPPET_TOKENS = 64;
+
 /** More words than any sensible query; the rest is ignored, so that a pasted page stays cheap. */
 const QUERY_WORDS_MAX = 32;
 
@@ -58,21 +61,36 @@ export function openSearchIndex(
       cause,
     });
   }
-  // Equal scores are ordered by position, so that a recorded result can be repeated.
-  const find = database.prepare<[string, number], SearchHit>(
-    `SELECT id, title, text, -bm25(documents, 0, ${TITLE_WEIGHT}, 1) AS score
-       FROM documents WHERE documents MATCH ? ORDER BY score DESC, rowid LIMIT ?`,
-  );
+  const search = searchOf(database, 'documents');
   return {
     size: documents.length,
-    search(query, limit) {
-      const match = matchExpression(query);
-      if (match === null || limit < 1) return [];
-      return find.all(match, Math.floor(limit));
-    },
+    search,
     close() {
       database.close();
     },
+  };
+}
+
+/** A table for documents. Names of tables are never a caller's. */
+export function createDocuments(database: Database.Database, table: string): void {
+  database.exec(
+    `CREATE VIRTUAL TABLE ${table} USING fts5(
+       id UNINDEXED, title, text, tokenize = 'unicode61 remove_diacritics 2')`,
+  );
+}
+
+/** Of a document that is longer than a result should be, the piece that has most of the words. */
+export function searchOf(database: Database.Database, table: string): SearchIndex['search'] {
+  const text = `CASE WHEN length(text) > ${LIMITS.searchTextCharsMax}
+    THEN snippet(${table}, 2, '', '', ' ... ', ${SNIPPET_TOKENS}) ELSE text END`;
+  // Equal scores are ordered by position, so that a recorded result can be repeated.
+  const find = database.prepare<[string, number], SearchHit>(
+    `SELECT id, title, ${text} AS text, -bm25(${table}, 0, ${TITLE_WEIGHT}, 1) AS score
+       FROM ${table} WHERE ${table} MATCH ? ORDER BY score DESC, rowid LIMIT ?`,
+  );
+  return (query, limit) => {
+    const match = matchExpression(query);
+    return match === null || limit < 1 ? [] : find.all(match, Math.floor(limit));
   };
 }
 
@@ -101,11 +119,8 @@ function openDatabase(path: string): Database.Database {
 
 function fill(database: Database.Database, documents: readonly SearchDocument[]): void {
   database.transaction(() => {
-    database.exec(
-      `DROP TABLE IF EXISTS documents;
-       CREATE VIRTUAL TABLE documents USING fts5(
-         id UNINDEXED, title, text, tokenize = 'unicode61 remove_diacritics 2')`,
-    );
+    database.exec('DROP TABLE IF EXISTS documents');
+    createDocuments(database, 'documents');
     const insert = database.prepare('INSERT INTO documents (id, title, text) VALUES (?, ?, ?)');
     for (const { id, title, text } of documents) insert.run(id, title, text);
   })();
@@ -113,7 +128,7 @@ function fill(database: Database.Database, documents: readonly SearchDocument[])
   database.exec(`INSERT INTO documents (documents) VALUES ('optimize')`);
 }
 
-function readDocuments(path: string): SearchDocument[] {
+export function readDocuments(path: string): SearchDocument[] {
   let content: string;
   try {
     content = readFileSync(path, 'utf8');

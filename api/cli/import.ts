@@ -11,6 +11,7 @@ import { LIMITS } from '../../core/limits.ts';
 import type { Stores } from '../../db/stores.ts';
 import type { Config } from '../config.ts';
 import { loadContract } from '../contract/contract.ts';
+import { collectionsFile, storedCollections } from '../own-tools.ts';
 import { runCleanups, startTools } from '../parts.ts';
 import type { Cleanup } from '../parts.ts';
 import { readTaskLines, requireTools } from '../task-lines.ts';
@@ -84,7 +85,8 @@ async function importTasks(
   const cleanups: Cleanup[] = [];
   const logger = output.logger(config.logLevel);
   try {
-    const tools = await startTools(config, logger, cleanups);
+    const collections = storedCollections(collectionsFile(config.dataFolder), cleanups);
+    const tools = await startTools(config, collections, logger, cleanups);
     const contract = loadContract();
     const newId = idGenerator(systemClock);
     const tasks = [];

@@ -11,6 +11,7 @@ import type { Sampler } from '../../core/ports.ts';
 import type { PolicyRecord } from '../../core/records.ts';
 import type { PolicyStore } from '../../db/policy-store.ts';
 import type { Config } from '../config.ts';
+import { collectionsFile, storedCollections } from '../own-tools.ts';
 import { policyText, runCleanups, startEngine, startTools, takeDevice } from '../parts.ts';
 import type { Cleanup } from '../parts.ts';
 import { integer } from './command.ts';
@@ -30,7 +31,8 @@ export async function withPolicy<T>(
   const cleanups: Cleanup[] = [];
   try {
     const text = policyText(policy.path);
-    const tools = await startTools(config, logger, cleanups);
+    const collections = storedCollections(collectionsFile(config.dataFolder), cleanups);
+    const tools = await startTools(config, collections, logger, cleanups);
     const device = await takeDevice(config, logger);
     const sampler = await startEngine(config, device, logger, cleanups);
     await sampler.load(policy.version, policy.path);

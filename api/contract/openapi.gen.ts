@@ -519,6 +519,106 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tools": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the tools that run on this server.
+         * @description Agent runs and tasks name them. Which there are depends on the machine (`python` needs a
+         *     sandbox), on the collections of documents and on what the file RAMIFY_TOOLS declares; tools
+         *     of MCP servers come and go with them.
+         */
+        get: operations["listTools"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/collections": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the collections of documents that tools search. */
+        get: operations["listCollections"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/collections/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete a collection with its documents and its tool.
+         * @description The default collection `corpus` stays; its documents can be deleted.
+         */
+        delete: operations["deleteCollection"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/collections/{name}/documents": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Add documents to a collection, one JSON object a line.
+         * @description A document whose id is known replaces the stored one; the collection is made when it is
+         *     missing. Documents are found by the next call of the tool: `search` for the collection
+         *     `corpus`, which begins as the documents that ship with ramify, else `search_NAME`. Lines are
+         *     read as they come, in bounded memory. The first wrong line ends it; lines before it are
+         *     stored.
+         */
+        post: operations["importDocuments"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/collections/{name}/documents/{document_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete one document of a collection. */
+        delete: operations["deleteDocument"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/admin/retrain": {
         parameters: {
             query?: never;
@@ -884,7 +984,7 @@ export interface components {
          *     `config_invalid` are told at start.
          * @enum {string}
          */
-        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "headers_too_large" | "request_too_slow" | "context_length_exceeded" | "unknown_tool" | "invalid_api_key" | "insufficient_scope" | "rate_limit_exceeded" | "insufficient_quota" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "response_not_found" | "previous_response_not_found" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "task_not_found" | "key_not_found" | "key_not_usable" | "too_many_keys" | "task_invalid" | "feedback_conflict" | "idempotency_conflict" | "idempotency_key_in_use" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
+        ErrorCode: "invalid_json" | "invalid_request" | "unsupported_parameter" | "unsupported_media_type" | "payload_too_large" | "headers_too_large" | "request_too_slow" | "context_length_exceeded" | "unknown_tool" | "invalid_api_key" | "insufficient_scope" | "rate_limit_exceeded" | "insufficient_quota" | "forbidden" | "route_not_found" | "method_not_allowed" | "model_not_found" | "agent_run_not_found" | "agent_run_not_waiting" | "agent_run_expired" | "agent_run_interrupted" | "response_not_found" | "previous_response_not_found" | "trajectory_not_found" | "step_not_found" | "training_run_not_found" | "policy_not_found" | "collection_not_found" | "document_not_found" | "task_not_found" | "key_not_found" | "key_not_usable" | "too_many_keys" | "task_invalid" | "feedback_conflict" | "idempotency_conflict" | "idempotency_key_in_use" | "policy_not_activatable" | "nothing_to_roll_back" | "training_run_finished" | "training_queue_full" | "queue_full" | "engine_unavailable" | "not_ready" | "request_cancelled" | "request_timeout" | "tool_failed" | "tool_timeout" | "tool_call_uncertain" | "tool_arguments_invalid" | "policy_invalid" | "config_invalid" | "storage_failed" | "internal";
         /**
          * @description `ramify` is the live policy, or the canary where one is out and the session is drawn for it;
          *     `ramify@12` pins version 12.
@@ -2177,6 +2277,79 @@ export interface components {
             object: "task.import";
             imported: number;
         };
+        ServerTool: {
+            name: string;
+            /** @constant */
+            object: "tool";
+            description: string;
+            /** @description JSON Schema of the arguments. */
+            parameters: {
+                [key: string]: unknown;
+            };
+            /**
+             * @description A tool that writes is never called in training.
+             * @enum {unknown}
+             */
+            effects: "none" | "writes";
+        };
+        ServerToolList: {
+            /** @constant */
+            object: "list";
+            data: components["schemas"]["ServerTool"][];
+            has_more: boolean;
+            next_cursor: string | null;
+        };
+        CollectionName: string;
+        DocumentId: string;
+        Collection: {
+            name: components["schemas"]["CollectionName"];
+            /** @constant */
+            object: "collection";
+            documents: number;
+            /** @description The tool that searches it. */
+            tool: string;
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            updated_at: string;
+        };
+        CollectionList: {
+            /** @constant */
+            object: "list";
+            data: components["schemas"]["Collection"][];
+            has_more: boolean;
+            next_cursor: string | null;
+        };
+        CollectionDeleted: {
+            name: string;
+            /** @constant */
+            object: "collection";
+            /** @constant */
+            deleted: true;
+        };
+        DocumentLine: {
+            id: components["schemas"]["DocumentId"];
+            /** @description What the document is about; its words count more than those of the text. */
+            title?: string;
+            /** @description What the tool returns; of a text of more than 2,000 characters the best piece. */
+            text: string;
+        };
+        DocumentImport: {
+            /** @constant */
+            object: "document.import";
+            collection: string;
+            created: number;
+            updated: number;
+            /** @description In the collection now. */
+            documents: number;
+        };
+        DocumentDeleted: {
+            id: string;
+            /** @constant */
+            object: "document";
+            /** @constant */
+            deleted: true;
+        };
         RetrainRequest: {
             /**
              * @default arpo
@@ -2594,6 +2767,24 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
+        /** @description No collection has this name. */
+        CollectionNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description No collection has this name, or it has no document of this id. */
+        DocumentNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
         /** @description No training run has this id. */
         TrainingRunNotFound: {
             headers: {
@@ -2704,6 +2895,9 @@ export interface components {
         ResponseId: string;
         TrajectoryId: string;
         TaskId: string;
+        /** @description Also the end of the name of its tool, `search_NAME`. */
+        CollectionName: components["schemas"]["CollectionName"];
+        DocumentId: components["schemas"]["DocumentId"];
         /** @description With `gzip` among them the answer is compressed. */
         AcceptEncoding: string;
         ContentEncoding: "gzip" | "identity";
@@ -3795,6 +3989,161 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["AdminOnly"];
             404: components["responses"]["TaskNotFound"];
+            429: components["responses"]["Limited"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    listTools: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All of them. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerToolList"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["Limited"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    listCollections: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All of them, by name. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CollectionList"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            429: components["responses"]["Limited"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    deleteCollection: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Also the end of the name of its tool, `search_NAME`. */
+                name: components["parameters"]["CollectionName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CollectionDeleted"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            404: components["responses"]["CollectionNotFound"];
+            429: components["responses"]["Limited"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    importDocuments: {
+        parameters: {
+            query?: never;
+            header?: {
+                "Content-Encoding"?: components["parameters"]["ContentEncoding"];
+            };
+            path: {
+                /** @description Also the end of the name of its tool, `search_NAME`. */
+                name: components["parameters"]["CollectionName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/x-ndjson": string;
+            };
+        };
+        responses: {
+            /** @description What was stored. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DocumentImport"];
+                };
+            };
+            /** @description A parameter or a line is wrong; the message names it. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongMediaType"];
+            429: components["responses"]["Limited"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["NotReady"];
+        };
+    };
+    deleteDocument: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Also the end of the name of its tool, `search_NAME`. */
+                name: components["parameters"]["CollectionName"];
+                document_id: components["parameters"]["DocumentId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DocumentDeleted"];
+                };
+            };
+            400: components["responses"]["BadParameters"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["AdminOnly"];
+            404: components["responses"]["DocumentNotFound"];
             429: components["responses"]["Limited"];
             500: components["responses"]["Failed"];
             503: components["responses"]["NotReady"];

@@ -19,14 +19,15 @@ import { writeLlamaFiles } from '../../core/text/testing/llama-files.ts';
 import { writeQwenFiles } from '../../core/text/testing/qwen-files.ts';
 import { createToolRegistry } from '../../core/tools/registry.ts';
 import { searchTool } from '../../core/tools/search-tool.ts';
+import { openCollections } from '../../db/collection-store.ts';
 import { openDatabase } from '../../db/open.ts';
 import { openSearchIndex } from '../../db/search-index.ts';
 import { openStores } from '../../db/stores.ts';
-import type { Stores } from '../../db/stores.ts';
 import { AgentRuns } from '../agent-runs.ts';
 import type { AgentRunsDeps } from '../agent-runs.ts';
 import { createApp } from '../app.ts';
 import type { AppDeps } from '../app.ts';
+import { Collections } from '../collections.ts';
 import { loadContract } from '../contract/contract.ts';
 import type { OperationId } from '../contract/contract.ts';
 import { parseMetrics } from '../feedback-metrics.ts';
@@ -161,6 +162,10 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     { id: '1', title: 'France', text: 'Paris is the capital of France.' },
   ]);
   const tools = createToolRegistry(options.tools ?? [searchTool(index)], { clock });
+  const shipped = join(folder, 'documents.jsonl');
+  writeFileSync(shipped, '{"id":"1","title":"France","text":"Paris is in France."}\n');
+  const collectionStore = openCollections(join(folder, 'collections.db'), shipped, clock);
+  const collections = new Collections(breakable(collectionStore, fault), tools, logger);
   const lifecycle = new Lifecycle();
   const plan: TrainerPlan = { end: 'pass', rollouts: 3 };
   const trainingOptions: TrainingManagerOptions = {
@@ -188,7 +193,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   await agentRuns.start();
   const metrics = parseMetrics(METRICS);
   const checkStorage = (): void => void db.sqlite.exec('BEGIN IMMEDIATE; ROLLBACK');
-  const made = { contract, keys, agentRuns, training, metrics };
+  const made = { contract, collections, keys, agentRuns, training, metrics };
   const deps: AppDeps = { ...shared, ...made, checkStorage };
   const app = createApp(deps);
   return {
@@ -217,6 +222,8 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       deps.agentRuns.stop();
       await Promise.all([lifecycle.stop(2_000), deps.training.stop(), releases.stop()]);
       index.close();
+      collections.stop();
+      collectionStore.close();
       stores.close();
       rmSync(folder, { recursive: true });
     },
@@ -261,7 +268,7 @@ function policyFiles(protocol: PolicyProtocol): string {
 }
 
 /** Stores that fail on command, wherever a handler touches them. */
-function breakable(stores: Stores, fault: Harness['fault']): Stores {
+function breakable<S extends object>(stores: S, fault: Harness['fault']): S {
   const guard = <T extends object>(target: T): T =>
     new Proxy(target, {
       get(object, name) {

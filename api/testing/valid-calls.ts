@@ -6,6 +6,7 @@ import type { OperationId } from '../contract/contract.ts';
 import { endedRun, retrain } from './admin-cases.ts';
 import { finishedRun, waitingRun } from './agent-cases.ts';
 import { CHAT } from './chat-cases.ts';
+import { DOCUMENT, storedDocument } from './tool-cases.ts';
 import { TASKS } from './harness.ts';
 import type { CallOptions, Harness } from './harness.ts';
 import { trajectoryOf } from './log-cases.ts';
@@ -47,6 +48,11 @@ export const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = 
   }),
   importTasks: async () => ({ body: JSON.stringify(TASKS[0]) }),
   listTasks: async () => ({}),
+  listTools: async () => ({}),
+  listCollections: async () => ({}),
+  importDocuments: async () => ({ path: { name: 'notes' }, body: DOCUMENT }),
+  deleteDocument: storedDocument,
+  deleteCollection: storedDocument,
   retrain: async () => ({ body: {} }),
   listTrainingRuns: async () => ({}),
   getTrainingRun: async (h) => ({ path: { run_id: await endedRun(h, 'pass') } }),
