@@ -71,7 +71,7 @@ const SETTINGS = {
   RAMIFY_TRAINER_THREADS: { form: 'an integer from 1 to 256', fallback: THREADS },
   RAMIFY_MIN_NEW_SCORED: { form: 'off, or an integer of at least 1', fallback: 'off' },
   RAMIFY_TASKS: { form: 'shipped or none', fallback: 'shipped' },
-  RAMIFY_TOOLS: { form: 'off, or a JSON file that declares tools', fallback: 'off' },
+  RAMIFY_TOOLS: { form: 'off, or a JSON or YAML file that declares tools', fallback: 'off' },
   RAMIFY_EVERY_MINUTES: { form: 'off, or a number above 0', fallback: 'off' },
   RAMIFY_SCHEDULED_RUN: {
     form: 'a JSON object with algorithm, steps or settings, as of a retrain request',

@@ -3,6 +3,7 @@
  * Their libraries cost a quarter of a second and 20 MB: they are loaded only where there are any.
  */
 import type { Logger } from '../core/log.ts';
+import type { HttpOperation } from '../core/tools/http/declaration.ts';
 import type { McpServerDeclaration } from '../core/tools/mcp/declaration.ts';
 import type { ToolRegistry } from '../core/tools/registry.ts';
 import type { DeclaredTools } from './tools-file.ts';
@@ -16,7 +17,36 @@ export interface ConnectOptions {
 /** Puts the tools into the registry and keeps them up to date, until the returned end is called. */
 export async function connectTools(
   registry: ToolRegistry,
-  { mcp }: DeclaredTools,
+  { mcp, http }: DeclaredTools,
+  options: ConnectOptions,
+): Promise<() => Promise<void>> {
+  const endHttp = await addHttpTools(registry, http);
+  try {
+    const endMcp = await connectMcpServers(registry, mcp, options);
+    return async () => {
+      await Promise.all([endHttp(), endMcp()]);
+    };
+  } catch (thrown) {
+    await endHttp();
+    throw thrown;
+  }
+}
+
+/** @throws AppError config_invalid for a schema that does not compile, or a name that is taken. */
+async function addHttpTools(
+  registry: ToolRegistry,
+  operations: readonly HttpOperation[],
+): Promise<() => Promise<void>> {
+  if (operations.length === 0) return async () => undefined;
+  const { httpTools } = await import('../core/tools/http/http-tools.ts');
+  const made = httpTools(operations);
+  for (const tool of made.tools) registry.add(tool);
+  return () => made.stop();
+}
+
+async function connectMcpServers(
+  registry: ToolRegistry,
+  mcp: readonly McpServerDeclaration[],
   { logger, waitMs }: ConnectOptions,
 ): Promise<() => Promise<void>> {
   if (mcp.length === 0) return async () => undefined;
@@ -29,9 +59,9 @@ export async function connectTools(
   return () => servers.stop();
 }
 
-/** Those of which training may call a tool: it calls none that has effects. */
-export function toolsForTraining({ mcp }: DeclaredTools): DeclaredTools {
-  return { mcp: mcp.filter(mayBeFree) };
+/** Those of which training may call a tool: it calls none that has effects, and connects none. */
+export function toolsForTraining({ mcp, http }: DeclaredTools): DeclaredTools {
+  return { mcp: mcp.filter(mayBeFree), http };
 }
 
 function mayBeFree({ defaultEffects, effects }: McpServerDeclaration): boolean {

@@ -21,8 +21,8 @@ function configOf(text: string) {
 }
 
 test('off unless a file is named', () => {
-  expect(parseConfig({}, [])).toMatchObject({ toolsFile: null, tools: { mcp: [] } });
-  expect(configOf('{}')).toMatchObject({ toolsFile: file, tools: { mcp: [] } });
+  expect(parseConfig({}, [])).toMatchObject({ toolsFile: null, tools: { mcp: [], http: [] } });
+  expect(configOf('{}')).toMatchObject({ toolsFile: file, tools: { mcp: [], http: [] } });
 });
 
 test('secrets come from the environment', () => {
@@ -45,13 +45,44 @@ test('training connects no server all of whose tools have effects', () => {
 test.each([
   ['{', 'is not valid JSON'],
   ['[]', 'must be an object'],
-  ['{"tools": []}', 'tools is not known; known is mcp'],
+  ['{"tools": []}', 'tools is not known; known are mcp, http'],
   ['{"mcp": {}}', 'mcp must be a list'],
+  ['{"http": [{}]}', 'http[0].name must be'],
 ])('%s is refused', (text, message) => {
   expect(() => configOf(text)).toThrow(
     expect.objectContaining({ code: 'config_invalid', message: expect.stringContaining(file) }),
   );
   expect(() => configOf(text)).toThrow(message);
+});
+
+test('YAML, by the name of the file', () => {
+  const path = join(folder, 'tools.yaml');
+  const text = [
+    'http:',
+    '  - name: weather',
+    '    description: The weather of a city.',
+    '    url: https://api.example/weather/{city}',
+    '    headers: { Authorization: "Bearer ${KEY}" }',
+    '    parameters: { type: object, properties: { city: { type: string } }, required: [city] }',
+  ].join('\n');
+  const read = (content: string) => {
+    writeFileSync(path, content);
+    return parseConfig({ RAMIFY_TOOLS: path, KEY: 's3cret' }, []).tools.http;
+  };
+  expect(read(text)).toMatchObject([
+    {
+      name: 'weather',
+      method: 'GET',
+      effects: 'writes',
+      headers: { Authorization: 'Bearer s3cret' },
+    },
+  ]);
+  expect(() => read('http: [')).toThrow(
+    expect.objectContaining({
+      code: 'config_invalid',
+      message: expect.stringMatching(/tools\.yaml: is not valid YAML: [^\n]+$/),
+    }),
+  );
 });
 
 test('a file that is not there is refused', () => {

@@ -41,7 +41,10 @@ const SCHEMA = `
     PRIMARY KEY (collection, id)) WITHOUT ROWID;
   PRAGMA user_version = ${FORMAT}`;
 
-/** Opens the file, made when missing, with the shipped documents. @throws AppError storage_failed */
+/**
+ * Opens the file, made when missing, with the shipped documents in it.
+ * @throws AppError storage_failed
+ */
 export function openCollections(path: string, shipped: string, clock: Clock): CollectionStore {
   return guarded(`open the collections ${path}`, () => {
     const database = new BetterSqlite3(path, { timeout: LIMITS.databaseBusyTimeoutMs });
