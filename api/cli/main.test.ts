@@ -22,7 +22,10 @@ async function ramify(...words: string[]) {
 }
 
 test.each([
-  ['serve', 'ramify: unknown command serve; known are train, eval, replay, export, import, key, doctor'],
+  [
+    'serve',
+    'ramify: unknown command serve; known are train, eval, replay, export, import, key, doctor',
+  ],
   ['constructor', 'ramify: unknown command constructor'],
 ])('%s is refused in one line', async (word, message) => {
   const { code, out, err } = await ramify(word);
