@@ -32,6 +32,7 @@ test('operation ids are unique, each operation has one known tag and a summary t
     'trajectories',
     'feedback',
     'tasks',
+    'tools',
     'training',
     'policies',
     'keys',
