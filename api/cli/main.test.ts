@@ -24,7 +24,7 @@ async function ramify(...words: string[]) {
 test.each([
   [
     'serve',
-    'ramify: unknown command serve; known are train, eval, replay, export, import, key, doctor',
+    'ramify: unknown command serve; known are train, eval, replay, export, import, collection, key, doctor',
   ],
   ['constructor', 'ramify: unknown command constructor'],
 ])('%s is refused in one line', async (word, message) => {
@@ -37,7 +37,7 @@ test.each([
 test('without a command it says which there are', async () => {
   const { code, out } = await ramify();
   expect(code).toBe(0);
-  expect(out).toMatch(/^npx ramify COMMAND .*\n {2}train {3}/);
+  expect(out).toMatch(/^npx ramify COMMAND .*\n {2}train {6}/);
 });
 
 test('doctor refuses a wrong flag like the server does', async () => {

@@ -6,6 +6,7 @@
  */
 import { AppError, toAppError } from '../../core/errors.ts';
 import { LIMITS } from '../../core/limits.ts';
+import { collectionCommand } from './collection.ts';
 import { EXIT, isMisuse } from './command.ts';
 import type { Command } from './command.ts';
 import { explained } from './data-folder.ts';
@@ -24,13 +25,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   replay: replayCommand,
   export: exportCommand,
   import: importCommand,
+  collection: collectionCommand,
   key: keyCommand,
   doctor: doctorCommand,
 };
 
 const USAGE = [
   'npx ramify COMMAND [words]; npx ramify COMMAND --help says more',
-  ...Object.entries(COMMANDS).map(([name, { summary }]) => `  ${name.padEnd(7)} ${summary}`),
+  ...Object.entries(COMMANDS).map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`),
   'The server: npm start',
 ].join('\n');
 
