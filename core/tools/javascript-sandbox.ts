@@ -29,19 +29,21 @@ const TEXT_CHARS_MAX = LIMITS.toolResultCharsMax + 1;
 const PRELUDE = `(print) => {
   const stringify = JSON.stringify;
   const text = String;
+  // Texts leave the sandbox as C strings, which end at the sign 0.
+  const whole = (shown) => shown.replace(/\\0/g, '\\\\0');
   const show = (value) => {
     if (typeof value !== 'object' || value === null || value instanceof Error) return text(value);
     const json = stringify(value);
     return json === undefined ? text(value) : json;
   };
-  const log = (...values) => print(values.map(show).join(' '));
+  const log = (...values) => print(whole(values.map(show).join(' ')));
   globalThis.console = { log, info: log, warn: log, error: log, debug: log };
   let state = 1;
   Math.random = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return state / 4294967296;
   };
-  return show;
+  return (value) => whole(show(value));
 }`;
 
 /** Node's type declarations do not have the constructors of WebAssembly. */
@@ -70,15 +72,21 @@ export async function loadQuickJs(): Promise<QuickJSWASMModule> {
   return newQuickJSWASMModuleFromVariant(newVariant(RELEASE_SYNC, { wasmMemory }));
 }
 
+export interface SandboxOutcome {
+  result: SandboxResult;
+  /** QuickJS could not clean up, as when its memory is used up: it is not to be used again. */
+  broken: boolean;
+}
+
 /**
  * The printed lines and the value of the last expression (left out when undefined). Throws only
- * when QuickJS itself failed: then the module is not to be used again.
+ * when QuickJS itself failed: then the module is not to be used again either.
  */
 export function runInSandbox(
   quickjs: QuickJSWASMModule,
   code: string,
   options: SandboxOptions,
-): SandboxResult {
+): SandboxOutcome {
   const { timeoutMs, clock } = options;
   const runtime = quickjs.newRuntime();
   runtime.setMaxStackSize(LIMITS.javascriptStackBytes);
@@ -93,14 +101,22 @@ export function runInSandbox(
   const error = run.execute(code);
   // Code that shows nothing at all still answers something that can be read.
   const text = run.lines.length === 0 ? 'undefined' : run.lines.join('\n');
-  run.dispose();
-  context.dispose();
-  runtime.dispose();
+  const outcome = (result: SandboxResult): SandboxOutcome => {
+    try {
+      run.dispose();
+      context.dispose();
+      runtime.dispose();
+      return { result, broken: false };
+    } catch {
+      return { result, broken: true };
+    }
+  };
   if (interrupted) {
-    return { ok: false, reason: 'timeout', message: `the code ran longer than ${timeoutMs} ms` };
+    const message = `the code ran longer than ${timeoutMs} ms`;
+    return outcome({ ok: false, reason: 'timeout', message });
   }
-  if (error !== null) return { ok: false, reason: 'error', message: error };
-  return { ok: true, text: text.slice(0, TEXT_CHARS_MAX) };
+  if (error !== null) return outcome({ ok: false, reason: 'error', message: error });
+  return outcome({ ok: true, text: text.slice(0, TEXT_CHARS_MAX) });
 }
 
 type Thrown = { name?: unknown; message?: unknown } | string | number | bigint | boolean | null;

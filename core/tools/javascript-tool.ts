@@ -126,11 +126,16 @@ class SandboxThread {
       env: {},
       argv: [],
       execArgv: [],
+      // What WebAssembly prints when it aborts is no line of the server's log.
+      stdout: true,
+      stderr: true,
       // Deep recursion must end in QuickJS's own stack check, before the thread's stack is used up.
       resourceLimits: { stackSizeMb: 16, maxOldGenerationSizeMb: 64 },
     });
     // A pending call holds the process by its timer; an idle thread must not.
     worker.unref();
+    worker.stdout.resume();
+    worker.stderr.resume();
     this.worker = worker;
     this.state = 'starting';
     worker.on('message', (message: WorkerMessage) => {

@@ -15,8 +15,8 @@ const quickjs = await loadQuickJs();
 
 port.on('message', ({ id, code, timeoutMs }: RunMessage) => {
   try {
-    const result = runInSandbox(quickjs, code, { timeoutMs, clock: systemClock });
-    send({ type: 'done', id, result, broken: false });
+    const outcome = runInSandbox(quickjs, code, { timeoutMs, clock: systemClock });
+    send({ type: 'done', id, ...outcome });
   } catch (error) {
     // Typically the thread's own stack ran out inside WebAssembly, which leaves it in no state.
     const message = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
