@@ -965,14 +965,15 @@ export interface components {
     schemas: {
         /** @description OpenAI's error shape, everywhere. */
         Error: {
-            error: {
-                message: string;
-                /** @enum {string} */
-                type: "invalid_request_error" | "authentication_error" | "permission_error" | "not_found_error" | "conflict_error" | "rate_limit_error" | "server_error";
-                code: components["schemas"]["ErrorCode"];
-                /** @description The field at fault, in the request's spelling. */
-                param: string | null;
-            };
+            error: components["schemas"]["ErrorDetail"];
+        };
+        ErrorDetail: {
+            message: string;
+            /** @enum {string} */
+            type: "invalid_request_error" | "authentication_error" | "permission_error" | "not_found_error" | "conflict_error" | "rate_limit_error" | "server_error";
+            code: components["schemas"]["ErrorCode"];
+            /** @description The field at fault, in the request's spelling. */
+            param: string | null;
         };
         /**
          * @description Codes that an operation can answer are listed with its responses. Of the others,
@@ -1740,6 +1741,8 @@ export interface components {
             code: components["schemas"]["ErrorCode"];
             message: string;
             param: string | null;
+            /** @description The same in the shape of all errors; clients differ in where they look. */
+            error: components["schemas"]["ErrorDetail"];
         });
         /** @enum {string} */
         TrajectorySource: "live" | "rollout" | "replay" | "eval";

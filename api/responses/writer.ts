@@ -11,7 +11,7 @@ import { LIMITS } from '../../core/limits.ts';
 import type { CompletionPiece, TokenLogprob } from '../chat-completion.ts';
 import { EventLog } from '../event-log.ts';
 import type { Schemas } from '../handlers.ts';
-import { publicMessage } from '../problem.ts';
+import { problemBody } from '../problem.ts';
 import type { OutputItem } from './items.ts';
 import { SERVER_LABEL } from './request.ts';
 
@@ -119,8 +119,10 @@ export class ResponseWriter {
   /** The last event; behind an error that is no cancellation. */
   end(view: ResponseView, error: AppError | null): void {
     if (error !== null) {
-      const message = publicMessage(error, `the log has it under ${view.id}`);
-      this.emit({ type: 'error', code: error.code, message, param: error.param });
+      // Clients differ in whether they look for the code here or in `error`.
+      const { error: detail } = problemBody(error, view.id);
+      const { code, message, param } = detail;
+      this.emit({ type: 'error', code, message, param, error: detail });
     }
     const { status } = view;
     const whole = status === 'completed' || status === 'incomplete';
