@@ -66,6 +66,21 @@ describe('liveQuestions', () => {
     });
   });
 
+  it('leaves out what a limit ended, be it one of its own', () => {
+    const { train, leftOut } = questions([
+      liveSample({ question: 'a', answer: 'Ohio' }),
+      liveSample({ question: 'a', endReason: 'stop' }),
+      liveSample({ question: 'a', endReason: 'max_tool_calls', toolSteps: [toolStep()] }),
+      liveSample({ question: 'a', endReason: 'max_tokens' }),
+      liveSample({ question: 'a', endReason: 'context' }),
+    ]);
+    expect(leftOut).toEqual({ not_completed: 3 });
+    expect(train[0]?.logged.map(({ trajectory }) => trajectory.endReason)).toEqual([
+      'answer',
+      'stop',
+    ]);
+  });
+
   it('reads the ratings of old versions, but trains on no tokens of theirs', () => {
     const { train, leftOut } = liveQuestions(
       [

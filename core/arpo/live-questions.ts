@@ -100,6 +100,9 @@ function unfit(
   if (trajectory.status !== 'completed' || trajectory.reward === null) return 'not_completed';
   const calls = steps.flatMap(({ toolCall }) => toolCall ?? []);
   if (asked.clientTools || calls.some(({ served }) => served === 'client')) return 'client_tools';
+  // Cut by a limit, its client's own perhaps: the policy did not choose to end here.
+  const { endReason } = trajectory;
+  if (endReason !== 'answer' && endReason !== 'stop') return 'not_completed';
   if (calls.some(({ effects }) => effects !== 'none')) return 'effects';
   const unknown = (name: string): boolean => !tools.has(name);
   if (asked.tools.some(unknown) || calls.some(({ error }) => error === 'unknown_tool')) {

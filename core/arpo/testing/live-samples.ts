@@ -8,6 +8,7 @@ export interface SampleFields {
   reward?: number;
   version?: number;
   status?: TrajectoryRecord['status'];
+  endReason?: TrajectoryRecord['endReason'];
   tools?: string[];
   clientTools?: boolean;
   promptTokens?: number[];
@@ -42,7 +43,7 @@ export function liveSample(fields: SampleFields = {}): LiveSample {
       groupId: null,
       branchedFromStepId: null,
       status: fields.status ?? 'completed',
-      endReason: 'answer',
+      endReason: fields.endReason ?? 'answer',
       answer: fields.answer ?? 'yes',
       formatOk: true,
       reward: fields.reward ?? 1,
