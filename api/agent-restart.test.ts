@@ -8,6 +8,7 @@ import { AppError } from '../core/errors.ts';
 import type { Tool } from '../core/ports.ts';
 import type { AgentRunRecord } from '../core/records.ts';
 import { LIMITS } from '../core/limits.ts';
+import type { ToolRegistry } from '../core/tools/registry.ts';
 import { SEARCH } from './testing/chat-cases.ts';
 import { CAPITAL_SCRIPT, startHarness, until } from './testing/harness.ts';
 import type { Harness, HarnessOptions, Parsed } from './testing/harness.ts';
@@ -199,6 +200,38 @@ describe('a tool call whose result is lost', () => {
     // It is no fault of the policy, so it does not count against its version.
     const { trajectory } = h.deps.stores.trajectories.get(run.trajectory_id as string);
     expect(trajectory.status).toBe('cancelled');
+  });
+
+  test.each(['none', 'writes'] as const)('of a tool that connects late: %s', async (effects) => {
+    const { tool, calls } = counted(effects);
+    await start({ tools: [], agentRuns: { retryMs: 20 } });
+    const registry = h.deps.tools as ToolRegistry;
+    registry.replaceGroup('late', [tool]);
+    const whole = await create({ tools: ['search'], background: true });
+    const id = await crashed(whole.id as string, 1);
+    registry.replaceGroup('late', []);
+    await h.restartAgents();
+    await until(() => h.deps.stores.agentRuns.get(id).status === 'queued');
+    registry.replaceGroup('late', [tool]);
+    const run = await settled(id);
+    const again = effects === 'none';
+    expect(run.status).toBe(again ? 'completed' : 'failed');
+    expect(run.error?.code).toBe(again ? undefined : 'tool_call_uncertain');
+    expect(calls).toHaveLength(again ? 2 : 1);
+  });
+
+  test('of a tool that never comes back is not forgotten, and not made', async () => {
+    const { tool } = counted('writes');
+    await start({ tools: [], agentRuns: { retryMs: 1 } });
+    const registry = h.deps.tools as ToolRegistry;
+    registry.replaceGroup('late', [tool]);
+    const whole = await create({ tools: ['search'], background: true });
+    const id = await crashed(whole.id as string, 1);
+    registry.replaceGroup('late', []);
+    await h.restartAgents();
+    const run = await settled(id);
+    expect(run).toMatchObject({ status: 'failed', error: { code: 'tool_call_uncertain' } });
+    expect(kinds(run)).toEqual(['prompt', 'policy']);
   });
 
   test('with effects is begun only when it is durable that it will be', async () => {

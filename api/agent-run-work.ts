@@ -138,6 +138,12 @@ export class AgentRunWork {
     const pause = (ms: number): Promise<void> =>
       sleep(ms, undefined, { signal: gone }).catch(() => undefined);
     if (pauseMs > 0) await pause(pauseMs);
+    // MCP servers connect beside the start; a tool that stays away is unknown to the run.
+    const isThere = (name: string): boolean => this.deps.tools.has(name);
+    for (let waits = 0; waits < LIMITS.agentRunToolWaitsMax && !gone.aborted; waits++) {
+      if (run.request.toolNames.every(isThere)) break;
+      await pause(this.retryMs);
+    }
     for (let tries = 1; !gone.aborted; tries++) {
       try {
         const opened = await this.openAgain(run);

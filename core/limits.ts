@@ -134,6 +134,8 @@ export const LIMITS = {
   agentRunAttemptsMax: 5,
   /** Pause before a run that could not be taken up, as the engine was busy, is tried again. */
   agentRunRetryMs: 1_000,
+  /** Such pauses that a run waits for its tools then: time for an MCP server to list them. */
+  agentRunToolWaitsMax: 60,
   /** One sampling request; the client's own default timeout is 10 minutes. */
   sampleTimeoutMs: 600_000,
   workerStartTimeoutMs: 60_000,

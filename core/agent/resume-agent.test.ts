@@ -111,6 +111,17 @@ describe('a run that goes on', () => {
     expect(cancelled).toMatchObject({ suspended: false, endReason: 'cancelled' });
   });
 
+  it('makes no call again whose tool it does not know: it may have had effects', async () => {
+    const whole = await setUp().run();
+    const steps = whole.steps.slice(0, 2);
+    expect(steps.map(({ kind }) => kind)).toEqual(['prompt', 'policy']);
+    const { run, engine } = setUp(new FunctionTools({}));
+    await expect(run({ resume: { ...none, steps } })).rejects.toMatchObject({
+      code: 'tool_call_uncertain',
+    });
+    expect(engine.openSequences).toBe(0);
+  });
+
   it('has used up some of its time', async () => {
     const { run } = setUp();
     const time = { limitMs: 60_000, usedMs: 60_000 };

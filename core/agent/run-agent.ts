@@ -172,9 +172,13 @@ function refuseUncertain(context: EpisodeContext, request: AgentRequest, episode
   );
 }
 
-/** Whether this run would call a server tool of this name that changes something outside. */
+/**
+ * Whether this run would call a server tool of this name that changes something outside. Nothing is
+ * known of one that is not there, as its MCP server is not connected yet: it counts as if it did.
+ */
 function hasEffects({ tools }: EpisodeContext, { toolNames }: AgentRequest, name: string): boolean {
-  if (!toolNames.includes(name) || !tools.has(name)) return false;
+  if (!toolNames.includes(name)) return false;
+  if (!tools.has(name)) return true;
   return tools.specs([name]).some(({ effects }) => effects !== 'none');
 }
 
