@@ -19,15 +19,16 @@ import type { AgentRuns } from './agent-runs.ts';
 import { auditedRequest, isAudited } from './audit.ts';
 import type { AuditedInput } from './audit.ts';
 import type { Collections } from './collections.ts';
-import type { Contract, Operation } from './contract/contract.ts';
+import type { Contract, Operation, OperationId } from './contract/contract.ts';
 import { logFailure } from './failure-log.ts';
 import type { FeedbackMetrics } from './feedback-metrics.ts';
-import type { Handler, Handlers } from './handlers.ts';
+import type { Handler, Handlers, Input } from './handlers.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { KeyUsage } from './key-usage.ts';
 import type { Activity, Lifecycle } from './lifecycle.ts';
 import type { PolicyService } from './policy-service.ts';
 import { problemResponse } from './problem.ts';
+import { RepeatedCalls } from './repeated-calls.ts';
 import { readInput } from './request.ts';
 import { agentRoutes } from './routes/agent.ts';
 import { chatRoutes } from './routes/chat.ts';
@@ -107,10 +108,10 @@ export function createApp(deps: AppDeps): App {
     const facts = { requestId: c.get('requestId'), method, path, status: c.res.status, durationMs };
     deps.logger.info(facts, 'request');
   });
-  const handlers = createHandlers(deps);
+  const served = { handlers: createHandlers(deps), calls: new RepeatedCalls(deps) };
   for (const [path, operations] of operationsByPath(deps.contract)) {
     for (const operation of operations) {
-      app.on(operation.method, path, (c) => serve(deps, operation, handlers, c));
+      app.on(operation.method, path, (c) => serve(deps, operation, served, c));
     }
     const methods = operations.map(({ method }) => method).join(', ');
     app.all(path, (c) => {
@@ -146,10 +147,15 @@ function createHandlers(deps: AppDeps): Handlers {
   };
 }
 
+interface Served {
+  handlers: Handlers;
+  calls: RepeatedCalls;
+}
+
 async function serve(
   deps: AppDeps,
   operation: Operation,
-  handlers: Handlers,
+  served: Served,
   c: AppContext,
 ): Promise<Response> {
   const activity = c.get('activity');
@@ -168,8 +174,7 @@ async function serve(
     });
     if (isAudited(operation)) audited = input;
     enterStream(deps, operation, input);
-    // The input was checked against this very operation, which the types cannot follow.
-    const response = await (handlers[operation.id] as Handler<never>)(input as never);
+    const response = await answer(served, operation, input);
     if (audited !== null) await audit(deps, operation, c, { input, status: response.status });
     return response;
   } catch (thrown) {
@@ -182,6 +187,24 @@ async function serve(
       () => response,
     );
   }
+}
+
+/** A call with an Idempotency-Key, where the operation has such, is answered once. */
+async function answer(
+  { handlers, calls }: Served,
+  { id }: Operation,
+  input: Input<OperationId>,
+): Promise<Response> {
+  // The input was checked against this very operation, which the types cannot follow.
+  const answered = async (): Promise<Response> => (handlers[id] as Handler<never>)(input as never);
+  const header = input.header as Record<string, string | undefined>;
+  const key = header['Idempotency-Key'];
+  if (key === undefined) return answered();
+  const { body, principal, activity } = input;
+  const asked = [id, header['x-session-id'] ?? null, body];
+  const goesOn = (body as { background?: boolean }).background === true;
+  const { signal } = activity;
+  return calls.once({ tenant: principal.tenant, key, asked, goesOn, signal }, answered);
 }
 
 /** Writes down who did what, before it is answered. @throws AppError storage_failed */

@@ -33,6 +33,7 @@ const call = (fields: Partial<RepeatableCall> = {}): RepeatableCall => ({
   tenant: 'a',
   key: 'k',
   asked: ['x', 1],
+  goesOn: false,
   signal: new AbortController().signal,
   ...fields,
 });
@@ -94,8 +95,8 @@ test('other content is refused while the first call runs and afterwards', async 
 test('what was no answer is not kept: a throw, a status, a stream that was cut', async () => {
   const gone = new AppError('engine_unavailable', 'gone');
   await expect(calls.once(call(), () => Promise.reject(gone))).rejects.toBe(gone);
-  const refused = await calls.once(call(), async () => new Response('no', { status: 202 }));
-  expect(refused.status).toBe(202);
+  const refused = await calls.once(call(), async () => new Response('no', { status: 503 }));
+  expect(refused.status).toBe(503);
   const cut = await calls.once(call(), async () => streamOf(FRAMES.slice(0, 1)));
   expect(await cut.text()).toBe(FRAMES[0]);
   const broken = await calls.once(call(), async () => streamOf(FRAMES.slice(0, 1), gone));
@@ -118,6 +119,35 @@ test('a stream is kept before its last frame goes out, without comments', async 
   const again = await calls.once(call(), counted().answer);
   expect(await again.text()).toBe(WITHOUT_COMMENTS);
   expect(again.headers.get('content-type')).toBe('text/event-stream');
+});
+
+test('an answer that was no 200 comes again with its own status', async () => {
+  const begun = async (): Promise<Response> => Response.json({ id: 1 }, { status: 202 });
+  expect((await calls.once(call(), begun)).status).toBe(202);
+  expect((await restarted().once(call(), begun)).status).toBe(202);
+});
+
+test.each([
+  ['a response', 'event: response.completed\n', true],
+  ['a response that was cut short', 'event: response.incomplete\n', true],
+  ['a response that failed', 'event: response.failed\n', false],
+  ['an agent run', 'event: run.completed\nid: 5\n', true],
+  ['a run that waits for its client', 'event: run.requires_action\nid: 5.1\n', true],
+  ['a run that was cut at its begin', 'event: run.created\nid: 0\n', false],
+])('the last frame of %s is known', async (_what, name, kept) => {
+  const frames = ['event: other\ndata: {}\n\n', `${name}data: {}\n\n`];
+  const first = await calls.once(call(), async () => streamOf(frames));
+  expect(await first.text()).toBe(frames.join(''));
+  const again = await calls.once(call(), counted().answer);
+  expect(again.headers.has('idempotent-replayed')).toBe(kept);
+});
+
+test('the stream of what goes on without its client is kept to its end', async () => {
+  const first = await calls.once(call({ goesOn: true }), async () => streamOf(FRAMES));
+  await first.body?.cancel();
+  const { answer, made } = counted();
+  expect(await (await calls.once(call(), answer)).text()).toBe(WITHOUT_COMMENTS);
+  expect(made()).toBe(0);
 });
 
 test('a client that leaves its stream frees the key', async () => {

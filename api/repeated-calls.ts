@@ -1,8 +1,8 @@
 /**
  * Idempotency-Key: a call that is made again is answered as it was the first time, and nothing is
- * done twice. Kept are whole answers with status 200, plain bodies and streams, byte for byte; what
- * failed was no answer, so the same call may be tried again. Its end is sent only when the copy is
- * durable. A second call beside the first waits for it, for a while.
+ * done twice. Kept are whole answers, plain bodies and streams, byte for byte; what failed was no
+ * answer, so the same call may be tried again. Its end is sent only when the copy is durable. A
+ * second call beside the first waits for it, for a while.
  *
  * Keys are a tenant's own. The same key with other content is a mistake of the client.
  */
@@ -18,6 +18,8 @@ export interface RepeatableCall {
   key: string;
   /** All that decides what is answered; two calls are the same when it has the same JSON. */
   asked: unknown;
+  /** What is done goes on when its client leaves the stream, which is read to its end then. */
+  goesOn: boolean;
   signal: AbortSignal;
 }
 
@@ -31,7 +33,9 @@ interface Running {
 /** Headers of an answer that belong to it and not to its way. */
 const KEPT_HEADERS = /^(content-type|cache-control|x-accel-buffering|x-ramify-.*)$/;
 
-const END_OF_STREAM = 'data: [DONE]\n\n';
+/** Frames behind which a whole stream has nothing more: of chat, of a response, of an agent run. */
+const LAST_FRAME =
+  /^(data: \[DONE\]\n|event: response\.(completed|incomplete)\n|event: run\.(?!created\n))/;
 
 export class RepeatedCalls {
   private readonly deps: Deps;
@@ -81,13 +85,13 @@ export class RepeatedCalls {
     try {
       const response = await answer();
       const { body } = response;
-      if (response.status !== 200 || body === null) {
+      if (!response.ok || body === null) {
         over();
         return response;
       }
       const keep = (bytes: Uint8Array): Promise<void> => this.keep(call, response, bytes);
       if (response.headers.get('content-type') === 'text/event-stream') {
-        return new Response(recorded(body, keep, over), response);
+        return new Response(recorded(body, { keep, over, goesOn: call.goesOn }), response);
       }
       const bytes = new Uint8Array(await response.arrayBuffer());
       await keep(bytes);
@@ -102,7 +106,7 @@ export class RepeatedCalls {
   /** A copy that cannot be kept is no failure of the answer, which is in the log. */
   private async keep(
     { tenant, key, digest }: RepeatableCall & { digest: string },
-    { headers }: Response,
+    { status, headers }: Response,
     body: Uint8Array,
   ): Promise<void> {
     const { stores, clock, logger } = this.deps;
@@ -113,6 +117,7 @@ export class RepeatedCalls {
         tenant,
         key,
         digest,
+        status,
         headers: Object.fromEntries(own),
         body,
         createdAt: clock.now(),
@@ -151,9 +156,9 @@ function conflict({ key }: RepeatableCall): AppError {
   );
 }
 
-function replayed({ headers, body }: KeptAnswer): Response {
+function replayed({ status, headers, body }: KeptAnswer): Response {
   const copy = Uint8Array.from(body);
-  return new Response(copy, { headers: { ...headers, 'idempotent-replayed': 'true' } });
+  return new Response(copy, { status, headers: { ...headers, 'idempotent-replayed': 'true' } });
 }
 
 /**
@@ -162,36 +167,49 @@ function replayed({ headers, body }: KeptAnswer): Response {
  */
 function recorded(
   body: ReadableStream<Uint8Array>,
-  keep: (bytes: Uint8Array) => Promise<void>,
-  over: () => void,
+  {
+    keep,
+    over,
+    goesOn,
+  }: { keep: (bytes: Uint8Array) => Promise<void>; over: () => void; goesOn: boolean },
 ): ReadableStream<Uint8Array> {
   const reader = body.getReader();
   const frames: Uint8Array[] = [];
   let size = 0;
+  /** Null behind the last one. */
+  const next = async (): Promise<Uint8Array | null> => {
+    const { done, value } = await reader.read().catch((error: unknown) => {
+      over();
+      throw error;
+    });
+    if (done) {
+      over();
+      return null;
+    }
+    // Comments only keep the connection alive.
+    if (value[0] !== COMMENT && size <= LIMITS.keptAnswerBytesMax) {
+      frames.push(value);
+      size += value.byteLength;
+    }
+    if (LAST_FRAME.test(Buffer.from(value.subarray(0, FRAME_START)).toString())) {
+      await keep(Buffer.concat(frames));
+      over();
+    }
+    return value;
+  };
+  const rest = async (): Promise<void> => {
+    while ((await next()) !== null);
+  };
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        const { done, value } = await reader.read().catch((error: unknown) => {
-          over();
-          throw error;
-        });
-        if (done) {
-          over();
-          controller.close();
-          return;
-        }
-        // Comments only keep the connection alive.
-        if (value[0] !== COMMENT && size <= LIMITS.keptAnswerBytesMax) {
-          frames.push(value);
-          size += value.byteLength;
-        }
-        if (Buffer.from(value).toString() === END_OF_STREAM) {
-          await keep(Buffer.concat(frames));
-          over();
-        }
-        controller.enqueue(value);
+        const frame = await next();
+        if (frame === null) controller.close();
+        else controller.enqueue(frame);
       },
       cancel(reason) {
+        // A failure of the rest has no one to be told to.
+        if (goesOn) return void rest().catch(() => undefined);
         over();
         return reader.cancel(reason);
       },
@@ -201,3 +219,5 @@ function recorded(
 }
 
 const COMMENT = must(':'.codePointAt(0), 'a character');
+/** Bytes of a frame that say which one it is. */
+const FRAME_START = 64;

@@ -14,6 +14,7 @@ const answer = (fields: Partial<KeptAnswer>): KeptAnswer => ({
   tenant: 'a',
   key: 'k',
   digest: 'd',
+  status: 202,
   headers: { 'content-type': 'application/json' },
   body: Buffer.from('{"é":1}'),
   createdAt: 1_000,

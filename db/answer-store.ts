@@ -16,6 +16,7 @@ export interface AnswerKey {
 export interface KeptAnswer extends AnswerKey {
   /** Of what was asked. */
   digest: string;
+  status: number;
   headers: Record<string, string>;
   body: Uint8Array;
   createdAt: number;
@@ -23,20 +24,22 @@ export interface KeptAnswer extends AnswerKey {
 
 interface AnswerRow {
   digest: string;
+  status: number;
   headers: string;
   body: Buffer;
   createdAt: number;
 }
 
 const FIND = `
-  SELECT digest, headers, body, created_at AS createdAt FROM kept_answers
+  SELECT digest, status, headers, body, created_at AS createdAt FROM kept_answers
   WHERE tenant = @tenant AND key = @key AND created_at > @since`;
 
 const KEEP = `
-  INSERT INTO kept_answers (tenant, key, digest, headers, body, bytes, created_at)
-  VALUES (@tenant, @key, @digest, @headers, @body, @bytes, @createdAt)
-  ON CONFLICT (tenant, key) DO UPDATE SET digest = excluded.digest, headers = excluded.headers,
-    body = excluded.body, bytes = excluded.bytes, created_at = excluded.created_at`;
+  INSERT INTO kept_answers (tenant, key, digest, status, headers, body, bytes, created_at)
+  VALUES (@tenant, @key, @digest, @status, @headers, @body, @bytes, @createdAt)
+  ON CONFLICT (tenant, key) DO UPDATE SET digest = excluded.digest, status = excluded.status,
+    headers = excluded.headers, body = excluded.body, bytes = excluded.bytes,
+    created_at = excluded.created_at`;
 
 const FORGET_OLD = `
   DELETE FROM kept_answers WHERE rowid IN (

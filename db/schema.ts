@@ -278,6 +278,7 @@ export const keptAnswers = sqliteTable(
     body: blob({ mode: 'buffer' }).notNull(),
     bytes: integer().notNull(),
     createdAt: integer('created_at').notNull(),
+    status: integer().notNull().default(200),
   },
   (table) => [
     primaryKey({ columns: [table.tenant, table.key] }),
@@ -421,6 +422,7 @@ export const agentRuns = sqliteTable(
   (table) => [
     index('agent_runs_status').on(table.status, table.id),
     index('agent_runs_tenant').on(table.tenant, table.id),
+    index('agent_runs_trajectory').on(table.trajectoryId),
   ],
 );
 

@@ -8,7 +8,7 @@
 import { AppError } from '../../core/errors.ts';
 import type { PolicyRecord } from '../../core/records.ts';
 import { logFailure } from '../failure-log.ts';
-import { answerForm, requireOneCall, requireWritable } from '../answer-form.ts';
+import { answerForm, chosenTools, requireOneCall, requireWritable } from '../answer-form.ts';
 import type { AppDeps } from '../app.ts';
 import { runCompletion } from '../chat-completion.ts';
 import type {
@@ -24,7 +24,6 @@ import { json } from '../handlers.ts';
 import type { Handlers, Input, Schemas } from '../handlers.ts';
 import { pinnedName } from '../policy-service.ts';
 import type { OpenedPolicy } from '../policy-service.ts';
-import { RepeatedCalls } from '../repeated-calls.ts';
 import { sseResponse } from '../sse.ts';
 import type { SseStream } from '../sse.ts';
 
@@ -35,17 +34,8 @@ type Choice = Chunk['choices'][number];
 const FIRST_TOKEN_MS = 500;
 
 export function chatRoutes(deps: AppDeps): Pick<Handlers, 'createChatCompletion' | 'listModels'> {
-  const calls = new RepeatedCalls(deps);
   return {
-    createChatCompletion: (input) => {
-      const { body, header, principal, activity } = input;
-      const key = header['Idempotency-Key'];
-      const answer = (): Promise<Response> => createChatCompletion(deps, input);
-      if (key === undefined) return answer();
-      const asked = ['createChatCompletion', header['x-session-id'] ?? null, body];
-      const { tenant } = principal;
-      return calls.once({ tenant, key, asked, signal: activity.signal }, answer);
-    },
+    createChatCompletion: (input) => createChatCompletion(deps, input),
     listModels: () => json<Schemas['ModelList']>({ object: 'list', data: models(deps) }),
   };
 }
@@ -77,8 +67,9 @@ function completionRequest(
   deps: AppDeps,
   { body, header, principal, activity }: Input<'createChatCompletion'>,
 ): CompletionRequest {
-  const tools = body.tool_choice === 'none' ? [] : clientTools(body.tools ?? []);
-  const form = answerForm(body, tools);
+  const sent = body.tool_choice === 'none' ? [] : clientTools(body.tools ?? []);
+  const { tools, choice } = chosenTools(body.tool_choice, sent);
+  const form = answerForm({ ...body, tool_choice: choice }, tools);
   return {
     tenant: principal.tenant,
     keyId: principal.keyId,

@@ -1,0 +1,1 @@
+ALTER TABLE `kept_answers` ADD `status` integer DEFAULT 200 NOT NULL;
