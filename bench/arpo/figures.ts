@@ -6,7 +6,7 @@ import { mean } from '../../core/arpo/number.ts';
 import { REFERENCE } from './arms.ts';
 import { COLOURS, GREY, type ChartSpec } from './chart.ts';
 import type { EntropyProfile, RunRecord } from './plan.ts';
-import { callCurve, type ArmRuns, type PlanRuns } from './summary.ts';
+import { callCurves, type ArmRuns, type PlanRuns } from './summary.ts';
 import { estimate, interpolate } from './statistics.ts';
 
 const percent = { format: '.0%' } as const;
@@ -15,11 +15,9 @@ const POSITIONS = 25;
 type Values = readonly Readonly<Record<string, string | number | null>>[];
 
 /** Mean and interval of an arm along its calls. */
-function band(data: PlanRuns, { arm, runs }: ArmRuns, family: string): Values {
-  const curves = runs
-    .filter(({ failure }) => failure === null)
-    .map((run) => callCurve(data, run, 'sampled', family));
-  if (curves.length === 0) return [];
+function band(data: PlanRuns, armRuns: ArmRuns, family: string): Values {
+  const { arm } = armRuns;
+  const curves = [...callCurves(data, armRuns, 'sampled', family).values()];
   const end = Math.min(...curves.map((curve) => curve.at(-1)?.x ?? 0));
   return Array.from({ length: POSITIONS }, (_, i) => {
     const calls = (end * i) / (POSITIONS - 1);

@@ -76,6 +76,8 @@ export interface CostRatio {
   reached: boolean;
   /** The same, as a share of the resamples. */
   reachedShare: number;
+  /** How many pairs it is of. */
+  seeds: number;
 }
 
 /**
@@ -106,6 +108,7 @@ export function costRatio(pairs: readonly CurvePair[]): CostRatio | null {
     low: ratios[cut] as number,
     high: ratios[ratios.length - 1 - cut] as number,
     reachedShare: mean(resamples.map(({ reached }) => Number(reached))),
+    seeds: pairs.length,
   };
 }
 

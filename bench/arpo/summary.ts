@@ -5,6 +5,10 @@
  * Three ways of comparing, because one alone misleads: after the same number of steps, at the same
  * number of executed tool calls, and by the calls that it takes to reach the reference's final
  * accuracy.
+ *
+ * A run that broke is no run to leave out: an arm that diverges would be shown by its survivors. It
+ * counts with the accuracy of its last point from there on. What it cost is another matter: costs
+ * are of runs that went as far as the table says.
  */
 import { mean } from '../../core/arpo/number.ts';
 import { ARM_SETS, REFERENCE, START, type Arm } from './arms.ts';
@@ -65,8 +69,13 @@ export function planRuns(records: readonly RunRecord[], set: Plan['set']): PlanR
   return { plan: start.plan, start, arms };
 }
 
+const broke = ({ failure }: RunRecord): boolean => failure !== null;
+export const brokenRuns = ({ runs }: ArmRuns): number => runs.filter(broke).length;
+
+const callsOf = (run: RunRecord): number => run.points.at(-1)?.cost.callsExecuted ?? 0;
+
 /** Accuracy against executed calls, from the untrained policy on. */
-export function callCurve(
+function callCurve(
   { start }: Pick<PlanRuns, 'start'>,
   run: RunRecord,
   measure: Measure = 'sampled',
@@ -79,13 +88,44 @@ export function callCurve(
   ];
 }
 
+/** A curve for each run of an arm; of those that broke the last value is held. */
+export function callCurves(
+  data: PlanRuns,
+  armRuns: ArmRuns,
+  measure: Measure = 'sampled',
+  family = 'all',
+): Map<number, Curve> {
+  const { runs } = armRuns;
+  const end = commonEnd(data, runs);
+  return new Map(
+    runs.map((run) => {
+      const curve = callCurve(data, run, measure, family);
+      const last = curve.at(-1);
+      const held = broke(run) && last !== undefined && last.x < end;
+      return [run.seed, held ? [...curve, { x: end, y: last.y }] : curve] as const;
+    }),
+  );
+}
+
+/** The most calls of an arm's whole runs; where all broke, those of the reference. */
+function commonEnd(data: PlanRuns, runs: readonly RunRecord[]): number {
+  const whole = runs.filter((run) => !broke(run));
+  return Math.max(...(whole.length > 0 ? whole : [...runs, ...referenceRuns(data)]).map(callsOf));
+}
+
+const referenceRuns = ({ arms }: PlanRuns): RunRecord[] =>
+  arms.find(({ arm }) => arm.name === REFERENCE)?.runs ?? [];
+
 /** Figures of an arm after the plan's steps, over the runs that came so far. */
-export function afterSteps({ plan }: PlanRuns, { runs }: ArmRuns, family = 'all'): AfterSteps {
-  const points = runs.flatMap(({ points }) => points.filter(({ step }) => step === plan.steps));
-  const over = (value: (point: Point) => number): Estimate =>
-    estimate(points.map(value)) ?? { mean: NaN, low: NaN, high: NaN, seeds: 0 };
+export function afterSteps(data: PlanRuns, { runs }: ArmRuns, family = 'all'): AfterSteps {
+  const { steps } = data.plan;
+  const estimated = (values: readonly number[]): Estimate =>
+    estimate(values) ?? { mean: NaN, low: NaN, high: NaN, seeds: 0 };
+  const whole = runs.flatMap(({ points }) => points.filter(({ step }) => step === steps));
+  const over = (value: (point: Point) => number): Estimate => estimated(whole.map(value));
+  const reached = runs.flatMap((run) => pointAfter(data, run, steps) ?? []);
   const score = (measure: Measure): Estimate =>
-    over(({ scores }) => scores[family]?.[measure] ?? NaN);
+    estimated(reached.map(({ scores }) => scores[family]?.[measure] ?? NaN));
   return {
     sampled: score('sampled'),
     greedy: score('greedy'),
@@ -99,27 +139,34 @@ export function afterSteps({ plan }: PlanRuns, { runs }: ArmRuns, family = 'all'
   };
 }
 
-/** Half of what the reference executes in the whole: where arms are compared at equal calls. */
-export function equalCalls(data: PlanRuns): number | null {
-  const reference = data.arms.find(({ arm }) => arm.name === REFERENCE);
-  if (reference === undefined) return null;
-  return Math.round(
-    mean(reference.runs.map((run) => run.points.at(-1)?.cost.callsExecuted ?? 0)) / 2,
-  );
+/** The point after so many steps; of a run that broke before, the last one that it has. */
+function pointAfter({ start }: PlanRuns, run: RunRecord, steps: number): Point | undefined {
+  const point = run.points.find(({ step }) => step === steps);
+  if (point !== undefined || !broke(run)) return point;
+  return [...start.points, ...run.points].findLast(({ step }) => step < steps);
 }
 
-/** By seed: the value at so many calls, of the runs that made as many. */
-export function atCalls(
+/**
+ * Half of what the reference executes in the whole: where arms are compared at equal calls. Null
+ * when no run of it came to its end.
+ */
+export function equalCalls(data: PlanRuns): number | null {
+  const whole = referenceRuns(data).filter((run) => !broke(run));
+  return whole.length === 0 ? null : Math.round(mean(whole.map(callsOf)) / 2);
+}
+
+/** By seed: the value at so many calls, of the runs that made as many or broke before. */
+function atCalls(
   data: PlanRuns,
-  { runs }: ArmRuns,
+  arm: ArmRuns,
   calls: number,
   measure: Measure = 'sampled',
   family = 'all',
 ): Map<number, number> {
   return new Map(
-    runs.flatMap((run) => {
-      const value = interpolate(callCurve(data, run, measure, family), calls);
-      return value === null ? [] : [[run.seed, value] as const];
+    [...callCurves(data, arm, measure, family)].flatMap(([seed, curve]) => {
+      const value = interpolate(curve, calls);
+      return value === null ? [] : [[seed, value] as const];
     }),
   );
 }
@@ -149,20 +196,16 @@ export function comparedAtCalls(
 /** Calls to reach the reference's final accuracy, over all of its calls. */
 export function callsToReach(
   data: PlanRuns,
-  { runs }: ArmRuns,
+  arm: ArmRuns,
   { measure = 'sampled', family = 'all' }: { measure?: Measure; family?: string } = {},
 ): CostRatio | null {
-  const reference = data.arms.find(({ arm }) => arm.name === REFERENCE);
+  const reference = data.arms.find((other) => other.arm.name === REFERENCE);
+  if (reference === undefined) return null;
+  const others = callCurves(data, reference, measure, family);
   return costRatio(
-    runs.flatMap((run) => {
-      const other = reference?.runs.find(({ seed }) => seed === run.seed);
-      if (other === undefined || run.failure !== null || other.failure !== null) return [];
-      return [
-        {
-          arm: callCurve(data, run, measure, family),
-          reference: callCurve(data, other, measure, family),
-        },
-      ];
+    [...callCurves(data, arm, measure, family)].flatMap(([seed, curve]) => {
+      const other = others.get(seed);
+      return other === undefined ? [] : [{ arm: curve, reference: other }];
     }),
   );
 }

@@ -5,6 +5,7 @@ import { forkDepths } from './figures.ts';
 import type { CostRatio, Estimate } from './statistics.ts';
 import {
   afterSteps,
+  brokenRuns,
   callsToReach,
   comparedAtCalls,
   equalCalls,
@@ -21,23 +22,39 @@ const points = (share: number): string => `${share < 0 ? '' : '+'}${(100 * share
 const whole = (value: number): string =>
   Number.isFinite(value) ? Math.round(value).toLocaleString('en') : NONE;
 
+/** ` (n = 5)` where a cell is not of all runs of its arm. */
+const of = (seeds: number, { runs }: ArmRuns): string =>
+  seeds === runs.length ? '' : ` (n = ${seeds})`;
+
 /** `60.1 % [58.0, 62.3]` */
-function share(of: Estimate | null): string {
-  if (of === null || !Number.isFinite(of.mean)) return NONE;
-  return `${percent(of.mean)} [${(100 * of.low).toFixed(1)}, ${(100 * of.high).toFixed(1)}]`;
+function share(estimate: Estimate | null, arm: ArmRuns): string {
+  if (estimate === null || !Number.isFinite(estimate.mean)) return NONE;
+  const { mean, low, high, seeds } = estimate;
+  return `${percent(mean)} [${(100 * low).toFixed(1)}, ${(100 * high).toFixed(1)}]${of(seeds, arm)}`;
 }
 
 /** `+2.3 [0.4, 4.1]`, in points of a hundred. */
-function difference(of: Estimate | null | undefined): string {
-  if (of === null || of === undefined || !Number.isFinite(of.mean)) return NONE;
-  return `${points(of.mean)} [${points(of.low)}, ${points(of.high)}]`;
+function difference(estimate: Estimate | null | undefined, arm: ArmRuns): string {
+  if (estimate === null || estimate === undefined || !Number.isFinite(estimate.mean)) return NONE;
+  const { mean, low, high, seeds } = estimate;
+  return `${points(mean)} [${points(low)}, ${points(high)}]${of(seeds, arm)}`;
 }
 
-function reach(of: CostRatio | null): string {
-  if (of === null) return NONE;
-  const interval = `[${(100 * of.low).toFixed(0)}, ${(100 * of.high).toFixed(0)}]`;
-  if (of.reached) return `${(100 * of.ratio).toFixed(0)} % ${interval}`;
-  return `not within ${(100 * of.ratio).toFixed(0)} %`;
+/** A cost: of runs that came as far. */
+const cost = ({ mean, seeds }: Estimate, arm: ArmRuns): string =>
+  Number.isFinite(mean) ? `${whole(mean)}${of(seeds, arm)}` : NONE;
+
+function reach(ratio: CostRatio | null, arm: ArmRuns): string {
+  if (ratio === null) return NONE;
+  const interval = `[${(100 * ratio.low).toFixed(0)}, ${(100 * ratio.high).toFixed(0)}]`;
+  const share = `${(100 * ratio.ratio).toFixed(0)} %`;
+  return (ratio.reached ? `${share} ${interval}` : `not within ${share}`) + of(ratio.seeds, arm);
+}
+
+/** `8`, or `8, 2 broke`. */
+function runCount(arm: ArmRuns): string {
+  const broken = brokenRuns(arm);
+  return String(arm.runs.length) + (broken === 0 ? '' : `, ${broken} broke`);
 }
 
 /** A Markdown table; cells that hold a bar are escaped. */
@@ -54,6 +71,9 @@ export function planText({ plan, arms }: PlanRuns): string {
   );
   const runs = arms.flatMap((arm) => arm.runs);
   const machines = [...new Set(runs.map(({ machine }) => machine.cpu))].join(', ');
+  const broken = arms.some((arm) => brokenRuns(arm) > 0)
+    ? 'A run that broke counts with the accuracy of its last point from there on, and not in costs. '
+    : '';
   const commits = [...new Set(runs.map(({ code }) => code.commit))].join(', ');
   return (
     `${plan.steps} training steps of ${plan.promptsPerStep} prompts over three families of tasks, ` +
@@ -61,7 +81,7 @@ export function planText({ plan, arms }: PlanRuns): string {
     `each answered ${plan.samples} times at temperature 1 and once greedily, every ` +
     `${plan.evaluateEvery} steps, with the same draws for all. No cassette: every call of every ` +
     `trajectory counts, but those of a shared prefix only once. Brackets are 95 % bootstrap ` +
-    `intervals over seeds. Made on ${machines} by ${commits}.`
+    `intervals over seeds; n is given where a figure is not of all runs of its arm. ${broken}Made on ${machines} by ${commits}.`
   );
 }
 
@@ -76,17 +96,19 @@ export function stepsTable(data: PlanRuns, family = 'all'): string {
     percent(start?.formatErrors ?? NaN),
     '0',
     NONE,
+    NONE,
   ];
   const rows = data.arms.map((arm) => {
     const figures = afterSteps(data, arm, family);
     return [
       arm.arm.name,
-      share(figures.sampled),
-      share(figures.greedy),
-      share(figures.passAtK),
+      share(figures.sampled, arm),
+      share(figures.greedy, arm),
+      share(figures.passAtK, arm),
       percent(figures.formatErrors.mean),
-      whole(figures.callsExecuted.mean),
-      whole(figures.callsDistinct.mean),
+      cost(figures.callsExecuted, arm),
+      cost(figures.callsDistinct, arm),
+      runCount(arm),
     ];
   });
   const head = [
@@ -97,6 +119,7 @@ export function stepsTable(data: PlanRuns, family = 'all'): string {
     'format errors',
     'calls',
     'distinct calls',
+    'runs',
   ];
   return table(head, [untrained, ...rows]);
 }
@@ -108,10 +131,10 @@ export function costTable(data: PlanRuns): string {
     return [
       arm.arm.name,
       arm.arm.about,
-      String(arm.runs.length),
-      whole(figures.tokensSampled.mean),
-      whole(figures.tokensForwarded.mean),
-      whole(figures.seconds.mean),
+      runCount(arm),
+      cost(figures.tokensSampled, arm),
+      cost(figures.tokensForwarded, arm),
+      cost(figures.seconds, arm),
     ];
   });
   const head = ['arm', 'what', 'runs', 'tokens sampled', 'tokens forwarded', 'seconds'];
@@ -124,15 +147,16 @@ export function callsTable(
   { measure = 'sampled', family = 'all' }: { measure?: Measure; family?: string } = {},
 ): string {
   const calls = equalCalls(data);
-  if (calls === null) return `No run of ${REFERENCE} yet.`;
+  if (calls === null) return `No whole run of ${REFERENCE} yet.`;
   const controls = [REFERENCE, ...CONTROLS];
   const rows = data.arms.map((arm) => {
     const { value, minus } = comparedAtCalls(data, arm, controls, calls, { measure, family });
     return [
       arm.arm.name,
-      share(value),
-      ...controls.map((name) => (name === arm.arm.name ? NONE : difference(minus[name]))),
-      reach(callsToReach(data, arm, { measure, family })),
+      share(value, arm),
+      ...controls.map((name) => (name === arm.arm.name ? NONE : difference(minus[name], arm))),
+      reach(callsToReach(data, arm, { measure, family }), arm),
+      runCount(arm),
     ];
   });
   const head = [
@@ -140,6 +164,7 @@ export function callsTable(
     measure === 'sampled' ? 'sampled' : measure,
     ...controls.map((name) => `minus ${name}`),
     `calls to ${REFERENCE}'s end`,
+    'runs',
   ];
   return table(head, rows);
 }
@@ -171,26 +196,36 @@ export function failureLines(runs: readonly RunRecord[]): string[] {
 
 /**
  * The claim of the experiment, arm by arm: which hold and which do not. An arm is ahead when the
- * whole interval of the paired difference is above 0.
+ * whole interval of the paired difference is above 0; a single pair has no interval. Arms that
+ * broke are said to, rivals too.
  */
 export function verdictLines(data: PlanRuns): string[] {
   const calls = equalCalls(data);
   if (calls === null) return [];
   const rivals = [REFERENCE, ...CONTROLS];
-  const isControl = ({ arm }: ArmRuns): boolean => rivals.includes(arm.name);
-  return data.arms
-    .filter((arm) => !isControl(arm))
+  const isRival = ({ arm }: ArmRuns): boolean => rivals.includes(arm.name);
+  const verdicts = data.arms
+    .filter((arm) => !isRival(arm))
     .map((arm) => {
       const { minus } = comparedAtCalls(data, arm, rivals, calls);
-      const ahead = rivals.filter((name) => (minus[name]?.low ?? 0) > 0);
-      const behind = rivals.filter((name) => (minus[name]?.high ?? 0) < 0);
-      const ratio = callsToReach(data, arm);
+      const differs = (name: string): number => {
+        const { low, high, seeds } = minus[name] ?? { low: 0, high: 0, seeds: 0 };
+        return seeds > 1 ? Number(low > 0) - Number(high < 0) : 0;
+      };
+      const ahead = rivals.filter((name) => differs(name) > 0);
+      const behind = rivals.filter((name) => differs(name) < 0);
       return (
         `- \`${arm.arm.name}\` at ${whole(calls)} calls: ahead of ${named(ahead)}, behind ` +
-        `${named(behind)}; calls to the final accuracy of \`${REFERENCE}\`: ${reach(ratio)}.`
+        `${named(behind)}; calls to the final accuracy of ` +
+        `\`${REFERENCE}\`: ${reach(callsToReach(data, arm), arm)}` +
+        (brokenRuns(arm) > 0 ? `; ${brokeText(arm)}.` : '.')
       );
     });
+  const broken = data.arms.filter((arm) => isRival(arm) && brokenRuns(arm) > 0);
+  return [...verdicts, ...broken.map((arm) => `- \`${arm.arm.name}\`: ${brokeText(arm)}.`)];
 }
+
+const brokeText = (arm: ArmRuns): string => `${brokenRuns(arm)} of ${arm.runs.length} runs broke`;
 
 const named = (names: readonly string[]): string =>
   names.length === 0 ? 'none' : names.map((name) => `\`${name}\``).join(', ');
