@@ -107,7 +107,7 @@ export class TrainingJobs {
     for (const split of ['train', 'gate'] as const) {
       const asked = split === 'gate' || source !== 'live';
       if (rated || (asked && tasks.count({ split }) > 0)) continue;
-      const or = source === 'tasks' ? '' : ', and no live conversation has a reward';
+      const or = source === 'tasks' ? '' : ', and no agent run has a reward';
       throw new AppError('invalid_request', `source: no task of split '${split}' is stored${or}`, {
         param: 'source',
       });

@@ -6,7 +6,6 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type BetterSqlite3 from 'better-sqlite3';
-import { ID_PREFIXES } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { LiveSample } from '../core/records.ts';
 import { REWARD_METRIC } from './feedback-store.ts';
@@ -25,14 +24,12 @@ const NEWEST_RATED = `
   SELECT trajectory_id AS id FROM feedback WHERE metric_name = '${REWARD_METRIC}'
   ORDER BY rowid DESC LIMIT ?`;
 
-// There is no index by trajectory, but both ids are made together, and ids sort by time.
-const AGENT_RUN = `
-  SELECT request FROM agent_runs WHERE id BETWEEN @from AND @to AND trajectory_id = @trajectoryId`;
+const AGENT_RUN = 'SELECT request FROM agent_runs WHERE trajectory_id = ?';
 
 export class LiveSampleStore {
   private readonly trajectories: TrajectoryStore;
   private readonly newestRated: BetterSqlite3.Statement<[number], { id: string }>;
-  private readonly agentRun: BetterSqlite3.Statement<[Record<string, string>], { request: string }>;
+  private readonly agentRun: BetterSqlite3.Statement<[string], { request: string }>;
 
   constructor(db: Database, trajectories: TrajectoryStore) {
     this.trajectories = trajectories;
@@ -63,7 +60,7 @@ export class LiveSampleStore {
   }
 
   private askedOf(trajectoryId: string): Asked | null {
-    const row = this.agentRun.get({ trajectoryId, ...idsMadeWith(trajectoryId) });
+    const row = this.agentRun.get(trajectoryId);
     return row === undefined ? null : askedIn(JSON.parse(row.request) as AgentRunRequest);
   }
 }
@@ -88,20 +85,4 @@ function askedIn({ input, messages, tools = [] }: AgentRunRequest): Asked {
     tools: names,
     clientTools: names.length < tools.length,
   };
-}
-
-/** Digits of the milliseconds at the head of a UUIDv7, with their hyphen. */
-const TIME_CHARS = 13;
-/** An id may run ahead of the clock by this, where very many are made at once. */
-const MARGIN_MS = 1_000;
-
-/** Ids of agent runs made at about the time of a trajectory's. */
-function idsMadeWith(trajectoryId: string): { from: string; to: string } {
-  const uuid = trajectoryId.slice(ID_PREFIXES.trajectory.length + 1);
-  const ms = parseInt(uuid.slice(0, TIME_CHARS).replace('-', ''), 16) || 0;
-  const id = (time: number): string => {
-    const digits = Math.max(0, time).toString(16).padStart(12, '0');
-    return `${ID_PREFIXES.agentRun}_${digits.slice(0, 8)}-${digits.slice(8)}`;
-  };
-  return { from: id(ms - MARGIN_MS), to: id(ms + MARGIN_MS) };
 }

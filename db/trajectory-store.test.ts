@@ -288,12 +288,15 @@ describe('TrajectoryStore', () => {
     }
   });
 
-  test('counts live trajectories by the time of their reward, not of their making', async () => {
+  test('counts live agent runs by the time of their reward, not of their making', async () => {
     const root = randomStep(new Prng(14), 'root', null);
     const startMs = clock.now();
     await appendNow([root], trajectoryOf('traj_1', root, { reward: 1 }));
     await appendNow([], trajectoryOf('traj_2', root));
     await appendNow([], trajectoryOf('traj_3', root, { reward: 1, source: 'rollout' }));
+    // A chat completion is never trained on.
+    await appendNow([], trajectoryOf('traj_4', root, { reward: 1 }));
+    for (const id of ['1', '2', '3']) await runNow(`run_${id}`, `traj_${id}`);
     expect(stores.trajectories.countNewScored(startMs - 1)).toBe(1);
     expect(stores.trajectories.countNewScored(startMs)).toBe(0);
     clock.advance(1_000);
@@ -309,6 +312,20 @@ describe('TrajectoryStore', () => {
 /** Without the wait for others to join. */
 async function appendNow(steps: StepRecord[], trajectory: TrajectoryRecord): Promise<void> {
   const done = stores.stepLog.append({ steps, trajectories: [trajectory] });
+  stores.stepLog.flush();
+  await done;
+}
+
+async function runNow(id: string, trajectoryId: string): Promise<void> {
+  const none = { policyVersion: 1, answer: null, usage: null, error: null, endedAt: null };
+  const own = { conversationId: null, leafStepId: null, waitsUntil: null, progress: null };
+  const done = stores.agentRuns.create({
+    ...{ id, trajectoryId, ...none, ...own, startedAt: null, keyId: null, tenant: 'default' },
+    status: 'completed',
+    model: 'ramify',
+    request: { input: 'x' },
+    createdAt: clock.now(),
+  });
   stores.stepLog.flush();
   await done;
 }

@@ -3,14 +3,12 @@
  * many scored ones are new. Writing is the step log's and the feedback store's business.
  */
 import type BetterSqlite3 from 'better-sqlite3';
-import { and, count, eq, gt } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { ClientOffer, LiveOutcomes, StepRecord, TrajectoryRecord } from '../core/records.ts';
 import { ClientOffers } from './client-offers.ts';
 import type { Database } from './open.ts';
 import type { Page } from './page.ts';
-import { trajectories } from './schema.ts';
 import type { StepRow } from './step-row.ts';
 import { STEP_COLUMNS, stepFromRow } from './step-row.ts';
 import { seenBy } from './trajectory-filter.ts';
@@ -103,8 +101,13 @@ const LIVE_OUTCOMES = `
     max(status = 'failed' OR (status = 'completed' AND NOT format_ok)) AS wrong
   FROM newest GROUP BY conversation`;
 
+// Only conversations of an agent are trained on (live-samples.ts).
+const NEW_SCORED = `
+  SELECT count(*) FROM trajectories t
+  WHERE source = 'live' AND rewarded_at > ?
+    AND EXISTS (SELECT 1 FROM agent_runs r WHERE r.trajectory_id = t.id)`;
+
 export class TrajectoryStore {
-  private readonly orm: Database['orm'];
   private readonly pages: TrajectoryPages;
   private readonly byId: BetterSqlite3.Statement<[Record<string, unknown>], TrajectoryRow>;
   private readonly pathSteps: BetterSqlite3.Statement<[string], StepRow>;
@@ -116,13 +119,13 @@ export class TrajectoryStore {
   >;
   private readonly newestByKey: BetterSqlite3.Statement<[string, string], { id: string }>;
   private readonly offers: ClientOffers;
+  private readonly newScored: BetterSqlite3.Statement<[number], number>;
   private readonly outcomes: BetterSqlite3.Statement<
     [Record<string, number>],
     { trajectories: number; reward: number | null; wrong: number }
   >;
 
   constructor(db: Database) {
-    this.orm = db.orm;
     this.pages = new TrajectoryPages(db.sqlite);
     this.byId = db.sqlite.prepare(
       `SELECT ${TRAJECTORY_COLUMNS} FROM trajectories t WHERE t.id = @id AND ${SEEN}`,
@@ -133,6 +136,7 @@ export class TrajectoryStore {
     this.newestThroughStep = db.sqlite.prepare(NEWEST_THROUGH_STEP);
     this.newestByKey = db.sqlite.prepare(NEWEST_BY_CONTINUATION_KEY);
     this.offers = new ClientOffers(db);
+    this.newScored = db.sqlite.prepare<[number], number>(NEW_SCORED).pluck();
     this.outcomes = db.sqlite.prepare(LIVE_OUTCOMES);
   }
 
@@ -216,15 +220,11 @@ export class TrajectoryStore {
   }
 
   /**
-   * Live trajectories whose reward was set or changed after the time (ms): what training waits for.
+   * Live trajectories of agent runs whose reward was set or changed after the time (ms): what
+   * training waits for.
    */
   countNewScored(sinceMs: number): number {
-    const row = this.orm
-      .select({ rows: count() })
-      .from(trajectories)
-      .where(and(eq(trajectories.source, 'live'), gt(trajectories.rewardedAt, sinceMs)))
-      .get();
-    return row?.rows ?? 0;
+    return this.newScored.get(sinceMs) ?? 0;
   }
 
   /**

@@ -1,0 +1,1 @@
+CREATE INDEX `agent_runs_trajectory` ON `agent_runs` (`trajectory_id`);
