@@ -49,6 +49,8 @@ export const LIMITS = {
   /** Longest text that a tool may return; the rest is cut and said to be cut. */
   toolResultCharsMax: 16_384,
   toolArgumentsCharsMax: 65_536,
+  /** Checking them, for which the server stands still; by a sensible schema far below 1 ms. */
+  toolArgumentsCheckMs: 250,
   /** One JavaScript call: run time, heap and output. */
   javascriptTimeoutMs: 2_000,
   javascriptHeapBytes: 32 * 1024 * 1024,

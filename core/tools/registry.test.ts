@@ -248,6 +248,35 @@ test('a schema is read in the dialect that it names', async () => {
   }
 });
 
+describe('a schema that takes exponential time', () => {
+  const nested = (depth: number): string => '{"in":'.repeat(depth) + '{}' + '}'.repeat(depth);
+  const inner = { allOf: [{ properties: { in: { $ref: '#/$defs/one' } } }, { required: ['out'] }] };
+  test.each([
+    [
+      'a pattern',
+      { properties: { text: { pattern: '^(a+)+$' } } },
+      `{"text":"${'a'.repeat(60)}!"}`,
+    ],
+    ['names', { propertyNames: { pattern: '^(a+)+$' } }, `{"${'a'.repeat(60)}!":1}`],
+    [
+      'alternatives',
+      { $defs: { one: { anyOf: [inner, inner] } }, $ref: '#/$defs/one' },
+      nested(60),
+    ],
+  ])('does not hold the server: %s', async (_, schema, args) => {
+    const parameters = { type: 'object', ...schema };
+    const tools = registry([{ ...echo, name: 'odd', parameters }, echo]);
+    const startedAt = performance.now();
+    const outcome = await tools.call('odd', args);
+    // Without an end each of them takes years.
+    expect(performance.now() - startedAt).toBeLessThan(20 * LIMITS.toolArgumentsCheckMs);
+    expect(outcome.error).toBe('tool_arguments_invalid');
+    expect(outcome.result).toContain(`took longer than ${LIMITS.toolArgumentsCheckMs} ms`);
+    expect(await tools.call('odd', '[]')).toMatchObject({ error: 'tool_arguments_invalid' });
+    expect(await tools.call('echo', ARGS)).toMatchObject({ result: 'echo hi' });
+  });
+});
+
 test('a tool has its own bound of calls at once, and one that is full keeps no other from running', async () => {
   let [running, most] = [0, 0];
   const release: (() => void)[] = [];

@@ -8,9 +8,6 @@
  * Knows nothing of protocols, logs or recorded results.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Ajv } from 'ajv';
-import { Ajv2020 } from 'ajv/dist/2020.js';
-import type { ValidateFunction } from 'ajv/dist/2020.js';
 import type { Clock } from '../clock.ts';
 import { AppError } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
@@ -18,6 +15,8 @@ import { LIMITS } from '../limits.ts';
 import { quiet } from '../log.ts';
 import type { Logger } from '../log.ts';
 import type { Tool, ToolCatalogue, ToolOutcome, ToolSpec } from '../ports.ts';
+import { argumentCheck } from './argument-schema.ts';
+import type { ArgumentCheck } from './argument-schema.ts';
 import { Semaphore } from './semaphore.ts';
 
 export interface ToolRegistryOptions {
@@ -43,7 +42,7 @@ const TOOL_ERRORS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 
 interface Entry {
   tool: Tool;
-  validate: ValidateFunction;
+  check: ArgumentCheck;
   /** Of this tool alone; taken before one of all tools. */
   slots: Semaphore;
 }
@@ -56,25 +55,6 @@ export function createToolRegistry(
   const registry = new ToolRegistry(options);
   for (const tool of tools) registry.add(tool);
   return registry;
-}
-
-/**
- * By the dialect that the schema names, 2020-12 where it names none that is known. With an Ajv of
- * its own: one keeps what it compiled, and strangers' schemas may share an id.
- */
-function compileSchema({ name, parameters }: Tool): ValidateFunction {
-  const { $schema: dialect, ...schema } = parameters;
-  // MCP servers send schemas with keywords and formats that are not in the standard.
-  const options = { strict: false, validateFormats: false, logger: false } as const;
-  const old = typeof dialect === 'string' && /\/draft-0[67]\//.test(dialect);
-  try {
-    return (old ? new Ajv(options) : new Ajv2020(options)).compile(schema);
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new AppError('config_invalid', `the schema of the tool ${name}: ${why}`, {
-      cause: error,
-    });
-  }
 }
 
 export class ToolRegistry implements ToolCatalogue {
@@ -105,7 +85,7 @@ export class ToolRegistry implements ToolCatalogue {
       throw new AppError('config_invalid', `two tools are called ${tool.name}`);
     }
     const slots = this.newSlots(tool.concurrencyMax ?? this.concurrencyMax);
-    this.entries.set(tool.name, { tool, validate: compileSchema(tool), slots });
+    this.entries.set(tool.name, { tool, check: argumentCheck(tool), slots });
   }
 
   /**
@@ -241,7 +221,7 @@ function rejectionOf(signal: AbortSignal): Promise<never> {
 }
 
 function parseArguments(entry: Entry, argumentsJson: string): Record<string, unknown> {
-  const { tool, validate } = entry;
+  const { tool, check } = entry;
   const invalid = (why: string): AppError =>
     new AppError('tool_arguments_invalid', `the arguments of ${tool.name} ${why}`);
   if (argumentsJson.length > LIMITS.toolArgumentsCharsMax) {
@@ -256,11 +236,8 @@ function parseArguments(entry: Entry, argumentsJson: string): Record<string, unk
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw invalid('are not a JSON object');
   }
-  if (!validate(value)) {
-    const [first] = validate.errors ?? [];
-    const where = first?.instancePath ? `at ${first.instancePath} ` : '';
-    throw invalid(`do not fit: ${where}${first?.message ?? 'schema violated'}`);
-  }
+  const fault = check(value);
+  if (fault !== null) throw invalid(fault);
   return value as Record<string, unknown>;
 }
 
