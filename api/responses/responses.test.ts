@@ -80,34 +80,47 @@ test('one in the background goes on when its client leaves, and the stream is ta
 test('the server stops: the stream says so, and the response has failed', async () => {
   slowly();
   const events: ResponseStreamEvent[] = [];
-  let stopped: Promise<void> | null = null;
-  for await (const event of await client.responses.create({ ...ASKED, stream: true })) {
-    events.push(event);
-    if (event.type === 'response.reasoning_text.delta') stopped ??= h.deps.lifecycle.stop(50);
-  }
-  await stopped;
-  expect(events.at(-2)).toMatchObject({ type: 'error', code: 'not_ready' });
-  expect(events.at(-1)).toMatchObject({
-    type: 'response.failed',
-    response: { status: 'failed', error: { code: 'not_ready' } },
+  const stopped: Promise<void>[] = [];
+  const read = followed(events, ({ type }) => {
+    if (type === 'response.reasoning_text.delta' && stopped.length === 0) {
+      stopped.push(h.deps.lifecycle.stop(50));
+    }
+  });
+  await expect(read).rejects.toMatchObject({ code: 'not_ready' });
+  await Promise.all(stopped);
+  expect(h.deps.stores.responses.find(idOf(events), undefined)).toMatchObject({
+    status: 'failed',
+    error: { code: 'not_ready' },
   });
 });
 
 test('a disk that fails at the end: the error, and no response that is stored nowhere', async () => {
   h.engine.pieceMs = 10;
   const events: ResponseStreamEvent[] = [];
+  const read = followed(events, () => {
+    h.fault.thrown = new AppError('storage_failed', 'no disk in /secret');
+  });
+  const error: unknown = await read.catch((thrown: unknown) => thrown);
+  h.fault.thrown = null;
+  expect(error).toMatchObject({ code: 'storage_failed' });
+  expect(JSON.stringify([error, events])).not.toContain('secret');
+  expect(statusOf(idOf(events))).toBeUndefined();
+});
+
+/** Streams a response into `events`; throws as the client does. */
+async function followed(
+  events: ResponseStreamEvent[],
+  onEvent: (event: ResponseStreamEvent) => void,
+): Promise<void> {
   for await (const event of await client.responses.create({ ...ASKED, stream: true })) {
     events.push(event);
-    h.fault.thrown = new AppError('storage_failed', 'no disk in /secret');
+    onEvent(event);
   }
-  h.fault.thrown = null;
-  expect(events.at(-2)).toMatchObject({ type: 'error', code: 'storage_failed' });
-  expect(events.at(-1)?.type).toBe('response.failed');
-  expect(JSON.stringify(events)).not.toContain('secret');
-  const [created] = events;
-  const id = created?.type === 'response.created' ? created.response.id : '';
-  expect(statusOf(id)).toBeUndefined();
-});
+}
+
+function idOf([created]: readonly ResponseStreamEvent[]): string {
+  return created?.type === 'response.created' ? created.response.id : '';
+}
 
 test('what an earlier process left at work has failed after the next start', async () => {
   slowly();

@@ -355,7 +355,8 @@ export function sseData(text: string): Parsed[] {
 /** Error frames have a schema of their own. */
 function withoutErrors(frames: Parsed[]): Parsed[] {
   return frames.filter((frame) => {
-    if (frame.error === undefined) return true;
+    // Not an event that has an error.
+    if (frame.error === undefined || 'type' in frame) return true;
     const mistake = contract.checkSchema('Error', frame);
     if (mistake !== null) throw new Error(`error frame: ${mistake.message}`);
     return false;
