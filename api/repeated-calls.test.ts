@@ -121,6 +121,18 @@ test('a stream is kept before its last frame goes out, without comments', async 
   expect(again.headers.get('content-type')).toBe('text/event-stream');
 });
 
+test('a stream that fails while nobody reads frees the key', async () => {
+  let fail = (): void => undefined;
+  const body = new ReadableStream({
+    start: (controller) => void (fail = () => controller.error(new TypeError('gone'))),
+  });
+  const headers = { 'content-type': 'text/event-stream' };
+  const first = await calls.once(call(), async () => new Response(body, { headers }));
+  fail();
+  expect(await (await calls.once(call(), counted().answer)).json()).toEqual({ time: 1 });
+  await expect(first.text()).rejects.toThrow('gone');
+});
+
 test('an answer that was no 200 comes again with its own status', async () => {
   const begun = async (): Promise<Response> => Response.json({ id: 1 }, { status: 202 });
   expect((await calls.once(call(), begun)).status).toBe(202);

@@ -178,10 +178,7 @@ function recorded(
   let size = 0;
   /** Null behind the last one. */
   const next = async (): Promise<Uint8Array | null> => {
-    const { done, value } = await reader.read().catch((error: unknown) => {
-      over();
-      throw error;
-    });
+    const { done, value } = await reader.read();
     if (done) {
       over();
       return null;
@@ -202,6 +199,13 @@ function recorded(
   };
   return new ReadableStream<Uint8Array>(
     {
+      start(controller) {
+        // It may fail while nobody reads.
+        reader.closed.catch((error: unknown) => {
+          over();
+          controller.error(error);
+        });
+      },
       async pull(controller) {
         const frame = await next();
         if (frame === null) controller.close();

@@ -98,3 +98,35 @@ test('a producer can wait for a slow client', async () => {
   expect((await response.text()).length).toBeGreaterThan(1_000_000);
   expect(sent).toBe(100);
 });
+
+/** Sends without end, and nobody reads. */
+function flood(settings: SseOptions): { body: ReadableStream; ended: Promise<void> } {
+  let end = (): void => undefined;
+  const ended = new Promise<void>((resolve) => (end = resolve));
+  const { body } = sseResponse(settings, async (stream, signal) => {
+    while (!signal.aborted) {
+      stream.send({ data: 'x'.repeat(10_000) });
+      await stream.drained();
+    }
+    end();
+  });
+  settings.activity.release();
+  return { body: body as ReadableStream, ended };
+}
+
+test.each([
+  ['its life is over', { lifeMs: 20 }],
+  ['the server stops', {}],
+  ['it is given up', { stallMs: 20 }],
+])('a client that stops reading keeps its stream only until %s', async (what, limits) => {
+  const lifecycle = new Lifecycle();
+  const { body, ended } = flood({ ...options(lifecycle), ...limits });
+  if (what === 'the server stops') await lifecycle.stop(20);
+  await ended;
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(lifecycle.active).toBe(0);
+  const text = new Response(body).text();
+  if (what === 'it is given up')
+    await expect(text).rejects.toMatchObject({ code: 'request_timeout' });
+  else expect(await text).toContain('data: x');
+});

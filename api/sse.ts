@@ -1,8 +1,8 @@
 /**
  * Server-sent events. A failure inside a stream becomes our own error frame, never a silent end and
  * never a raw message; while nothing happens, comments keep the connection alive; a client that
- * goes away aborts the producer. hono's streamSSE does none of the first and last, so this is our
- * own.
+ * goes away, or stops reading, aborts the producer. hono's streamSSE does none of the first and
+ * last, so this is our own.
  */
 import { AppError, toAppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -25,6 +25,7 @@ export interface SseOptions {
   onError: (error: AppError, thrown: unknown) => void;
   heartbeatMs?: number;
   lifeMs?: number;
+  stallMs?: number;
   /** `event` line of error frames; none for OpenAI's clients. */
   errorEvent?: string;
 }
@@ -36,10 +37,20 @@ export class SseStream {
   private readonly controller: ReadableStreamDefaultController<Uint8Array>;
   private readonly encoder = new TextEncoder();
   private closed = false;
+  private readonly signal: AbortSignal;
+  private readonly stall: { limitMs: number; onStall: () => void };
   private wakeups: (() => void)[] = [];
 
-  constructor(controller: ReadableStreamDefaultController<Uint8Array>) {
+  /** `onStall`: the client took nothing for so long, and is given up. */
+  constructor(
+    controller: ReadableStreamDefaultController<Uint8Array>,
+    signal: AbortSignal,
+    stall: { limitMs: number; onStall: () => void },
+  ) {
     this.controller = controller;
+    this.signal = signal;
+    this.stall = stall;
+    signal.addEventListener('abort', () => this.wake(), { once: true });
   }
 
   send(frame: Frame): void {
@@ -53,11 +64,21 @@ export class SseStream {
     this.write(`: ${text}\n\n`);
   }
 
-  /** Resolves when the client has taken what was sent, or is gone. */
+  /** Resolves when the client has taken what was sent, or the stream is to end. */
   async drained(): Promise<void> {
-    while (!this.closed && (this.controller.desiredSize ?? 0) <= 0) {
+    const timer = setTimeout(() => this.giveUp(), this.stall.limitMs);
+    while (!this.closed && !this.signal.aborted && (this.controller.desiredSize ?? 0) <= 0) {
       await new Promise<void>((resolve) => this.wakeups.push(resolve));
     }
+    clearTimeout(timer);
+  }
+
+  /** An error and no end, which would wait behind what the client does not take. */
+  private giveUp(): void {
+    const { limitMs, onStall } = this.stall;
+    this.controller.error(new AppError('request_timeout', `nothing was read for ${limitMs} ms`));
+    this.abandon();
+    onStall();
   }
 
   /** Called by the stream when the client reads. */
@@ -98,7 +119,8 @@ export function sseResponse(
   const body = new ReadableStream<Uint8Array>(
     {
       start(controller) {
-        stream = new SseStream(controller);
+        const limitMs = options.stallMs ?? LIMITS.streamStallMs;
+        stream = new SseStream(controller, signal, { limitMs, onStall: () => gone.abort() });
         void run(stream, { signal, end: () => gone.abort() }, options, produce);
       },
       pull: () => stream.wake(),

@@ -265,6 +265,8 @@ export const LIMITS = {
   keyStreamsMax: 256,
   /** A stream is ended after this; who follows a run comes back with Last-Event-ID. */
   streamLifeMs: 3_600_000,
+  /** A client that takes nothing of its stream for so long is gone. */
+  streamStallMs: 60_000,
   /** Line and headers of one request: Node's own default. */
   headerBytesMax: 16 * 1024,
   /** Sockets; streams keep theirs, and short requests need some beside them. */
