@@ -71,7 +71,9 @@ export const LIMITS = {
   pythonConcurrencyMax: 4,
   /** What the kernel needs to end what was killed, and more. */
   pythonEndMs: 2_000,
+  /** Calls at once of tools that bring no bound of their own, and of those of one MCP server. */
   toolConcurrencyMax: 16,
+  toolGroupConcurrencyMax: 8,
   /** Before a call that failed by the world is made again; twice as long each further time. */
   toolRetryMs: 200,
   /** Calls that wait for a slot: at most one an active agent run, so a full queue is a fault. */

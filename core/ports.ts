@@ -132,7 +132,7 @@ export interface Tool {
   /** `writes`: changes something outside; never called in training. */
   readonly effects: 'none' | 'writes';
   readonly timeoutMs: number;
-  /** Calls of it that run at once; as many as there may be of all tools when left out. */
+  /** Calls of it that run at once; it shares a bound with other tools when left out. */
   readonly concurrencyMax?: number;
   /**
    * Times that a call is made again when it failed with a `retryAfterS`; none when left out. A tool

@@ -300,6 +300,29 @@ test('a tool has its own bound of calls at once, and one that is full keeps no o
   expect(most).toBe(2);
 });
 
+test('a group that hangs keeps no other tool from running, also after its tools changed', async () => {
+  let begun = 0;
+  const hung = (name: string): Tool =>
+    tool(name, (_, signal) => {
+      begun++;
+      return new Promise((resolve) => signal.addEventListener('abort', () => resolve('late')));
+    });
+  const tools = registry([echo]);
+  const controller = new AbortController();
+  const call = (name: string): Promise<unknown> => tools.call(name, ARGS, controller.signal);
+  tools.replaceGroup('down', [hung('one'), hung('two')]);
+  tools.replaceGroup('up', [{ ...echo, name: 'other' }]);
+  const many = LIMITS.toolConcurrencyMax;
+  const calls = Array.from({ length: 2 * many }, (_, i) => call(i % 2 === 0 ? 'one' : 'two'));
+  tools.replaceGroup('down', [hung('one'), hung('three')]);
+  calls.push(...Array.from({ length: many }, () => call('three')));
+  expect(await tools.call('echo', ARGS)).toMatchObject({ result: 'echo hi' });
+  expect(await tools.call('other', ARGS)).toMatchObject({ result: 'echo hi' });
+  expect(begun).toBe(LIMITS.toolGroupConcurrencyMax);
+  controller.abort();
+  await Promise.all(calls);
+});
+
 describe('calls that are made again', () => {
   /** Fails so often, then answers with the number of its call. */
   function failing(times: number, error: AppError, changes: Partial<Tool> = {}) {

@@ -22,7 +22,7 @@ import { Semaphore } from './semaphore.ts';
 export interface ToolRegistryOptions {
   clock: Clock;
   log?: Logger;
-  /** Calls that run at once, over all tools. */
+  /** Calls that run at once, over all tools without a bound of their own or their group's. */
   concurrencyMax?: number;
   /** Calls that wait for a slot; more fail at once. */
   queueMax?: number;
@@ -43,7 +43,12 @@ const TOOL_ERRORS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 interface Entry {
   tool: Tool;
   check: ArgumentCheck;
-  /** Of this tool alone; taken before one of all tools. */
+  /** Its own, its group's, or those of all others: who waits for a hung service holds no one up. */
+  slots: Semaphore;
+}
+
+interface Group {
+  names: string[];
   slots: Semaphore;
 }
 
@@ -59,20 +64,18 @@ export function createToolRegistry(
 
 export class ToolRegistry implements ToolCatalogue {
   private readonly entries = new Map<string, Entry>();
-  /** Names of the tools of groups that come and go. */
-  private readonly groups = new Map<string, readonly string[]>();
+  /** Of tools that come and go. */
+  private readonly groups = new Map<string, Group>();
   private readonly clock: Clock;
   private readonly log: Logger;
   private readonly slots: Semaphore;
-  private readonly concurrencyMax: number;
   private readonly waitersMax: number;
 
   constructor(options: ToolRegistryOptions) {
     this.clock = options.clock;
     this.log = options.log ?? quiet;
-    this.concurrencyMax = options.concurrencyMax ?? LIMITS.toolConcurrencyMax;
     this.waitersMax = options.queueMax ?? LIMITS.toolQueueMax;
-    this.slots = this.newSlots(this.concurrencyMax);
+    this.slots = this.newSlots(options.concurrencyMax ?? LIMITS.toolConcurrencyMax);
   }
 
   private newSlots(slots: number): Semaphore {
@@ -81,10 +84,15 @@ export class ToolRegistry implements ToolCatalogue {
 
   /** Throws config_invalid when the name is taken or the schema does not compile. */
   add(tool: Tool): void {
+    this.addWith(this.slots, tool);
+  }
+
+  private addWith(shared: Semaphore, tool: Tool): void {
     if (this.entries.has(tool.name)) {
       throw new AppError('config_invalid', `two tools are called ${tool.name}`);
     }
-    const slots = this.newSlots(tool.concurrencyMax ?? this.concurrencyMax);
+    const { concurrencyMax } = tool;
+    const slots = concurrencyMax === undefined ? shared : this.newSlots(concurrencyMax);
     this.entries.set(tool.name, { tool, check: argumentCheck(tool), slots });
   }
 
@@ -93,17 +101,18 @@ export class ToolRegistry implements ToolCatalogue {
    * at any time. One that cannot be added is left out. Calls that run are not disturbed.
    */
   replaceGroup(group: string, tools: readonly Tool[]): void {
-    for (const name of this.groups.get(group) ?? []) this.entries.delete(name);
-    const added: string[] = [];
+    const slots = this.groups.get(group)?.slots ?? this.newSlots(LIMITS.toolGroupConcurrencyMax);
+    for (const name of this.groups.get(group)?.names ?? []) this.entries.delete(name);
+    const names: string[] = [];
     for (const tool of tools) {
       try {
-        this.add(tool);
-        added.push(tool.name);
+        this.addWith(slots, tool);
+        names.push(tool.name);
       } catch (thrown) {
         this.log.warn({ group, tool: tool.name, err: thrown }, 'a tool is left out');
       }
     }
-    this.groups.set(group, added);
+    this.groups.set(group, { names, slots });
   }
 
   /** Throws unknown_tool that names the first tool that does not exist. */
@@ -184,7 +193,7 @@ export class ToolRegistry implements ToolCatalogue {
     const startedAt = this.clock.now();
     for (let tries = 0; ; tries++) {
       try {
-        return await this.runInSlots(entry, args, signal);
+        return await this.runInSlot(entry, args, signal);
       } catch (error) {
         const after = error instanceof AppError ? error.retryAfterS : null;
         if (after === null || effects !== 'none' || tries >= retriesMax) throw error;
@@ -198,17 +207,15 @@ export class ToolRegistry implements ToolCatalogue {
   }
 
   /**
-   * A tool that ignores its signal loses its slots when its time is over: one that never ends must
+   * A tool that ignores its signal loses its slot when its time is over: one that never ends must
    * not block the others for good.
    */
-  private async runInSlots(
+  private async runInSlot(
     { tool, slots }: Entry,
     args: Record<string, unknown>,
     signal: AbortSignal,
   ): Promise<string> {
-    return slots.hold(signal, () =>
-      this.slots.hold(signal, () => Promise.race([tool.run(args, signal), rejectionOf(signal)])),
-    );
+    return slots.hold(signal, () => Promise.race([tool.run(args, signal), rejectionOf(signal)]));
   }
 }
 
