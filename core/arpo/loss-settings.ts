@@ -36,7 +36,10 @@ export interface LossSettings {
   klCoefficient: number;
   /** Of the entropy bonus; 0: not in the loss. */
   entropyCoefficient: number;
-  /** Absent where no task is trained on: ratings are the rewards of conversations. */
+  /**
+   * Absent where no task is trained on (ratings are the rewards of conversations), and where a
+   * trajectory has no two calls.
+   */
   multiToolBonus?: number;
 }
 
@@ -102,6 +105,8 @@ export interface LossSurroundings {
   /** Whether trajectories of a group can share steps that the policy sampled. */
   branches: boolean;
   temperature: number;
+  groupSize: number;
+  maxToolCalls: number;
   /** Steps by which the rollouts lag behind the update. */
   rolloutLag: number;
   source: Source;
@@ -135,10 +140,22 @@ export function lossTerms(settings: LossSettings): Omit<LossTerms, 'weightSum'> 
 }
 
 /** Whether tokens can come from another distribution than that of the policy that is updated. */
-const isOffPolicy = ({ temperature, rolloutLag, source }: LossSurroundings): boolean =>
-  temperature !== 1 || rolloutLag > 0 || source !== 'tasks';
+const isOffPolicy = (around: LossSurroundings): boolean =>
+  around.temperature !== 1 || around.rolloutLag > 0 || hasLogged(around);
 
-function rewardSettings(overrides: Overrides, { source }: LossSurroundings): Partial<LossSettings> {
+/** Whether logged tokens are trained on: a quarter of a group at most is (rebuilt-group.ts). */
+const hasLogged = ({ source, groupSize }: LossSurroundings): boolean =>
+  source !== 'tasks' && groupSize >= 4;
+
+function rewardSettings(
+  overrides: Overrides,
+  { source, maxToolCalls }: LossSurroundings,
+): Partial<LossSettings> {
+  if (maxToolCalls < 2) {
+    const why = `with maxToolCalls ${maxToolCalls}: two tools take two calls`;
+    refuseGiven(overrides, ['multiToolBonus'], why);
+    return {};
+  }
   if (source === 'live') {
     const why = "with source 'live': the rewards of conversations are their ratings";
     refuseGiven(overrides, ['multiToolBonus'], why);
@@ -154,10 +171,10 @@ function offPolicySettings(
   around: LossSurroundings,
 ): Partial<LossSettings> {
   const settings: Partial<LossSettings> = {};
-  if (around.source !== 'tasks') {
+  if (hasLogged(around)) {
     Object.assign(settings, { maxStaleness: STALENESS }, given(overrides, ['maxStaleness']));
   } else {
-    refuseGiven(overrides, ['maxStaleness'], 'without logged conversations to train on');
+    refuseGiven(overrides, ['maxStaleness'], withoutLogged(around));
   }
   if (!isOffPolicy(around)) {
     refuseGiven(overrides, OFF_POLICY_NAMES, 'where the policy itself samples at temperature 1');
@@ -180,6 +197,11 @@ function offPolicySettings(
   }
   return Object.assign(settings, { importanceCap: 2 }, given(overrides, ['importanceCap']));
 }
+
+const withoutLogged = ({ source, groupSize }: LossSurroundings): string =>
+  source === 'tasks'
+    ? 'without logged conversations to train on'
+    : `with groupSize ${groupSize}, of which no quarter is left to logged conversations`;
 
 function checkClip(settings: LossSettings, overrides: Overrides, around: LossSurroundings): void {
   const { clip, epsHigh, dualClip, entropyAdvantage } = settings;

@@ -3,6 +3,7 @@
  */
 import { describe, expect, it } from 'vitest';
 import { AppError } from '../errors.ts';
+import type { Source } from './loss-settings.ts';
 import {
   entropySettings,
   episodeLimits,
@@ -154,6 +155,9 @@ describe('refusals', () => {
     ['rsLora', { training: 'lora', rsLora: 'yes' }],
     ['loraRank', { loraRank: 8 }],
     ['rsLora', { training: 'full', rsLora: true }],
+    ['rsLora', { training: 'lora', loraRank: 1, rsLora: true }],
+    ['multiToolBonus', { maxToolCalls: 1, multiToolBonus: 0.2 }],
+    ['multiToolBonus', { maxToolCalls: 0, multiToolBonus: 0 }, 'grpo'],
   ])('%s: %j', (name, overrides, algorithm = 'arpo') => {
     const error = refusal(algorithm, overrides);
     expect(error.code).toBe('invalid_request');
@@ -179,7 +183,39 @@ describe('refusals', () => {
     expect(parseSettings('grpo', { entropy })).toMatchObject({ entropy });
   });
 
+  it.each<[string, Record<string, unknown>, Source]>([
+    ['dynamicSampling', { dynamicSampling: true }, 'live'],
+    ['dynamicSampling', { dynamicSampling: true, maxResample: 3 }, 'live'],
+    ['curriculum', { curriculum: 'solved-share' }, 'live'],
+    ['curriculumFloor', { curriculumFloor: 0.1 }, 'live'],
+    ['promptsPerStep', { promptsPerStep: 1 }, 'both'],
+    // A quarter of such a group is no conversation, so all tokens are the policy's own.
+    ['importance', { groupSize: 3, importance: 'token' }, 'live'],
+    ['importanceCap', { groupSize: 3, importanceCap: 3 }, 'both'],
+    ['geometricMask', { groupSize: 2, geometricMask: [0.9, 1.1] }, 'live'],
+    ['maxStaleness', { groupSize: 3, maxStaleness: 2 }, 'live'],
+    ['clip', { groupSize: 3, clip: 'cispo' }, 'live'],
+  ])('of what the source does not read: %s, %j with %s', (name, overrides, source) => {
+    expect(() => parseSettings('arpo', overrides, 'full', source)).toThrowError(
+      expect.objectContaining({ code: 'invalid_request', param: `settings.${name}` }),
+    );
+  });
+
   it('takes what has an effect', () => {
+    for (const [overrides, source] of [
+      [{ promptsPerStep: 1 }, 'live'],
+      [{ promptsPerStep: 2, dynamicSampling: true, curriculum: 'solved-share' }, 'both'],
+      [{ groupSize: 4, clip: 'cispo', geometricMask: [0.9, 1.1], maxStaleness: 2 }, 'live'],
+      [{ groupSize: 3, temperature: 0.7, importance: 'token' }, 'live'],
+    ] as [Record<string, unknown>, Source][]) {
+      const settings = parseSettings('arpo', overrides, 'full', source);
+      expect(settings).toMatchObject(overrides);
+      expect(parseSettings('arpo', { ...settings }, 'full', source)).toEqual(settings);
+    }
+    expect(parseSettings('arpo', { maxToolCalls: 2, multiToolBonus: 0.2 })).toMatchObject({
+      multiToolBonus: 0.2,
+    });
+    expect(parseSettings('arpo', { maxToolCalls: 1 })).not.toHaveProperty('multiToolBonus');
     expect(parseSettings('arpo', { beta: 0, alpha: 1 })).toMatchObject({ alpha: 1, beta: 0 });
     expect(parseSettings('arpo', { branchThreshold: 0.5 })).toMatchObject({ branchThreshold: 0.5 });
     expect(parseSettings('arpo', { miniBatches: 2, epsHigh: 0.28 })).toMatchObject({

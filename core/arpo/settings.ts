@@ -52,11 +52,13 @@ export function parseSettings(
         "'full' or 'max' with them",
     );
   }
-  const trainer = trainerSettings(overrides, base);
+  const trainer = trainerSettings(overrides, base, source);
   const loss = lossSettings(overrides, {
     updatesPerStep: trainer.miniBatches * trainer.epochs,
     branches: rollout.branch !== 'none',
     temperature: rollout.temperature,
+    groupSize: rollout.groupSize,
+    maxToolCalls: rollout.maxToolCalls,
     rolloutLag: trainer.rolloutLag,
     source,
   });

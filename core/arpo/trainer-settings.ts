@@ -4,6 +4,7 @@
  */
 import { LIMITS } from '../limits.ts';
 import { PROJECTIONS } from '../model/lora-targets.ts';
+import type { Source } from './loss-settings.ts';
 import { given, refuse, refuseGiven, type Overrides } from './setting-check.ts';
 import { choice, integer, number, onOff, pair, type SettingSpec } from './setting-specs.ts';
 
@@ -38,14 +39,14 @@ export interface TrainerCommon {
 /** Which tasks are drawn, and when a run ends; what another choice would leave idle is absent. */
 export interface Scheduling {
   /** Whether groups that teach nothing are replaced by groups of other tasks. */
-  dynamicSampling: boolean;
+  dynamicSampling?: boolean;
   /** Replacements drawn in a step at most. */
   maxResample?: number;
   /**
    * `solved-share`: by p (1 - p) + floor, where p is the share lately solved of a family, then of a
    * task in it. `off`: all alike.
    */
-  curriculum: 'off' | 'solved-share';
+  curriculum?: 'off' | 'solved-share';
   curriculumFloor?: number;
   /**
    * `target`: once the mean reward of the last `stopWindow` steps is at least `targetReward`.
@@ -131,8 +132,10 @@ const DEFAULTS: TrainerCommon = {
   checkpointEvery: 10,
 };
 
-const SCHEDULING: Scheduling = { dynamicSampling: false, curriculum: 'off', earlyStop: 'off' };
+const SCHEDULING = { dynamicSampling: false, curriculum: 'off', earlyStop: 'off' } as const;
 const SWITCHES = ['dynamicSampling', 'curriculum', 'earlyStop'] as const;
+/** What only the drawing of tasks reads: questions are dealt evenly (live-source.ts). */
+const OF_TASKS = ['dynamicSampling', 'maxResample', 'curriculum', 'curriculumFloor'] as const;
 
 /** Defaults of what only one choice of a switch reads; `targetReward` has none. */
 const IDLE: Partial<Record<Idle, number>> = {
@@ -155,7 +158,11 @@ const NAMES = Object.keys(DEFAULTS) as (keyof TrainerCommon)[];
 const LORA_NAMES = ['loraRank', 'loraAlpha', 'loraTargets', 'rsLora'] as const;
 
 /** Defaults, overrides (whose values were checked one by one), and what they mean together. */
-export function trainerSettings(overrides: Overrides, base: 'full' | 'lora'): TrainerSettings {
+export function trainerSettings(
+  overrides: Overrides,
+  base: 'full' | 'lora',
+  source: Source,
+): TrainerSettings {
   const common = { ...DEFAULTS, ...given(overrides, NAMES) } as TrainerCommon;
   const [first, second] = common.betas;
   if (common.miniBatches > common.promptsPerStep) {
@@ -165,21 +172,31 @@ export function trainerSettings(overrides: Overrides, base: 'full' | 'lora'): Tr
         'a mini-batch holds whole groups',
     );
   }
+  if (source === 'both' && common.promptsPerStep < 2) {
+    refuse(
+      'promptsPerStep',
+      "promptsPerStep 1 with source 'both' leaves tasks no prompt; use 2, or source 'live'",
+    );
+  }
   return {
     ...common,
     betas: [first, second],
     ...trainedWeights(overrides, base),
-    ...scheduling(overrides),
+    ...scheduling(overrides, source),
   };
 }
 
-function scheduling(overrides: Overrides): Scheduling {
-  const settings = { ...SCHEDULING, ...given(overrides, SWITCHES) } as Scheduling;
+function scheduling(overrides: Overrides, source: Source): Scheduling {
+  const switches = { ...SCHEDULING, ...given(overrides, SWITCHES) } as Required<Scheduling>;
+  const settings: Scheduling = source === 'live' ? { earlyStop: switches.earlyStop } : switches;
+  if (source === 'live') {
+    refuseGiven(overrides, OF_TASKS, "with source 'live', whose questions are dealt evenly");
+  }
   const use = (names: readonly Idle[], used: boolean, otherwise: string): void => {
     if (used) Object.assign(settings, defaultsOf(names), given(overrides, names));
     else refuseGiven(overrides, names, otherwise);
   };
-  const { dynamicSampling, curriculum, earlyStop } = settings;
+  const { dynamicSampling, curriculum, earlyStop } = switches;
   use(['maxResample'], dynamicSampling, 'without dynamicSampling');
   use(['curriculumFloor'], curriculum === 'solved-share', "with curriculum 'off'");
   const off = `with earlyStop '${earlyStop}'`;
@@ -209,5 +226,9 @@ function trainedWeights(overrides: Overrides, base: 'full' | 'lora'): TrainedWei
     refuseGiven(overrides, LORA_NAMES, "with training 'full'");
     return { training };
   }
-  return { ...LORA_DEFAULTS, ...given(overrides, LORA_NAMES) } as LoraTraining;
+  const lora = { ...LORA_DEFAULTS, ...given(overrides, LORA_NAMES) } as LoraTraining;
+  if (lora.rsLora && lora.loraRank === 1) {
+    refuse('rsLora', 'rsLora has no effect with loraRank 1, whose square root is 1');
+  }
+  return lora;
 }

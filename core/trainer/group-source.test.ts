@@ -63,8 +63,11 @@ describe('the source of a job', () => {
     expect(await shares(sourceOf({ liveSamples: liked }))).toEqual([0, 4]);
     expect(await shares(sourceOf(both))).toEqual([2, 2]);
     expect(await shares(sourceOf(both, 5))).toEqual([2, 3]);
-    // One prompt is a question's.
-    expect(await shares(sourceOf(both, 1))).toEqual([0, 1]);
+    // One prompt would be a question's alone.
+    expect(() => sourceOf(both, 1)).toThrowError(
+      expect.objectContaining({ param: 'settings.promptsPerStep' }),
+    );
+    expect(await shares(sourceOf({ liveSamples: liked }, 1))).toEqual([0, 1]);
     // Conversations of which none is of use are as good as none.
     expect(await shares(sourceOf({ trainTasks: TASKS, liveSamples: disliked }))).toEqual([4, 0]);
   });

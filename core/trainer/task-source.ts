@@ -27,7 +27,7 @@ export class TaskSource implements GroupSource {
     const { job, settings } = options;
     this.options = options;
     this.deck = new TaskDeck(job.trainTasks, mix(job.seed, SEEDS.tasks));
-    const { curriculum, curriculumFloor = 0 } = settings;
+    const { curriculum = 'off', curriculumFloor = 0 } = settings;
     this.curriculum =
       curriculum === 'off'
         ? null
@@ -35,7 +35,7 @@ export class TaskSource implements GroupSource {
   }
 
   async groups(step: number, signal: AbortSignal): Promise<StepGroups> {
-    const { promptsPerStep, dynamicSampling, maxResample = 0 } = this.options.settings;
+    const { promptsPerStep, dynamicSampling = false, maxResample = 0 } = this.options.settings;
     const groups = await this.rollOut(
       this.deal(promptsPerStep, step, 0),
       { step, round: 0 },
