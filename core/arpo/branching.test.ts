@@ -29,21 +29,25 @@ describe('branch probability', () => {
     expect(aepoRootCount(M, rootMinusTool)).toBe(N);
   });
 
-  it('equals the share of branches when the released rules are simulated as written', () => {
+  it.each([
+    [0.2, 0.5],
+    [2, 0],
+    [2, 1],
+  ])('equals the share of branches of the released rules as written, w %f, p0 %f', (w, p0) => {
     const draws = 20_000;
     const random = new Prng(5);
-    for (const dH of [-3, -1, 0, 0.4, 2, 4]) {
+    for (const dH of [-3, -1, -0.2, 0, 0.4, 2, 4]) {
       for (const c of [0, 3, 9, 10, 25]) {
         let released = 0;
         let aepoCount = 0;
         for (let i = 0; i < draws; i++) {
           const u = random.next();
-          if (clamp(u - 0.2 * dH, 0, 1) <= 0.5) released++;
-          if (clamp((u + 0.2 * dH) * Math.max(0, 1 - 0.05 * c), 0, 1) >= 0.5) aepoCount++;
+          if (clamp(u - w * dH, 0, 1) <= p0) released++;
+          if (clamp((u + w * dH) * Math.max(0, 1 - 0.05 * c), 0, 1) >= p0) aepoCount++;
         }
-        const releasedP = releasedCodeProbability(dH, { w: 0.2, p0: 0.5 });
+        const releasedP = releasedCodeProbability(dH, { w, p0 });
         expect(Math.abs(releasedP - released / draws)).toBeLessThan(0.015);
-        const p = aepoProbability(dH, c, { w: 0.2, p0: 0.5 });
+        const p = aepoProbability(dH, c, { w, p0 });
         expect(Math.abs(p - aepoCount / draws)).toBeLessThan(0.015);
       }
     }

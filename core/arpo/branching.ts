@@ -28,18 +28,20 @@ export function paperDecision(
 
 /**
  * The released code draws u from (0, 1), s = clamp(u - w dH, 0, 1), and branches iff s <= p0. That
- * is a biased coin: P(u <= p0 + w dH) for 0 <= p0 < 1.
+ * is a biased coin: P(u <= p0 + w dH). No s is above 1, so p0 = 1 always branches.
  */
 export function releasedCodeProbability(
   deltaEntropy: number,
   rule: { w: number; p0: number },
 ): number {
+  if (rule.p0 >= 1) return 1;
   return clamp(rule.p0 + rule.w * deltaEntropy, 0, 1);
 }
 
 /**
  * AEPO: s = clamp((u + w dH) * max(0, 1 - 0.05 c), 0, 1), branch iff s >= p0, where c counts the
- * consecutive branches on this prompt. P = 1 - (p0 / damping - w dH), clamped.
+ * consecutive branches on this prompt. P = 1 - (p0 / damping - w dH), clamped. No s is below 0, so
+ * p0 = 0 always branches.
  */
 export function aepoProbability(
   deltaEntropy: number,
@@ -47,8 +49,9 @@ export function aepoProbability(
   rule: { w: number; p0: number },
 ): number {
   const damping = Math.max(0, 1 - 0.05 * consecutive);
-  // With no room left s is always 0, which reaches p0 only when p0 is 0 too.
-  if (damping === 0) return rule.p0 <= 0 ? 1 : 0;
+  if (rule.p0 <= 0) return 1;
+  // With no room left s is always 0.
+  if (damping === 0) return 0;
   return clamp(1 - (rule.p0 / damping - rule.w * deltaEntropy), 0, 1);
 }
 
