@@ -2,6 +2,7 @@
  * The gate: its interval against full enumeration, and what it lets through and what it refuses.
  */
 import { describe, expect, it } from 'vitest';
+import { LIMITS } from '../limits.ts';
 import { Prng } from '../prng.ts';
 import type { GateAnswers, GateOutcome } from './gate.ts';
 import { bootstrapMean, judgeCandidate } from './gate.ts';
@@ -105,6 +106,22 @@ describe('judgeCandidate', () => {
     );
     expect(report.passed).toBe(false);
     expect(report.reason).toContain('accuracy may be worse');
+  });
+
+  it('refuses to judge by fewer tasks than an interval needs, however often they are asked', () => {
+    const many = (tasks: number): GateAnswers => ({
+      sampled: Array.from({ length: 120 }, () => answers(answered(tasks, tasks))),
+      greedy: null,
+    });
+    expect(judgeCandidate(many(LIMITS.gateTasksMin), many(LIMITS.gateTasksMin), SETTINGS)).toEqual(
+      expect.objectContaining({ passed: true }),
+    );
+    for (const tasks of [1, LIMITS.gateTasksMin - 1]) {
+      expect(judgeCandidate(many(tasks), many(tasks), SETTINGS)).toMatchObject({
+        passed: false,
+        reason: `held-out tasks are too few to compare on: ${tasks}, at least 20`,
+      });
+    }
   });
 
   it('refuses a candidate whose gain could be chance', () => {

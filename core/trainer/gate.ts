@@ -3,7 +3,8 @@
  * same tasks with the same seeds, it is not worse (ARCHITECTURE.md, "Training flow"). The
  * test statistic is the mean paired difference of accuracy; its uncertainty comes from a seeded
  * bootstrap over tasks (Efron's percentile interval), because differences of 0/1 scores are far
- * from normal at 100 to 200 tasks.
+ * from normal at 100 to 200 tasks. Of few tasks it says nothing, however often each is answered:
+ * below LIMITS.gateTasksMin no candidate passes.
  *
  * Knows nothing of how the outcomes were sampled, nor of policies and their files.
  */
@@ -11,6 +12,7 @@ import type { EvaluatedTask } from '../arpo/evaluate.ts';
 import { evalScores } from '../arpo/evaluate.ts';
 import { mean } from '../arpo/number.ts';
 import { assert, must } from '../assert.ts';
+import { LIMITS } from '../limits.ts';
 import { Prng } from '../prng.ts';
 import type { EvalScore, GateReport } from '../records.ts';
 
@@ -50,7 +52,7 @@ export function judgeCandidate(
   const difference = bootstrapMean(accuracy, settings);
   const formatDifference = bootstrapMean(errors, settings);
   const scores = { base: gateScores(base), candidate: gateScores(candidate) };
-  const reason = refusal(scores, difference, settings.tolerance);
+  const reason = tooFew(accuracy.length) ?? refusal(scores, difference, settings.tolerance);
   return {
     passed: reason === null,
     reason: reason ?? `not worse: difference ${interval(difference)}`,
@@ -85,6 +87,12 @@ function passShare(sampled: GateAnswers['sampled'], family: string): number {
       : [],
   );
   return mean(passed);
+}
+
+/** Why nothing can be said; null when there are tasks enough. */
+function tooFew(tasks: number): string | null {
+  if (tasks >= LIMITS.gateTasksMin) return null;
+  return `held-out tasks are too few to compare on: ${tasks}, at least ${LIMITS.gateTasksMin}`;
 }
 
 /** Why the candidate may not serve; null when it may. */

@@ -94,7 +94,7 @@ const steps = (events: readonly TrainerEvent[]) =>
 
 describe('a run on live conversations alone', () => {
   it('gets better by ratings, and is compared on questions that it never saw', async () => {
-    const samples = await conversations(120);
+    const samples = await conversations(600);
     const aJob = job(samples);
     const { events, gate } = await run(aJob);
     const figures = steps(events).map(({ values }) => values);
@@ -183,6 +183,8 @@ describe('a run on tasks and conversations', () => {
   it('takes half of its prompts from each, and compares on the tasks of the gate', async () => {
     const samples = await conversations(30);
     const gateTasks = colourTasks('red', 20);
+    // Twenty tasks, and 120 answers are asked for.
+    const answersOf20 = 6;
     const trainTasks = colourTasks('red', 20);
     const { events, gate } = await run(job(samples, { steps: 2, trainTasks, gateTasks }));
     const groups = events.flatMap((event) => (event.type === 'rollouts' ? [event] : []));
@@ -190,7 +192,7 @@ describe('a run on tasks and conversations', () => {
       trajectories[0]?.taskId?.startsWith('live_'),
     );
     expect([groups.length, ofLive.length]).toEqual([8, 4]);
-    expect(gate.tasks).toBe(20);
+    expect([gate.tasks, gate.samples]).toEqual([20, answersOf20]);
     expect(Object.keys(gate.base)).not.toContain('live');
   });
 

@@ -52,12 +52,11 @@ export function gateTasksOf(job: TrainingJob, settings: ArpoSettings, tools: Too
 }
 
 /**
- * Samples that the gate takes of each task. Held-out questions are few, often fewer than twenty: so
- * that a single answer does not decide, each is asked until there are `gateTasks` answers.
+ * Samples that the gate takes of each task. Where tasks or held-out questions are fewer than
+ * `gateTasks`, each is asked until there are so many answers: of few single ones, all may be equal
+ * though the candidate is worse.
  */
-export function gateSamplesOf(job: TrainingJob, settings: ArpoSettings, tasks: number): number {
-  const { gateSamples, gateTasks } = settings;
-  if (job.gateTasks.length > 0) return gateSamples;
+export function gateSamplesOf({ gateSamples, gateTasks }: ArpoSettings, tasks: number): number {
   return Math.max(gateSamples, Math.ceil(gateTasks / tasks));
 }
 

@@ -96,7 +96,7 @@ export async function train(
     evaluate: () =>
       answerGateTasks({
         ...{ job, sampler, context, tasks, signal },
-        settings: { ...settings, gateSamples: gateSamplesOf(job, settings, tasks.length) },
+        settings: { ...settings, gateSamples: gateSamplesOf(settings, tasks.length) },
       }),
     checkpoints:
       folder === undefined ? null : new CheckpointFolder(folder, await jobIdentity(job, settings)),

@@ -25,7 +25,7 @@ beforeAll(async () => {
   server = await launch({ dataFolder, environment }).ready();
 });
 
-const SMALL = { groupSize: 2, promptsPerStep: 2, maxTokens: 8, gateTasks: 4, maxToolCalls: 1 };
+const SMALL = { groupSize: 2, promptsPerStep: 2, maxTokens: 8, gateTasks: 20, maxToolCalls: 1 };
 
 async function train(settings: Record<string, unknown>) {
   const body = { steps: 1, seed: 1, settings: { ...SMALL, ...settings } };
