@@ -66,6 +66,7 @@ describe('runTrainerJob', () => {
       receive: (handler) => (deliver = handler),
       post: (message) => {
         if (message.type === 'ready') return queueMicrotask(() => deliver({ type: 'job', job }));
+        if (message.type === 'alive') return;
         events.push(message.event);
         queueMicrotask(() => deliver({ type: 'ack', sequence: message.sequence }));
       },

@@ -10,6 +10,8 @@
  * - The server acknowledges each event once it is done with it (written, not merely received). At
  *   most LIMITS.trainerEventsMax are unacknowledged: a slow disk slows the trainer down instead of
  *   filling memory. The last event may go beyond the bound, so that it always gets out.
+ * - From `ready` on the trainer says `alive` every LIMITS.trainerBeatMs, as far as a computation,
+ *   which holds its thread, lets it. One that says nothing for LIMITS.trainerSilenceMs hangs.
  * - `cancel` may come at any time, any number of times, and before the job. It is answered by
  *   `cancelled`, or by another last event when that was already on its way.
  * - A closed channel means that the other side is gone: the trainer exits at once, the server
@@ -24,7 +26,7 @@ export type ToTrainer =
   { type: 'job'; job: TrainingJob } | { type: 'cancel' } | { type: 'ack'; sequence: number };
 
 export type FromTrainer =
-  { type: 'ready' } | { type: 'event'; sequence: number; event: TrainerEvent };
+  { type: 'ready' } | { type: 'alive' } | { type: 'event'; sequence: number; event: TrainerEvent };
 
 /** Whether an event is the last of its run. */
 export function isLast(event: TrainerEvent): boolean {

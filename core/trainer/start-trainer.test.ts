@@ -120,6 +120,20 @@ describe('a trainer process', () => {
     expect(await handle.done).toEqual({ outcome: 'cancelled', detail: 'killed: SIGKILL' });
   });
 
+  it('that is silent while it runs is killed, and reported as died', async () => {
+    const { handle } = await started('deaf', { silenceTimeoutMs: 3_000 });
+    expect(await handle.done).toEqual({
+      outcome: 'died',
+      detail: 'no sign of life within 3000 ms',
+    });
+  });
+
+  it('that computes for long without an event is left alone', async () => {
+    const { handle, events } = await started('pause', { silenceTimeoutMs: 5_000 });
+    expect((await handle.done).detail).toBe('the last event of this test');
+    expect(events.map(({ type }) => type)).toEqual(['started', 'failed']);
+  }, 30_000);
+
   it('that never gets ready is killed', async () => {
     const handle = start({ behaviour: 'wait' }, () => undefined, { startTimeoutMs: 1 });
     expect(await handle.done).toEqual({

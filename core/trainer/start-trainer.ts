@@ -28,6 +28,7 @@ export interface TrainerProcessOptions {
   /** Niceness added to the child, so that serving comes first when cores are short. */
   niceness?: number;
   startTimeoutMs?: number;
+  silenceTimeoutMs?: number;
   stopTimeoutMs?: number;
 }
 
@@ -49,7 +50,7 @@ class TrainerProcess implements TrainerHandle {
   private state: 'starting' | 'running' | 'ending' | 'ended' = 'starting';
   private last: TrainerEvent | null = null;
   /** Why we stopped it ourselves; null while nobody did. */
-  private stop: { cancelled: boolean; reason: string } | null = null;
+  private stop: { outcome: Outcome['outcome']; reason: string } | null = null;
   /** Events are handled one after another. */
   private handled: Promise<void> = Promise.resolve();
   private errorOutput = '';
@@ -59,6 +60,7 @@ class TrainerProcess implements TrainerHandle {
   private readonly onEvent: (event: TrainerEvent) => void | Promise<void>;
   private readonly logger: Logger;
   private readonly stopTimeoutMs: number;
+  private readonly silenceTimeoutMs: number;
 
   constructor(
     job: TrainingJob,
@@ -69,6 +71,7 @@ class TrainerProcess implements TrainerHandle {
     this.onEvent = onEvent;
     this.logger = options.logger;
     this.stopTimeoutMs = options.stopTimeoutMs ?? LIMITS.trainerStopTimeoutMs;
+    this.silenceTimeoutMs = options.silenceTimeoutMs ?? LIMITS.trainerSilenceMs;
     this.child = fork(options.module, options.args ?? [], {
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
@@ -77,10 +80,7 @@ class TrainerProcess implements TrainerHandle {
     this.lowerPriority(options.niceness ?? constants.priority.PRIORITY_BELOW_NORMAL);
     if (this.child.stderr !== null) this.captureErrors(this.child.stderr);
     this.child.on('message', (message) => this.receive(message as FromTrainer));
-    const startTimeoutMs = options.startTimeoutMs ?? LIMITS.workerStartTimeoutMs;
-    this.timer = setTimeout(() => {
-      this.end(false, `no sign of life within ${startTimeoutMs} ms`, 'SIGKILL');
-    }, startTimeoutMs);
+    this.awaitSign('failed', options.startTimeoutMs ?? LIMITS.workerStartTimeoutMs);
     this.done = this.ended();
   }
 
@@ -91,7 +91,15 @@ class TrainerProcess implements TrainerHandle {
   cancel(): void {
     if (this.stop !== null || this.last !== null || this.state === 'ended') return;
     this.post({ type: 'cancel' });
-    this.end(true, 'cancelled', null);
+    this.end('cancelled', 'cancelled', null);
+  }
+
+  /** Kills the child unless it is heard of in time. */
+  private awaitSign(outcome: Outcome['outcome'], timeoutMs: number): void {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      this.end(outcome, `no sign of life within ${timeoutMs} ms`, 'SIGKILL');
+    }, timeoutMs);
   }
 
   private lowerPriority(niceness: number): void {
@@ -114,21 +122,21 @@ class TrainerProcess implements TrainerHandle {
 
   private receive(message: FromTrainer): void {
     if (this.state === 'ended') return;
+    // A silent one has died, and may go on from its checkpoints.
+    if (message.type === 'ready' && this.state === 'starting') this.state = 'running';
+    if (this.state === 'running') this.awaitSign('died', this.silenceTimeoutMs);
     if (message.type === 'ready') {
-      if (this.state === 'starting') {
-        clearTimeout(this.timer);
-        this.state = 'running';
-      }
       // Sent to a cancelled process too: it has heard of that already and answers `cancelled`.
       this.post({ type: 'job', job: this.job });
       return;
     }
+    if (message.type === 'alive') return;
     this.handled = this.handled.then(() => this.handle(message.event, message.sequence));
   }
 
   private async handle(event: TrainerEvent, sequence: number): Promise<void> {
     // After a lost event the rest would leave a gap: the run has failed, the process may only end.
-    if (this.stop?.cancelled !== false) await this.passOn(event);
+    if (this.stop === null || this.stop.outcome === 'cancelled') await this.passOn(event);
     this.post({ type: 'ack', sequence });
   }
 
@@ -138,7 +146,7 @@ class TrainerProcess implements TrainerHandle {
     } catch (error) {
       this.logger.error({ runId: this.job.runId, error }, `trainer event ${event.type} was lost`);
       const why = error instanceof Error ? error.message : String(error);
-      this.end(false, `event ${event.type} could not be handled: ${why}`, 'SIGTERM');
+      this.end('failed', `event ${event.type} could not be handled: ${why}`, 'SIGTERM');
       return;
     }
     if (isLast(event)) {
@@ -153,8 +161,8 @@ class TrainerProcess implements TrainerHandle {
   }
 
   /** Begins to stop the child: `signal` now (null: it was asked by message), harder ones later. */
-  private end(cancelled: boolean, reason: string, signal: NodeJS.Signals | null): void {
-    this.stop ??= { cancelled, reason };
+  private end(outcome: Outcome['outcome'], reason: string, signal: NodeJS.Signals | null): void {
+    this.stop ??= { outcome, reason };
     if (signal !== null) this.child.kill(signal);
     this.arm(signal === null ? 'SIGTERM' : 'SIGKILL');
   }
@@ -191,8 +199,8 @@ class TrainerProcess implements TrainerHandle {
     if (last?.type === 'candidate') return { outcome: 'completed', detail: last.gate.reason };
     if (last?.type === 'failed') return { outcome: 'failed', detail: last.message };
     if (last !== null) return { outcome: 'cancelled', detail: 'cancelled' };
-    if (stop?.cancelled === true) return { outcome: 'cancelled', detail: `killed: ${how}` };
-    if (stop !== null) return { outcome: 'failed', detail: stop.reason };
+    if (stop?.outcome === 'cancelled') return { outcome: 'cancelled', detail: `killed: ${how}` };
+    if (stop !== null) return { outcome: stop.outcome, detail: stop.reason };
     const lines = this.errorOutput.trim();
     return { outcome: 'died', detail: lines === '' ? how : `${how}: ${lines}` };
   }

@@ -3,6 +3,7 @@
  * outlives the server: when the channel closes, the process exits. SIGTERM asks for an orderly end.
  */
 import { assert } from '../assert.ts';
+import { LIMITS } from '../limits.ts';
 import type { RunJob } from './job-loop.ts';
 import { runTrainerJob } from './job-loop.ts';
 import type { FromTrainer, ToTrainer } from './protocol.ts';
@@ -26,6 +27,8 @@ export async function runTrainerProcess(run: RunJob): Promise<void> {
   const report = (error: Error): void => {
     process.stderr.write(`${error.stack ?? error.message}\n`);
   };
+  const beat = setInterval(() => port.post({ type: 'alive' }), LIMITS.trainerBeatMs);
   await runTrainerJob(port, run, { cancel, report });
+  clearInterval(beat);
   process.exit(0);
 }

@@ -29,6 +29,9 @@ await runTrainerProcess(async (job, emit, signal) => {
     case 'wait':
       await sleep(FOREVER_MS, undefined, { signal });
       return;
+    case 'pause':
+      await sleep(8_000, undefined, { signal });
+      throw new Error('the last event of this test');
     case 'deaf':
       // Blocks the event loop, as a long native call does: only SIGKILL helps.
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, FOREVER_MS);
