@@ -81,7 +81,13 @@ export class PolicyReleases {
   /** Rejects, activates or starts the candidate as a canary, as the gate and the settings say. */
   async release({ version, baseVersion, gate, runId }: JudgedCandidate): Promise<Release> {
     const { stores, policies, settings, newId, clock, logger } = this.options;
-    const { reason } = gate;
+    const now = policies.liveVersion;
+    // Then the gate compared it with a policy that is live no more: a person decides.
+    const error =
+      now === baseVersion
+        ? null
+        : `the live policy changed from ${baseVersion} to ${now} meanwhile`;
+    const reason = gate.passed && error !== null ? `${gate.reason}; but ${error}` : gate.reason;
     const row: PolicyDecision = {
       id: newId('decision'),
       kind: gate.passed ? 'gate_passed' : 'gate_rejected',
@@ -98,12 +104,7 @@ export class PolicyReleases {
       stores.policies.decide(row, gate.passed ? [] : [[version, 'rejected']]);
     }
     if (!gate.passed) return { status: 'rejected', error: null };
-    if (policies.liveVersion !== baseVersion) {
-      // The gate compared it with a policy that is live no more: a person decides.
-      const now = policies.liveVersion;
-      const error = `the live policy changed from ${baseVersion} to ${now} meanwhile`;
-      return { status: 'rejected', error };
-    }
+    if (error !== null) return { status: 'rejected', error };
     const why = { cause: 'gate' as const, reason, trainingRunId: runId };
     try {
       if (settings.canary === null) await policies.activate(version, why);

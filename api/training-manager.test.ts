@@ -81,6 +81,9 @@ test('a candidate whose base is live no more is kept, not activated', async () =
   expect(error).toBe('the live policy changed from 1 to 7 meanwhile');
   expect(h.deps.policies.liveVersion).toBe(7);
   expect(h.deps.stores.policies.get(2).status).toBe('candidate');
+  const [decision] = h.deps.stores.policies.decisions.list({ version: 2 }, { limit: 1 }).items;
+  expect(decision).toMatchObject({ kind: 'gate_passed', otherVersion: 1 });
+  expect(decision?.reason).toMatch(/; but the live policy changed from 1 to 7 meanwhile$/);
 });
 
 test('a candidate that does not load fails the run and leaves the live policy', async () => {
@@ -131,13 +134,19 @@ test('the schedule starts a run when enough trajectories have been scored', asyn
   await h.close();
   await start({ schedule: { minNewScored: 2, everyMinutes: null } });
   h.engine.script = ANSWER_SCRIPT;
-  const messages = [{ role: 'user', content: 'x' }];
-  const score = async (): Promise<void> => {
-    const answer = await h.call('createChatCompletion', { body: { model: 'ramify', messages } });
-    const trajectory_id = answer.headers.get('x-ramify-trajectory');
+  const rate = async (trajectory_id: string | null): Promise<void> => {
     const body = { trajectory_id, metric_name: 'reward', value: 1 };
     await h.call('createFeedback', { body });
   };
+  const score = async (): Promise<void> => {
+    await rate((await h.call('createAgentRun', { body: { input: 'x' } })).body.trajectory_id);
+  };
+  // Chats are never trained on, so their ratings make no run worthwhile.
+  const messages = [{ role: 'user', content: 'x' }];
+  for (let i = 0; i < 3; i++) {
+    const chat = await h.call('createChatCompletion', { body: { model: 'ramify', messages } });
+    await rate(chat.headers.get('x-ramify-trajectory'));
+  }
   await score();
   h.deps.training.lookAtSchedule();
   expect(h.deps.stores.training.list().items).toHaveLength(0);
