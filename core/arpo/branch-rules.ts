@@ -27,6 +27,8 @@ export interface BranchRule {
 export interface Measure {
   entropy: EntropySettings;
   vocabularySize: number;
+  /** ln p of tokens that other weights sampled, under those of now, by step id. */
+  rescored?: ReadonlyMap<string, Float32Array>;
 }
 
 export function branchRule(
@@ -84,7 +86,9 @@ function surprisalChange(steps: readonly StepRecord[], at: number, measure: Meas
   return surprisal(steps[at + 1], measure) - surprisal(first, measure);
 }
 
-function surprisal(step: StepRecord | undefined, { entropy, vocabularySize }: Measure): number {
-  const minus = Float32Array.from(step?.logprobs ?? [], (logprob) => -logprob);
-  return stepEntropy(minus, vocabularySize, entropy) ?? 0;
+function surprisal(step: StepRecord | undefined, measure: Measure): number {
+  if (step === undefined) return 0;
+  const logprobs = measure.rescored?.get(step.id) ?? step.logprobs ?? [];
+  const minus = Float32Array.from(logprobs, (logprob) => -logprob);
+  return stepEntropy(minus, measure.vocabularySize, measure.entropy) ?? 0;
 }

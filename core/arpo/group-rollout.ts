@@ -63,6 +63,8 @@ export interface GroupStart {
    * The rule counts them as roots.
    */
   forks?: readonly { root: number; at: number }[];
+  /** ln p under the weights of now, by step id, of steps of `roots` that other weights sampled. */
+  rescored?: ReadonlyMap<string, Float32Array>;
 }
 
 /** Facts of a trajectory that its record needs. */
@@ -96,8 +98,10 @@ export async function sampleGroup(options: GroupOptions): Promise<RolloutGroup> 
     assert(given.length + forks.length <= settings.groupSize, 'what is given fits the group');
     given.forEach((episode, slot) => members.addGiven(slot, episode));
     forks.forEach(({ root, at }, i) => openFork(members, { root, at, slot: given.length + i }));
-    const { vocabularySize } = context.tokenizer;
-    const { settled } = await growGroup(members, settings, vocabularySize);
+    const { settled } = await growGroup(members, settings, {
+      vocabularySize: context.tokenizer.vocabularySize,
+      ...(start.rescored && { rescored: start.rescored }),
+    });
     if (!settled) await fillWithRoots(members);
     return resultOf(members, options.task, groupId);
   } finally {

@@ -9,7 +9,7 @@
 import { assert } from '../assert.ts';
 import { mean } from './number.ts';
 import { aepoRootCount } from './branching.ts';
-import { branchRule } from './branch-rules.ts';
+import { branchRule, type Measure } from './branch-rules.ts';
 import { growDeferred, isSettled } from './deferred-growth.ts';
 import { growFreely } from './free-growth.ts';
 import type { GroupMembers } from './group-members.ts';
@@ -24,9 +24,9 @@ import { entropySettings, type RolloutSettings } from './rollout-settings.ts';
 export async function growGroup(
   members: GroupMembers,
   settings: RolloutSettings,
-  vocabularySize: number,
+  model: Omit<Measure, 'entropy'>,
 ): Promise<{ settled: boolean }> {
-  const measure = { entropy: entropySettings(settings), vocabularySize };
+  const measure = { ...model, entropy: entropySettings(settings) };
   switch (settings.branch) {
     case 'none':
       if (settings.settleEarly) return settleRoots(members, settings.initialRollouts);

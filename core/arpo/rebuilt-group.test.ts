@@ -146,6 +146,35 @@ describe('rebuiltGroups', () => {
     expect(new Set(group.trajectories.map(({ reward }) => reward)).size).toBeGreaterThan(1);
   });
 
+  it('measures surprise at logged results by the weights of now', async () => {
+    const question = questionOf(withTool());
+    const { group, session } = await rebuilt(question, { branch: 'surprisal' });
+    const { vocabularySize } = setting.context.tokenizer;
+    const meanOf = (values: ArrayLike<number>): number => {
+      const first = Array.from(values).slice(0, 20);
+      return -first.reduce((a, b) => a + b, 0) / first.length / Math.log(vocabularySize);
+    };
+    let looked = 0;
+    for (const [index, { steps, given }] of group.trajectories.entries()) {
+      if (given !== true) continue;
+      const row = Uint32Array.from(steps.flatMap(({ tokens }) => [...tokens]));
+      const now = must((await session.score([row])).logprobs[0], 'scored');
+      let start = 0;
+      const surprise = steps.map(({ tokens }) => {
+        start += tokens.length;
+        return meanOf(now.slice(start - tokens.length, start));
+      });
+      const initial = must(surprise[steps.findIndex(({ kind }) => kind === 'policy')], 'a step');
+      for (const { rule, trajectory, stepId, signal } of group.decisions) {
+        if (rule !== 'surprisal' || trajectory !== index) continue;
+        const at = steps.findIndex(({ id }) => id === stepId);
+        expect(signal).toBeCloseTo(must(surprise[at + 1], 'a step follows') - initial, 5);
+        looked++;
+      }
+    }
+    expect(looked).toBeGreaterThan(0);
+  });
+
   it('counts from the weights of now, with what sampled as the behaviour', async () => {
     const { group, settings, session } = await rebuilt(questionOf(logged));
     const rows = trainRows(group, settings);

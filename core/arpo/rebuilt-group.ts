@@ -76,6 +76,7 @@ async function rebuildGroup(
   const { task } = question;
   const { context, settings, seed } = options;
   const loggedOf = new Map<Episode, LiveSample>();
+  const rescored = new Map(given.flatMap(({ path }) => [...path.logprobs]));
   const begin = (groupContext: EpisodeContext): GroupStart => {
     const roots = given.map(({ sample, path }) => {
       const episode = finishedEpisode(sample, path, { ...options, context: groupContext });
@@ -84,7 +85,8 @@ async function rebuildGroup(
     });
     const [first] = roots;
     if (first !== undefined) {
-      return { prompt: { episode: first, at: 0 }, roots, forks: widestForks(given, settings) };
+      const forks = widestForks(given, settings);
+      return { prompt: { episode: first, at: 0 }, roots, forks, rescored };
     }
     const prompt = beginTask({
       ...options,
@@ -106,7 +108,7 @@ async function rebuildGroup(
     ...{ context, settings, task, seed, begin, score, ...place },
     offered: new Set(task.tools),
   });
-  return { ...group, rescored: new Map(given.flatMap(({ path }) => [...path.logprobs])) };
+  return { ...group, rescored };
 }
 
 /** Where the policy of now is least sure after a logged result; of equals the first. */
