@@ -12,6 +12,10 @@ import type { ToolOutcome, ToolRunner, ToolSpec } from '../ports.ts';
 
 const PASSING = new Set(['tool_timeout', 'queue_full', 'request_cancelled']);
 
+/** Whether an outcome is a failure that another try may mend. */
+export const isPassing = ({ error }: Pick<ToolOutcome, 'error'>): boolean =>
+  error !== null && PASSING.has(error);
+
 /** Holds at most as many results as calls are made through it; made for one group. */
 export class Cassette implements ToolRunner {
   private readonly tools: ToolRunner;
@@ -44,7 +48,7 @@ export class Cassette implements ToolRunner {
     const running = this.tools.call(name, argumentsJson, signal);
     this.kept.set(key, running);
     const outcome = await running;
-    if (outcome.error !== null && PASSING.has(outcome.error)) this.kept.delete(key);
+    if (isPassing(outcome)) this.kept.delete(key);
     return outcome;
   }
 }

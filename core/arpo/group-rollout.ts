@@ -12,6 +12,7 @@ import { assert } from '../assert.ts';
 import type { Deadline } from '../agent/deadline.ts';
 import type { Episode } from '../agent/episode.ts';
 import type { EpisodeContext } from '../agent/types.ts';
+import type { ToolOutcome } from '../ports.ts';
 import type { Task } from '../records.ts';
 import { Cassette } from './cassette.ts';
 import { deltaAfter } from './branch-rules.ts';
@@ -41,6 +42,8 @@ export interface GroupOptions {
   index: number;
   /** Aborted when any part of the step's work fails. */
   deadline: Deadline;
+  /** Calls that were made before, which the group's cassette answers; of equal ones the last. */
+  recorded?: readonly RecordedCall[];
   /**
    * Opens what the group begins with. Episodes must run over the context passed here: its tools
    * are those of `context` behind the group's cassette. The group closes them.
@@ -48,6 +51,11 @@ export interface GroupOptions {
   begin: (context: EpisodeContext) => GroupStart;
   /** Called once for each finished trajectory, those given too. */
   score: (episode: Episode, place: TrajectoryPlace) => ScoredTrajectory;
+}
+
+export interface RecordedCall {
+  call: { name: string; arguments: string };
+  outcome: ToolOutcome;
 }
 
 export interface GroupStart {
@@ -80,8 +88,9 @@ export async function sampleGroup(options: GroupOptions): Promise<RolloutGroup> 
   const { settings, deadline, context, index, seed, offered } = options;
   throwIfAborted(deadline, 'rollouts');
   const groupId = context.newId('group');
-  const tools = settings.cassette === true ? new Cassette(context.tools) : context.tools;
-  const start = options.begin({ ...context, tools });
+  const cassette = settings.cassette === true ? new Cassette(context.tools) : null;
+  for (const { call, outcome } of options.recorded ?? []) cassette?.record(call, outcome);
+  const start = options.begin({ ...context, tools: cassette ?? context.tools });
   const members = new GroupMembers({
     size: settings.groupSize,
     seed,

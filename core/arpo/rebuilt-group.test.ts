@@ -126,6 +126,34 @@ describe('rebuiltGroups', () => {
     expect(group.decisions.filter(({ rule }) => rule === 'given').length).toBeGreaterThan(0);
   });
 
+  it('runs no call again that the log has', async () => {
+    const { group, calls } = await rebuilt(questionOf(withTool()), { branch: 'none' });
+    const stepsOf = (given: boolean) =>
+      group.trajectories
+        .filter((trajectory) => (trajectory.given === true) === given)
+        .flatMap(({ steps }) => steps.flatMap(({ toolCall }) => toolCall ?? []));
+    const known = new Map(stepsOf(true).map((call) => [call.arguments, call.result]));
+    const again = stepsOf(false).filter((call) => known.has(call.arguments));
+    expect(again.length).toBeGreaterThan(0);
+    for (const { served, result, arguments: asked } of again) {
+      expect({ served, result }).toEqual({ served: 'recorded', result: known.get(asked) });
+    }
+    expect(calls()).toBe(stepsOf(false).length - again.length);
+  });
+
+  it('runs a call again whose failure another try may mend', async () => {
+    const failed = withTool().map((sample) => ({
+      ...sample,
+      steps: sample.steps.map((step) => ({
+        ...step,
+        toolCall: step.toolCall && { ...step.toolCall, error: 'tool_timeout' as const },
+      })),
+    }));
+    const { group, calls } = await rebuilt(questionOf(failed), { branch: 'none' });
+    expect(calls()).toBe(group.counts.toolCallsExecuted);
+    expect(calls()).toBeGreaterThan(0);
+  });
+
   it('forks nowhere when nothing shall branch', async () => {
     const { group } = await rebuilt(questionOf(withTool()), { branch: 'none' });
     expect(group.trajectories.every(({ branch }) => branch === null)).toBe(true);

@@ -3,7 +3,8 @@
  * as finished roots, up to a quarter of it, and with forks of them, up to a quarter of the rest, at
  * the logged tool results behind which the policy of now is unsure (largest dH). From there it
  * grows by the run's branch rule, which forks from logged results too. A fork reads the recorded
- * results of its prefix; only what it calls itself runs a tool. Plain GRPO (`none`) forks nowhere.
+ * results of its prefix, and a call that the log has is answered from there: only new ones run a
+ * tool. Plain GRPO (`none`) forks nowhere.
  *
  * Logged tokens were sampled by other weights: `rescored` has their log-probabilities under those
  * of now, and the step itself says what the behaviour was. Rewards of all come from the question's
@@ -15,8 +16,14 @@ import type { EpisodeContext } from '../agent/types.ts';
 import { must } from '../assert.ts';
 import { LIMITS } from '../limits.ts';
 import type { LiveSample } from '../records.ts';
+import { isPassing } from './cassette.ts';
 import { mapBounded } from './concurrency.ts';
-import { sampleGroup, type GroupStart, type TrajectoryPlace } from './group-rollout.ts';
+import {
+  sampleGroup,
+  type GroupStart,
+  type RecordedCall,
+  type TrajectoryPlace,
+} from './group-rollout.ts';
 import type { LiveQuestion } from './live-questions.ts';
 import { rescorePaths, type RescoredPath, type ScoreRows } from './rescored-path.ts';
 import type { RolloutGroup } from './rollout-group.ts';
@@ -107,8 +114,20 @@ async function rebuildGroup(
   const group = await sampleGroup({
     ...{ context, settings, task, seed, begin, score, ...place },
     offered: new Set(task.tools),
+    recorded: recordedCalls(given),
   });
   return { ...group, rescored };
+}
+
+/** What the log has of calls that another try would not mend; the newest conversation last. */
+function recordedCalls(given: readonly Given[]): RecordedCall[] {
+  const steps = [...given].reverse().flatMap(({ sample }) => sample.steps);
+  return steps.flatMap(({ toolCall }) => {
+    if (toolCall === null || toolCall.result === null || isPassing(toolCall)) return [];
+    const { result, error, durationMs, effects } = toolCall;
+    const outcome = { result, error, durationMs, effects, served: 'recorded' } as const;
+    return [{ call: toolCall, outcome }];
+  });
 }
 
 /** Where the policy of now is least sure after a logged result; of equals the first. */
