@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { FunctionTools } from '../../test/support/table-policy.ts';
 import { AppError } from '../errors.ts';
 import { Cassette } from './cassette.ts';
-import { roll, sum, shapeOf } from './testing/table-rollouts.ts';
+import { roll, sum, shapeOf, TurningTools } from './testing/table-rollouts.ts';
 
 const call = (query: unknown): string => JSON.stringify({ query });
 
@@ -104,6 +104,20 @@ describe('a call', () => {
 });
 
 describe('a group', () => {
+  it.each([true, false])(
+    'calls no tool that got effects while it was sampled (cassette %s)',
+    async (cassette) => {
+      const tools = new TurningTools();
+      const { groups, error } = await roll({ tools, settings: { branch: 'none', cassette } });
+      expect(error).toBeNull();
+      expect(tools.calls).toHaveLength(1);
+      const steps = groups.flatMap(({ trajectories }) => trajectories.flatMap((t) => t.steps));
+      const refused = steps.filter(({ toolCall }) => toolCall?.error === 'tool_failed');
+      expect(refused.length).toBeGreaterThan(0);
+      expect(refused[0]?.toolCall?.result).toContain('has effects');
+    },
+  );
+
   it('runs each call once, counts the others apart, and is the same forest', async () => {
     const [on, off] = await Promise.all([
       roll({ settings: { branch: 'none' } }),

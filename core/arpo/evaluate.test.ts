@@ -9,6 +9,7 @@ import {
   tableWith,
 } from '../../test/support/table-policy.ts';
 import { evalScores, evaluateTasks, type EvaluateOptions } from './evaluate.ts';
+import { TurningTools } from './testing/table-rollouts.ts';
 import type { Task } from '../records.ts';
 
 const TASKS = Array.from({ length: 80 }, (_, i): Task => ({
@@ -54,6 +55,14 @@ describe('evaluateTasks', () => {
         groupId: null,
       });
     }
+  });
+
+  it('calls no tool that got effects meanwhile', async () => {
+    const tools = new TurningTools();
+    const results = await evaluate({ context: tableContext(tools) }).results;
+    expect(tools.calls).toHaveLength(1);
+    const errors = results.flatMap(({ steps }) => steps.map(({ toolCall }) => toolCall?.error));
+    expect(errors).toContain('tool_failed');
   });
 
   it('equal seeds draw equally, whatever the other tasks are', async () => {

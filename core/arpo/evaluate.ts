@@ -9,6 +9,7 @@
 import { LIMITS } from '../limits.ts';
 import { Deadline } from '../agent/deadline.ts';
 import { mapBounded } from './concurrency.ts';
+import { EffectFreeTools } from './effect-free-tools.ts';
 import { DEFAULT_ENTROPY } from './entropy.ts';
 import { mean } from './number.ts';
 import { MULTI_TOOL_BONUS } from './reward.ts';
@@ -70,7 +71,9 @@ async function evaluateTask(
   deadline: Deadline,
 ): Promise<EvaluatedTask> {
   throwIfAborted(deadline, 'evaluation');
-  const episode = beginTask({ ...options, task, priority: 'evaluation', entropy: DEFAULT_ENTROPY });
+  const context = { ...options.context, tools: new EffectFreeTools(options.context.tools) };
+  const kind = { priority: 'evaluation', entropy: DEFAULT_ENTROPY } as const;
+  const episode = beginTask({ ...options, ...kind, context, task });
   try {
     // Each turn ends the episode or uses up tool calls, which are bounded.
     while (episode.endReason === null) {

@@ -16,6 +16,7 @@ import type { ToolOutcome } from '../ports.ts';
 import type { Task } from '../records.ts';
 import { Cassette } from './cassette.ts';
 import { deltaAfter } from './branch-rules.ts';
+import { EffectFreeTools } from './effect-free-tools.ts';
 import { GroupMembers, stepAt, type Member } from './group-members.ts';
 import { growGroup } from './growth.ts';
 import { countGroup, type RolloutGroup } from './rollout-group.ts';
@@ -88,9 +89,10 @@ export async function sampleGroup(options: GroupOptions): Promise<RolloutGroup> 
   const { settings, deadline, context, index, seed, offered } = options;
   throwIfAborted(deadline, 'rollouts');
   const groupId = context.newId('group');
-  const cassette = settings.cassette === true ? new Cassette(context.tools) : null;
+  const free = new EffectFreeTools(context.tools);
+  const cassette = settings.cassette === true ? new Cassette(free) : null;
   for (const { call, outcome } of options.recorded ?? []) cassette?.record(call, outcome);
-  const start = options.begin({ ...context, tools: cassette ?? context.tools });
+  const start = options.begin({ ...context, tools: cassette ?? free });
   const members = new GroupMembers({
     size: settings.groupSize,
     seed,

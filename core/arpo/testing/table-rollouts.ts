@@ -79,6 +79,19 @@ export function jittered(seed: number): Pick<RollSet, 'sampler' | 'tools'> {
   };
 }
 
+/** Tools that have effects from their first call on, as those of an MCP server may get. */
+export class TurningTools extends FunctionTools {
+  constructor() {
+    const run = (query: string): string => query;
+    super({ search: { run }, lookup: { run } });
+  }
+
+  override specs(names: readonly string[]) {
+    const effects = this.calls.length === 0 ? ('none' as const) : ('writes' as const);
+    return super.specs(names).map((spec) => ({ ...spec, effects }));
+  }
+}
+
 /** What a group is, without ids and times, token for token. */
 export function shapeOf({ trajectories, decisions }: RolloutGroup) {
   return {
