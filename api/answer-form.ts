@@ -10,10 +10,32 @@ import { compileConstraint } from '../core/text/constraint.ts';
 import type { AnswerForm, Protocol } from '../core/text/types.ts';
 import type { Schemas } from './handlers.ts';
 
-type Body = Pick<
-  Schemas['ChatCompletionRequest'],
-  'tool_choice' | 'response_format' | 'min_tokens'
->;
+type ToolChoice = Exclude<Schemas['ToolChoice'], { type: 'allowed_tools' }>;
+
+interface Body {
+  tool_choice?: ToolChoice;
+  response_format?: Schemas['ResponseFormat'] | null;
+  min_tokens?: number | null;
+}
+
+/**
+ * The tools that an answer may call, and the choice among them.
+ * @throws AppError invalid_request for an allowed tool that is not offered.
+ */
+export function chosenTools(
+  choice: Schemas['ToolChoice'] | undefined,
+  tools: readonly ToolSpec[],
+): { tools: readonly ToolSpec[]; choice: ToolChoice } {
+  if (typeof choice !== 'object' || choice?.type !== 'allowed_tools') {
+    return { tools, choice: choice ?? null };
+  }
+  const { mode, tools: allowed } = choice.allowed_tools;
+  const names = new Set(allowed.map((tool) => tool.function?.name ?? ''));
+  for (const name of names) {
+    if (!tools.some((tool) => tool.name === name)) throw noTool(name);
+  }
+  return { tools: tools.filter(({ name }) => names.has(name)), choice: mode };
+}
 
 /**
  * Null: the policy writes what it likes. `tools`: those that are offered.
@@ -35,19 +57,20 @@ function demanded(body: Body, tools: readonly ToolSpec[]): AnswerForm | null {
     if (tools.length > 0) return { calls: tools, answer: null };
     throw wrongChoice('a call is required, but there are no tools');
   }
-  if (typeof choice === 'object') {
+  if (typeof choice === 'object' && choice !== null) {
     const { name } = choice.function;
     const tool = tools.find((one) => one.name === name);
     if (tool !== undefined) return { calls: [tool], answer: null };
-    throw wrongChoice(`there is no tool '${name}' among the tools`);
+    throw noTool(name);
   }
   const answer = answerSchema(body.response_format);
   return answer === null ? null : { calls: tools, answer };
 }
 
 function answerSchema(format: Body['response_format']): JsonSchema | null {
-  if (format === undefined || format.type === 'text') return null;
-  return 'json_schema' in format ? format.json_schema.schema : { type: 'object' };
+  if (format === undefined || format === null || format.type === 'text') return null;
+  const schema = 'json_schema' in format ? format.json_schema.schema : undefined;
+  return schema ?? { type: 'object' };
 }
 
 /** @throws AppError invalid_request that names the schema's field and the keyword at fault. */
@@ -86,6 +109,10 @@ function requirePart(protocol: Protocol, form: AnswerForm, param: string): void 
       cause: thrown,
     });
   }
+}
+
+function noTool(name: string): AppError {
+  return wrongChoice(`there is no tool '${name}' among the tools`);
 }
 
 function wrongChoice(why: string): AppError {

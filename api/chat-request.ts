@@ -143,10 +143,15 @@ export function samplingParams(
     temperature: fields.temperature ?? temperature ?? 1,
     topP: fields.top_p ?? topP ?? 1,
     topK: fields.top_k ?? topK ?? 0,
-    seed: fields.seed ?? freshSeed(),
+    seed: seedOf(fields.seed ?? freshSeed()),
     // What is off is not logged, so that rows stay short.
     ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
   };
+}
+
+/** Draws take whole numbers from 0; a negative one becomes one that no small positive one is. */
+function seedOf(seed: number): number {
+  return seed < 0 ? seed + 2 ** 53 : seed;
 }
 
 /** The bound on sampled tokens that was asked for; null when none was. */

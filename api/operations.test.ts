@@ -13,6 +13,7 @@ import type { Case } from './testing/cases.ts';
 import { AGENT_CASES } from './testing/agent-cases.ts';
 import { AGENT_CHOICE_CASES } from './testing/agent-choice-cases.ts';
 import { CHAT_CASES } from './testing/chat-cases.ts';
+import { CLIENT_FORM_CASES } from './testing/client-form-cases.ts';
 import { DOCS_CASES } from './testing/docs-cases.ts';
 import { startHarness } from './testing/harness.ts';
 import type { Answer, CallOptions, Harness } from './testing/harness.ts';
@@ -123,6 +124,7 @@ const STORED_CASES: Case[] = (
 
 const CASES = [
   ...CHAT_CASES,
+  ...CLIENT_FORM_CASES,
   ...AGENT_CASES,
   ...AGENT_CHOICE_CASES,
   ...RESPONSE_CASES,

@@ -53,9 +53,14 @@ function checked(contract: Contract, id: OperationId, part: RequestPart, value: 
   throw new AppError(code, message, param === null ? {} : { param });
 }
 
-function queryOf(url: URL): Record<string, string> {
-  const out: Record<string, string> = {};
+/** Names that end in [] are lists, as OpenAI's clients write them. */
+function queryOf(url: URL): Record<string, string | string[]> {
+  const out: Record<string, string | string[]> = {};
   for (const [name, value] of url.searchParams) {
+    if (name.endsWith('[]')) {
+      out[name] = url.searchParams.getAll(name);
+      continue;
+    }
     if (Object.hasOwn(out, name)) {
       throw new AppError('invalid_request', `${name}: is given twice`, { param: name });
     }

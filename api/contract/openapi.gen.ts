@@ -92,6 +92,9 @@ export interface paths {
          *
          *     A background response goes on without its client, and is read with `GET`; it does not outlive
          *     the server.
+         *
+         *     With an `Idempotency-Key` the same call is answered once, as of chat completions. One in the
+         *     background that is made again names the same response.
          */
         post: operations["createResponse"];
         delete?: never;
@@ -184,6 +187,9 @@ export interface paths {
          *     figure decide). A tool call whose result is lost is made again if the tool has no effects, else
          *     the run fails with `tool_call_uncertain`. A foreground run that was at work is `cancelled`
          *     with `agent_run_interrupted`.
+         *
+         *     With an `Idempotency-Key` the same call is answered once, as of chat completions. A background
+         *     run that is made again is the same run; one that failed is an answer too.
          */
         post: operations["createAgentRun"];
         delete?: never;
@@ -1046,7 +1052,7 @@ export interface components {
              */
             role: "system" | "developer";
             content: components["schemas"]["MessageContent"];
-            name?: string;
+            name?: string | null;
         };
         UserMessage: {
             /**
@@ -1055,7 +1061,7 @@ export interface components {
              */
             role: "user";
             content: components["schemas"]["MessageContent"];
-            name?: string;
+            name?: string | null;
         };
         /** @description Clients send answers back with fields of their own, so unknown ones are ignored here. */
         AssistantMessage: {
@@ -1065,11 +1071,11 @@ export interface components {
              */
             role: "assistant";
             content?: components["schemas"]["SentContent"] | null;
-            name?: string;
+            name?: string | null;
             refusal?: string | null;
             /** @description Accepted so that an answer can be sent back whole; not shown to the policy. */
             reasoning_content?: string | null;
-            tool_calls?: components["schemas"]["SentToolCall"][];
+            tool_calls?: components["schemas"]["SentToolCall"][] | null;
         };
         ToolMessage: {
             /**
@@ -1079,7 +1085,7 @@ export interface components {
             role: "tool";
             content: components["schemas"]["MessageContent"];
             tool_call_id: string;
-            name?: string;
+            name?: string | null;
         };
         Tool: components["schemas"]["FunctionTool"];
         FunctionTool: {
@@ -1090,13 +1096,38 @@ export interface components {
             type: "function";
             function: {
                 name: string;
-                description?: string;
+                description?: string | null;
                 /** @description JSON Schema of the arguments. */
                 parameters?: {
                     [key: string]: unknown;
-                };
+                } | null;
                 /** @description Accepted; sampling is bound to the schema when tool_choice or response_format demands a form, whatever this says, and free otherwise. */
                 strict?: boolean | null;
+            };
+        };
+        /**
+         * @description `required`: one of the tools is called; a function by name: that one is called. The call is
+         *     whole and its arguments fit the function's parameters unless a token limit cuts it.
+         *     `allowed_tools`: the answer is as if these were the only tools, with `mode` as the choice.
+         */
+        ToolChoice: ("none" | "auto" | "required" | null) | (components["schemas"]["FunctionChoice"] | components["schemas"]["AllowedToolsChoice"]);
+        AllowedToolsChoice: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "allowed_tools";
+            allowed_tools: {
+                /** @enum {string} */
+                mode: "auto" | "required";
+                /** @description Some of `tools`, by name; other fields of theirs are ignored. */
+                tools: {
+                    /** @constant */
+                    type: "function";
+                    function?: {
+                        name: string;
+                    };
+                }[];
             };
         };
         ChatCompletionRequest: {
@@ -1109,9 +1140,8 @@ export interface components {
                 include_obfuscation?: boolean;
             } | null;
             /** @description Functions that the client runs. A server tool's name has no special meaning here. */
-            tools?: components["schemas"]["Tool"][];
-            /** @description `required`: one of the tools is called; a function by name: that one is called. The call is whole and its arguments fit the function's parameters unless a token limit cuts it. */
-            tool_choice?: ("none" | "auto" | "required") | components["schemas"]["FunctionChoice"];
+            tools?: components["schemas"]["Tool"][] | null;
+            tool_choice?: components["schemas"]["ToolChoice"];
             /** @description false: the answer ends behind its first call; refused where the policy's form of calls has no mark at their end. */
             parallel_tool_calls?: boolean | null;
             /** @description Bound on sampled tokens; the rest of the context window when absent. */
@@ -1126,7 +1156,7 @@ export interface components {
             top_p?: number | null;
             /** @description An extension; 0 is off. */
             top_k?: number | null;
-            seed?: number | null;
+            seed?: components["schemas"]["Seed"];
             /** @description Up to 4 texts that end the answer; they are not part of it. */
             stop?: string | string[] | null;
             logprobs?: boolean | null;
@@ -1134,7 +1164,7 @@ export interface components {
             top_logprobs?: number | null;
             /** @description Choices; each takes a place of its own in the queue. */
             n?: number | null;
-            response_format?: components["schemas"]["ResponseFormat"];
+            response_format?: components["schemas"]["ResponseFormat"] | null;
             min_p?: components["schemas"]["MinP"];
             repetition_penalty?: components["schemas"]["RepetitionPenalty"];
             frequency_penalty?: components["schemas"]["FrequencyPenalty"];
@@ -1143,8 +1173,14 @@ export interface components {
             min_tokens?: components["schemas"]["MinTokens"];
             modalities?: "text"[] | null;
             audio?: null;
-            reasoning_effort?: null;
-            verbosity?: null;
+            /**
+             * @description The policy thinks as it was trained to.
+             * @enum {unknown}
+             */
+            reasoning_effort?: "none" | null;
+            /** @enum {unknown} */
+            verbosity?: "medium" | null;
+            moderation?: null;
             prediction?: null;
             web_search_options?: null;
             /**
@@ -1154,16 +1190,18 @@ export interface components {
             service_tier?: "auto" | "default" | "flex" | "scale" | "priority" | null;
             /** @description Accepted and not used. */
             prompt_cache_key?: string | null;
+            /** @description Accepted and not used. */
+            prompt_cache_options?: Record<string, never> | null;
             /**
              * @description Accepted and not used.
              * @enum {unknown}
              */
             prompt_cache_retention?: "in_memory" | "24h" | null;
-            functions?: unknown[];
-            /** @constant */
-            function_call?: "none";
+            functions?: unknown[] | null;
+            /** @enum {unknown} */
+            function_call?: "none" | null;
             /** @description Accepted and not used. */
-            user?: string;
+            user?: string | null;
             /** @description Accepted and not used. */
             safety_identifier?: string | null;
             /** @description Accepted; every step is logged. */
@@ -1181,13 +1219,16 @@ export interface components {
             json_schema: {
                 name: string;
                 description?: string;
-                schema: {
+                /** @description Any object when absent. */
+                schema?: {
                     [key: string]: unknown;
                 };
                 /** @description Accepted; the answer always fits the schema. */
                 strict?: boolean | null;
             };
         };
+        /** @description Equal requests with equal seeds are sampled alike. The log tells a negative one as it plus 2^53. */
+        Seed: number | null;
         /** @description An extension; tokens less likely than this share of the likeliest one are cut. 0 is off. */
         MinP: number | null;
         /** @description An extension, as in Hugging Face: positive logits of tokens in the prompt or the answer are divided by it, negative ones multiplied. 1 is off. */
@@ -1395,13 +1436,26 @@ export interface components {
                 tool_names: string[];
             };
         };
-        /** @description `required`: the first step calls one of the tools; one by name: that one. `mcp` without a name: one of this server's. The call is whole and its arguments fit the schema unless a limit cuts it. */
+        /** @description `required`: the first step calls one of the tools; one by name: that one. `mcp` without a name: one of this server's. The call is whole and its arguments fit the schema unless a limit cuts it. `allowed_tools`: the answer is as if these were the only tools, with `mode` as the choice; `mcp` without a name: all of this server's. */
         ResponseToolChoice: ("none" | "auto" | "required") | {
             /** @enum {unknown} */
-            type: "function" | "mcp";
+            type: "function" | "mcp" | "allowed_tools";
             name?: string | null;
             /** @constant */
             server_label?: "ramify";
+            /**
+             * @description Of allowed_tools.
+             * @enum {string}
+             */
+            mode?: "auto" | "required";
+            /** @description Of allowed_tools; some of the request's tools. */
+            tools?: {
+                /** @enum {unknown} */
+                type: "function" | "mcp";
+                name?: string | null;
+                /** @constant */
+                server_label?: "ramify";
+            }[];
         };
         /** @description As `response_format` of a chat completion; with tools, every step but calls has it. */
         ResponseTextFormat: {
@@ -1433,8 +1487,8 @@ export interface components {
             conversation?: string | {
                 id: string;
             } | null;
-            tools?: components["schemas"]["ResponseTool"][];
-            tool_choice?: components["schemas"]["ResponseToolChoice"];
+            tools?: components["schemas"]["ResponseTool"][] | null;
+            tool_choice?: components["schemas"]["ResponseToolChoice"] | null;
             /** @description false: a step ends behind its first call; refused where the policy's calls have no end. */
             parallel_tool_calls?: boolean | null;
             /** @description Bound on sampled tokens over all steps; what fits the window when absent. */
@@ -1443,7 +1497,8 @@ export interface components {
             max_tool_calls?: number | null;
             text?: {
                 format?: components["schemas"]["ResponseTextFormat"];
-                verbosity?: null;
+                /** @enum {unknown} */
+                verbosity?: "medium" | null;
             } | null;
             /** @description Log-probabilities of every token of the step that wrote a message, thoughts and control tokens included. Encrypted thoughts are accepted and not made; thoughts are plain text here. */
             include?: ("message.output_text.logprobs" | "reasoning.encrypted_content")[] | null;
@@ -1460,7 +1515,7 @@ export interface components {
             presence_penalty?: components["schemas"]["PresencePenalty"];
             logit_bias?: components["schemas"]["LogitBias"];
             /** @description An extension. */
-            seed?: number | null;
+            seed?: components["schemas"]["Seed"];
             stream?: boolean | null;
             stream_options?: {
                 /** @description Accepted and not used. */
@@ -1479,7 +1534,12 @@ export interface components {
             /** @enum {unknown} */
             service_tier?: "auto" | "default" | null;
             reasoning?: {
-                effort?: null;
+                /** @enum {unknown} */
+                effort?: "none" | null;
+                /** @enum {unknown} */
+                context?: "auto" | null;
+                /** @enum {unknown} */
+                mode?: "standard" | null;
                 summary?: null;
                 generate_summary?: null;
             } | null;
@@ -1488,6 +1548,8 @@ export interface components {
             context_management?: null;
             /** @description Accepted and not used. */
             prompt_cache_key?: string | null;
+            /** @description Accepted and not used. */
+            prompt_cache_options?: Record<string, never> | null;
             /** @description Accepted and not used. */
             prompt_cache_retention?: string | null;
             /** @description Accepted and not used. */
@@ -2054,7 +2116,10 @@ export interface components {
             next_cursor: string | null;
         };
         FunctionChoice: {
-            /** @constant */
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
             type: "function";
             function: {
                 name: string;
@@ -2895,6 +2960,11 @@ export interface components {
         /** @description `tokens` adds token ids, log-probabilities and entropies to every step. */
         IncludeTokens: "tokens";
         AgentRunId: string;
+        /**
+         * @description Accepted, as clients repeat here what they asked for when they made the response: its
+         *     log-probabilities are there if it was made with them, encrypted thoughts are not made.
+         */
+        ResponseInclude: ("message.output_text.logprobs" | "reasoning.encrypted_content")[];
         ResponseId: string;
         TrajectoryId: string;
         TaskId: string;
@@ -3037,6 +3107,11 @@ export interface operations {
                  *     from an answer of the same session only, one without a session from one without.
                  */
                 "x-session-id"?: components["parameters"]["SessionId"];
+                /**
+                 * @description Names a call that may be made again, for instance after a lost connection; best a random UUID.
+                 *     Keys of different tenants never meet.
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
             };
             path?: never;
             cookie?: never;
@@ -3053,6 +3128,7 @@ export interface operations {
                     "x-request-id": components["headers"]["RequestId"];
                     "x-ramify-policy": components["headers"]["PolicyVersion"];
                     "x-ramify-trajectory": components["headers"]["TrajectoryId"];
+                    "idempotent-replayed": components["headers"]["IdempotentReplayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3075,6 +3151,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["ModelNotFound"];
+            409: components["responses"]["IdempotencyConflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
             429: components["responses"]["LimitedTokens"];
@@ -3091,6 +3168,11 @@ export interface operations {
                 starting_after?: number;
                 /** @description Accepted and not used. */
                 include_obfuscation?: boolean;
+                /**
+                 * @description Accepted, as clients repeat here what they asked for when they made the response: its
+                 *     log-probabilities are there if it was made with them, encrypted thoughts are not made.
+                 */
+                "include[]"?: components["parameters"]["ResponseInclude"];
             };
             header?: never;
             path: {
@@ -3186,6 +3268,11 @@ export interface operations {
                 order?: "asc" | "desc";
                 /** @description Id of the last item of the page before. */
                 after?: string;
+                /**
+                 * @description Accepted, as clients repeat here what they asked for when they made the response: its
+                 *     log-probabilities are there if it was made with them, encrypted thoughts are not made.
+                 */
+                "include[]"?: components["parameters"]["ResponseInclude"];
             };
             header?: never;
             path: {
@@ -3254,6 +3341,11 @@ export interface operations {
                  *     from an answer of the same session only, one without a session from one without.
                  */
                 "x-session-id"?: components["parameters"]["SessionId"];
+                /**
+                 * @description Names a call that may be made again, for instance after a lost connection; best a random UUID.
+                 *     Keys of different tenants never meet.
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
             };
             path?: never;
             cookie?: never;
@@ -3270,6 +3362,7 @@ export interface operations {
                     "x-request-id": components["headers"]["RequestId"];
                     "x-ramify-policy": components["headers"]["PolicyVersion"];
                     "x-ramify-trajectory": components["headers"]["TrajectoryId"];
+                    "idempotent-replayed": components["headers"]["IdempotentReplayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3280,6 +3373,7 @@ export interface operations {
             /** @description The run goes on in the background. */
             202: {
                 headers: {
+                    "idempotent-replayed": components["headers"]["IdempotentReplayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3290,6 +3384,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["ModelNotFound"];
+            409: components["responses"]["IdempotencyConflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["WrongMediaType"];
             429: components["responses"]["LimitedTokens"];

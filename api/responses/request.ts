@@ -29,7 +29,7 @@ export interface OfferedTools {
 /** @throws AppError invalid_request for a name given twice; unknown_tool */
 export function offeredTools(body: Body, tools: ToolRunner): OfferedTools {
   const sent = body.tool_choice === 'none' ? [] : ((body.tools ?? []) as Tool[]);
-  const names = sent.flatMap((tool) => (tool.type === 'mcp' ? allowedNames(tool) : []));
+  const names = sent.flatMap((tool) => (tool.type === 'mcp' ? toolNames(tool) : []));
   checkServerTools(tools, names);
   const wanted = sent.flatMap((tool) => (tool.type === 'mcp' ? [] : asked(tool)));
   const all = [...names, ...wanted.map((tool) => tool.function.name)];
@@ -38,10 +38,22 @@ export function offeredTools(body: Body, tools: ToolRunner): OfferedTools {
     throw new AppError('invalid_request', `tools: '${twice}' is given twice`, { param: 'tools' });
   }
   const functions = clientTools(wanted);
-  return { names, functions, specs: [...tools.specs(names), ...functions] };
+  return allowedTools(body, { names, functions, specs: [...tools.specs(names), ...functions] });
 }
 
-function allowedNames({ allowed_tools: allowed }: Schemas['ResponseServerTools']): string[] {
+/** Those that the choice lets through. @throws AppError invalid_request for one not offered. */
+function allowedTools({ tool_choice: choice }: Body, offered: OfferedTools): OfferedTools {
+  if (typeof choice !== 'object' || choice?.type !== 'allowed_tools') return offered;
+  if (choice.mode === undefined || choice.tools === undefined) {
+    throw wrongChoice('allowed_tools needs mode and tools');
+  }
+  const allowed = new Set(choice.tools.flatMap((one) => demandedTools(one, offered)));
+  const specs = offered.specs.filter((one) => allowed.has(one));
+  const names = offered.names.filter((name) => specs.some((one) => one.name === name));
+  return { names, functions: specs.slice(names.length), specs };
+}
+
+function toolNames({ allowed_tools: allowed }: Schemas['ResponseServerTools']): string[] {
   return Array.isArray(allowed) ? allowed : allowed.tool_names;
 }
 
@@ -71,14 +83,23 @@ export function demandedForms(body: Body, tools: OfferedTools): DemandedForms {
 /** Null: no call is demanded. */
 function demandedCalls(
   { tool_choice: choice }: Body,
-  { names, functions, specs }: OfferedTools,
+  offered: OfferedTools,
 ): readonly ToolSpec[] | null {
-  if (choice === undefined || choice === 'auto' || choice === 'none') return null;
-  if (choice === 'required') {
-    if (specs.length > 0) return specs;
+  const mode =
+    typeof choice === 'object' && choice?.type === 'allowed_tools' ? choice.mode : choice;
+  if (mode === undefined || mode === null || mode === 'auto' || mode === 'none') return null;
+  if (mode === 'required') {
+    if (offered.specs.length > 0) return offered.specs;
     throw wrongChoice('a call is required, but there are no tools');
   }
-  const { type, name = null } = choice;
+  return demandedTools(mode, offered);
+}
+
+/** The tool that is meant; of this server without a name: all of its. */
+function demandedTools(
+  { type, name = null }: { type: string; name?: string | null },
+  { names, functions, specs }: OfferedTools,
+): readonly ToolSpec[] {
   const among = type === 'function' ? functions : specs.slice(0, names.length);
   const wanted = name === null && type === 'mcp' ? among : among.filter((one) => one.name === name);
   if (wanted.length > 0) return wanted;
