@@ -24,7 +24,7 @@ const LIBRARY_HOMES = {
   'quickjs-emscripten': ['core/tools/'],
   '@huggingface/tokenizers': ['core/text/'],
   '@huggingface/jinja': ['core/text/'],
-  'node:worker_threads': ['core/engine/', 'core/tools/', 'api/export-'],
+  'node:worker_threads': ['core/engine/', 'core/tools/', 'db/search-', 'api/export-'],
   'node:child_process': [
     'core/engine/',
     'core/tools/mcp/',

@@ -16,7 +16,7 @@ const GROUP = 'search collections';
 export function offerCollections(registry: ToolRegistry, store: CollectionStore): void {
   const names = store.list().map(({ name }) => name);
   const others = names.filter((name) => name !== CORPUS);
-  const tools = others.map((collection) => searchTool(store.index(collection), { collection }));
+  const tools = others.map((collection) => searchTool(store.slowIndex(collection), { collection }));
   registry.replaceGroup(GROUP, tools);
 }
 

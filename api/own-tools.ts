@@ -32,7 +32,7 @@ export async function startOwnTools(
 ): Promise<ToolRegistry> {
   const javascript = javascriptTool();
   cleanups.push(() => javascript.stop());
-  const own = [searchTool(collections?.index(CORPUS) ?? shippedIndex(cleanups)), javascript];
+  const own = [searchTool(collections?.slowIndex(CORPUS) ?? shippedIndex(cleanups)), javascript];
   const python = await offerPython();
   if ('tool' in python) own.push(python.tool);
   else logger.info({ tool: 'python' }, `python is not offered: ${python.fault}`);

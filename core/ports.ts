@@ -23,6 +23,11 @@ export interface SearchIndex {
   search(query: string, limit: number): SearchHit[];
 }
 
+/** One that is searched elsewhere, because it may take long. */
+export interface SlowSearchIndex {
+  search(query: string, limit: number, signal: AbortSignal): Promise<SearchHit[]>;
+}
+
 export interface SearchHit {
   id: string;
   title: string;

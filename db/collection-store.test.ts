@@ -3,8 +3,9 @@ import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import BetterSqlite3 from 'better-sqlite3';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ManualClock } from '../core/clock.ts';
+import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { packageRoot } from '../core/paths.ts';
 import { copyCollections, openCollections, readCollections } from './collection-store.ts';
@@ -57,6 +58,52 @@ test('added, replaced, deleted: found by the same index at once', () => {
   expect(index.search('elm', 5)).toEqual([]);
   store.upsert('notes', [oak]);
   expect(index.search('oak elm', 5)).toMatchObject([oak]);
+});
+
+describe('searched in a thread', () => {
+  const never = new AbortController().signal;
+
+  test('the same is found, of what is there by then', async () => {
+    const store = open();
+    const index = store.slowIndex('notes');
+    expect(await index.search('oak', 5, never)).toEqual([]);
+    store.upsert('notes', [oak, { ...oak, id: 'b', text: 'Oak and elm.' }]);
+    const found = store.index('notes').search('oak elm', 5);
+    expect(found).toHaveLength(2);
+    expect(await index.search('oak elm', 5, never)).toEqual(found);
+    expect(await index.search('oak elm', 1, never)).toEqual(found.slice(0, 1));
+    store.delete('notes');
+    expect(await index.search('oak', 5, never)).toEqual([]);
+  });
+
+  test('a search under way holds nothing up and can be given up; the next ones go on', async () => {
+    const store = open();
+    store.upsert('notes', [oak]);
+    const index = store.slowIndex('notes');
+    const controller = new AbortController();
+    const reason = new AppError('tool_timeout', 'late');
+    const calls = [controller.signal, controller.signal, never].map((signal) =>
+      index.search('oak', 5, signal),
+    );
+    const settled = Promise.allSettled(calls);
+    // Before a search on this thread would have begun it would be over.
+    setTimeout(() => controller.abort(reason), 0);
+    expect(await settled).toMatchObject([
+      { status: 'rejected', reason },
+      { status: 'rejected', reason },
+      { status: 'fulfilled', value: [oak] },
+    ]);
+    expect(await index.search('oak', 5, never)).toMatchObject([oak]);
+  });
+
+  test('a file that is gone fails the search, and a store that is closed too', async () => {
+    const store = open();
+    rmSync(file);
+    const failure = { code: 'storage_failed' };
+    await expect(store.slowIndex('notes').search('oak', 5, never)).rejects.toThrow();
+    store.close();
+    await expect(store.slowIndex('notes').search('oak', 5, never)).rejects.toMatchObject(failure);
+  });
 });
 
 test('one id twice in one import is one document', () => {

@@ -12,9 +12,10 @@ import BetterSqlite3 from 'better-sqlite3';
 import type { Clock } from '../core/clock.ts';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import type { SearchIndex } from '../core/ports.ts';
+import type { SearchIndex, SlowSearchIndex } from '../core/ports.ts';
 import { createDocuments, readDocuments, searchOf } from './search-index.ts';
 import type { SearchDocument } from './search-index.ts';
+import { SearchThread } from './search-thread.ts';
 
 export const CORPUS = 'corpus';
 
@@ -108,10 +109,12 @@ export class CollectionStore {
   private readonly clock: Clock;
   /** Prepared searches, by the id of the collection. */
   private readonly searches = new Map<number, SearchIndex['search']>();
+  private readonly thread: SearchThread;
 
   constructor(database: BetterSqlite3.Database, clock: Clock) {
     this.database = database;
     this.clock = clock;
+    this.thread = new SearchThread(database.name);
   }
 
   /** In the order of their names. */
@@ -145,6 +148,14 @@ export class CollectionStore {
         this.searches.set(id, known);
         return known(query, limit);
       },
+    };
+  }
+
+  /** The same, searched in a thread. */
+  slowIndex(name: string): SlowSearchIndex {
+    return {
+      search: (query, limit, signal) =>
+        this.thread.search({ collection: name, query, limit }, signal),
     };
   }
 
@@ -228,6 +239,7 @@ export class CollectionStore {
   }
 
   close(): void {
+    this.thread.stop();
     this.database.close();
   }
 

@@ -8,7 +8,7 @@
  * lines best.
  */
 import { LIMITS } from '../limits.ts';
-import type { SearchIndex, Tool } from '../ports.ts';
+import type { SearchIndex, SlowSearchIndex, Tool } from '../ports.ts';
 
 export interface SearchToolOptions {
   /** Documents a call. */
@@ -17,7 +17,10 @@ export interface SearchToolOptions {
   collection?: string;
 }
 
-export function searchTool(index: SearchIndex, options: SearchToolOptions = {}): Tool {
+export function searchTool(
+  index: SearchIndex | SlowSearchIndex,
+  options: SearchToolOptions = {},
+): Tool {
   const { results = 2, collection } = options;
   const where = collection === undefined ? 'the knowledge base' : `the documents of ${collection}`;
   return {
@@ -32,8 +35,8 @@ export function searchTool(index: SearchIndex, options: SearchToolOptions = {}):
     primaryArgument: 'query',
     effects: 'none',
     timeoutMs: LIMITS.toolTimeoutMs,
-    run: async (args) => {
-      const hits = index.search(args.query as string, results);
+    run: async (args, signal) => {
+      const hits = await index.search(args.query as string, results, signal);
       if (hits.length === 0) return 'no results';
       return hits.map((hit) => hit.text.replace(/\s*\n\s*/g, ' ').trim()).join('\n');
     },
