@@ -2,7 +2,7 @@
  * What makes two jobs the same run: a hash of every field that its weights depend on, so that a
  * checkpoint is never taken up by another run, and a refusal can say what differs.
  */
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import type { ArpoSettings } from '../arpo/settings.ts';
 import { directorySha256 } from './candidate.ts';
 import type { TrainingJob } from './types.ts';
@@ -34,10 +34,31 @@ export async function jobIdentity(job: TrainingJob, settings: ArpoSettings): Pro
   return identity;
 }
 
-/** Of a value's JSON text, whose keys have one order: jobs are made by one piece of code. */
-function hashOf(value: unknown): string {
-  return createHash('sha256')
-    .update(JSON.stringify(value) ?? 'undefined')
-    .digest('hex')
-    .slice(0, 16);
+/** Of a value as it is read here: its keys have one order, as jobs are made by one piece of code. */
+export function hashOf(value: unknown): string {
+  const hash = createHash('sha256');
+  add(hash, value);
+  return hash.digest('hex').slice(0, 16);
+}
+
+/**
+ * The JSON text of a value piece by piece, and the bytes of typed arrays: the tokens and figures of
+ * many long conversations make a text that is longer than a string can be.
+ */
+function add(hash: Hash, value: unknown): void {
+  if (ArrayBuffer.isView(value)) {
+    hash.update(`${value.constructor.name} ${value.byteLength}:`);
+    hash.update(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
+  } else if (typeof value === 'object' && value !== null) {
+    const list = Array.isArray(value);
+    hash.update(list ? '[' : '{');
+    const entries = Object.entries(value).filter(([, item]) => list || item !== undefined);
+    entries.forEach(([name, item], i) => {
+      hash.update((i > 0 ? ',' : '') + (list ? '' : `${JSON.stringify(name)}:`));
+      add(hash, item);
+    });
+    hash.update(list ? ']' : '}');
+  } else {
+    hash.update(JSON.stringify(value) ?? 'undefined');
+  }
 }
