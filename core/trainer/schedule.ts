@@ -1,12 +1,12 @@
 /**
  * When a scheduled training run is due (ARCHITECTURE.md, "Training flow"): after `minNewScored`
- * live trajectories got a reward since the last run began, or after `everyMinutes`, whichever comes
+ * agent runs got a reward since the last run began, or after `everyMinutes`, whichever comes
  * first. A pure decision over counts and times; who counts, who asks and who starts the run is the
  * server's matter.
  */
 
 export interface ScheduleSettings {
-  /** Scored live trajectories that make a run worthwhile; null = never for this reason. */
+  /** Scored agent runs that make a run worthwhile; null = never for this reason. */
   minNewScored: number | null;
   /** Minutes between the starts of two runs; null = never for this reason. */
   everyMinutes: number | null;
@@ -27,7 +27,7 @@ export interface ScheduleState {
   lastRunStartedAt: number | null;
   /** When the server began to keep the schedule: minutes count from here before the first run. */
   scheduleStartedAt: number;
-  /** Live trajectories that got their first reward since `lastRunStartedAt`. */
+  /** Agent runs whose reward was set or changed since `lastRunStartedAt`. */
   newScored: number;
   /** A run is active or waits: nothing is due, so that runs never pile up. */
   runPending: boolean;
