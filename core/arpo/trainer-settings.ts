@@ -12,6 +12,8 @@ export interface TrainerCommon {
   promptsPerStep: number;
   learningRate: number;
   warmupSteps: number;
+  /** The share of the learning rate that is left at a run's end; it falls linearly. */
+  finalRateRatio: number;
   /** Updates in one pass over a step's groups; a mini-batch holds whole groups. */
   miniBatches: number;
   /** Passes over a step's groups. */
@@ -87,6 +89,7 @@ export const TRAINER_SPECS = {
   promptsPerStep: integer(1, LIMITS.sequencesMax),
   learningRate: number(0, 1, { above: 0 }),
   warmupSteps: integer(0, LIMITS.trainingStepsMax),
+  finalRateRatio: number(0, 1),
   miniBatches: integer(1, LIMITS.sequencesMax),
   epochs: integer(1, 64),
   rolloutLag: integer(0, LIMITS.rolloutLagMax),
@@ -118,6 +121,7 @@ const DEFAULTS: TrainerCommon = {
   promptsPerStep: 8,
   learningRate: 1e-4,
   warmupSteps: 5,
+  finalRateRatio: 1,
   miniBatches: 1,
   epochs: 1,
   rolloutLag: 0,

@@ -8,7 +8,7 @@ import {
   gradientNorm,
   initAdamW,
   updateAdamW,
-  warmedUpRate,
+  rateAt,
 } from './adamw.ts';
 
 const matrix = (values: number[]) => ({
@@ -128,8 +128,18 @@ describe('gradient clipping', () => {
   });
 });
 
+const schedule = { learningRate: 1, warmupUpdates: 0, finalRateRatio: 1 };
+
 it('warms the learning rate up linearly, then keeps it', () => {
-  const rates = [0, 1, 2, 3, 4, 5].map((update) => warmedUpRate(1, update, 4));
+  const warmed = { ...schedule, warmupUpdates: 4 };
+  const rates = [0, 1, 2, 3, 4, 5].map((update) => rateAt(warmed, update, update / 6));
   expect(rates).toEqual([0.25, 0.5, 0.75, 1, 1, 1]);
-  expect(warmedUpRate(0.3, 0, 0)).toBe(0.3);
+  expect(rateAt({ ...schedule, learningRate: 0.3 }, 0, 1)).toBe(0.3);
+});
+
+it('lets the learning rate fall linearly over the run, warm-up or not', () => {
+  const falling = { ...schedule, warmupUpdates: 2, finalRateRatio: 0.2 };
+  const rates = [0, 1, 2, 3].map((step) => rateAt(falling, step, step / 4));
+  [0.5, 0.8, 0.6, 0.4].forEach((rate, i) => expect(rates[i]).toBeCloseTo(rate, 12));
+  expect(rateAt(falling, 9, 1)).toBeCloseTo(0.2, 12);
 });

@@ -5,7 +5,7 @@
  *
  * Arithmetic is double precision, storage single, so the result follows a double-precision textbook
  * loop up to the rounding of the stored numbers. Knows nothing of losses, rows or schedules beyond
- * the linear warm-up.
+ * the learning rate over a run.
  */
 import { assert, must } from '../assert.ts';
 import { AppError } from '../errors.ts';
@@ -115,9 +115,20 @@ export function clipScale(
   return { norm, gradientScale: norm > maxNorm ? maxNorm / norm : 1 };
 }
 
+export interface RateSchedule {
+  learningRate: number;
+  /** Updates until the rate is whole. */
+  warmupUpdates: number;
+  /** The share of it that is left at the end of the run. */
+  finalRateRatio: number;
+}
+
 /**
- * Linear warm-up to `learningRate` over `warmupSteps` updates, then constant. `update` is 0 first.
+ * Linear warm-up to `learningRate`, and over the whole run a linear fall to `finalRateRatio` of it.
+ * `update` counts from 0; `progress` is the share of the run that is done.
  */
-export function warmedUpRate(learningRate: number, update: number, warmupSteps: number): number {
-  return learningRate * Math.min(1, (update + 1) / Math.max(1, warmupSteps));
+export function rateAt(schedule: RateSchedule, update: number, progress: number): number {
+  const { learningRate, warmupUpdates, finalRateRatio } = schedule;
+  const warm = Math.min(1, (update + 1) / Math.max(1, warmupUpdates));
+  return learningRate * warm * (1 - (1 - finalRateRatio) * progress);
 }

@@ -99,6 +99,16 @@ describe('train', () => {
     expect(tableOf(weights)).not.toEqual(tableOf(setting.freshWeights()));
   });
 
+  it('lets the learning rate fall by the steps of the run, not by its updates', async () => {
+    const settings = { ...job().settings, warmupSteps: 0, finalRateRatio: 0, miniBatches: 2 };
+    const { events } = await run({
+      ...{ steps: 4, settings },
+      candidateDirectory: join(out, 'falling-rate'),
+    });
+    const rates = steps(events).map(({ values }) => values['learning_rate'] ?? NaN);
+    [0.3, 0.225, 0.15, 0.075].forEach((rate, i) => expect(rates[i]).toBeCloseTo(rate, 12));
+  });
+
   it('tells of every step: settings first, the forests, the figures', async () => {
     const { events } = await run({ steps: 2, candidateDirectory: join(out, 'two-steps') });
     expect(events.map((event) => event.type)).toEqual([

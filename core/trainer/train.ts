@@ -177,6 +177,7 @@ async function trainStep(run: Run, state: RunState): Promise<Figures> {
   const { reference } = parts;
   const update = await updatePolicy(scored, {
     ...{ session, optimiser, settings, tokenBudget, signal },
+    progress: (step - 1) / job.steps,
     ...(reference && { reference }),
   });
   const updatedAt = clock.now();

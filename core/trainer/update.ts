@@ -19,7 +19,7 @@ import { trainRows, type PolicyRow, type RowSettings } from '../arpo/train-rows.
 import { must } from '../assert.ts';
 import type { TrainingSession } from '../model/types.ts';
 import type { AdamWState } from './adamw.ts';
-import { ADAMW_DEFAULTS, clipScale, updateAdamW, warmedUpRate } from './adamw.ts';
+import { ADAMW_DEFAULTS, clipScale, updateAdamW, rateAt } from './adamw.ts';
 import type { Figures } from './figures.ts';
 import type { MiniBatchResult } from './micro-batch.ts';
 import { accumulateGradients } from './micro-batch.ts';
@@ -34,6 +34,8 @@ export interface UpdateOptions {
   reference?: Pick<TrainingSession, 'config' | 'score'>;
   /** Tokens of one micro-batch. */
   tokenBudget: number;
+  /** The share of the run that is done, 0 unless given. */
+  progress?: number;
   signal?: AbortSignal;
 }
 
@@ -61,10 +63,10 @@ export async function updatePolicy(
       ...(options.signal && { signal: options.signal }),
     });
     const { norm, gradientScale } = clipScale(result.gradients, settings.gradientClip);
-    const learningRate = warmedUpRate(
-      settings.learningRate,
+    const learningRate = rateAt(
+      { ...settings, warmupUpdates: settings.warmupSteps * settings.miniBatches * epochs },
       optimiser.step,
-      settings.warmupSteps * settings.miniBatches * epochs,
+      options.progress ?? 0,
     );
     const [beta1, beta2] = settings.betas;
     const { weightDecay } = settings;

@@ -10,7 +10,7 @@ import { parameterShapes } from '../../core/model/parameters.ts';
 import { loadPolicyModel } from '../../core/model/policy-directory.ts';
 import { createTrainingSession } from '../../core/model/training-session.ts';
 import type { Weights } from '../../core/model/types.ts';
-import { clipScale, initAdamW, updateAdamW, warmedUpRate } from '../../core/trainer/adamw.ts';
+import { clipScale, initAdamW, rateAt, updateAdamW } from '../../core/trainer/adamw.ts';
 import { weightSumOf } from '../../core/trainer/micro-batch.ts';
 import {
   fixtureNames,
@@ -126,7 +126,8 @@ function update(
   { settings, learningRate }: AdamWFixture,
 ): number {
   const { norm, gradientScale } = clipScale(gradients, settings.maxNorm);
-  const rate = warmedUpRate(learningRate, state.step, settings.warmupSteps);
+  const { warmupSteps: warmupUpdates } = settings;
+  const rate = rateAt({ learningRate, warmupUpdates, finalRateRatio: 1 }, state.step, 0);
   updateAdamW(weights, gradients, state, { ...settings, gradientScale, learningRate: rate });
   return norm;
 }
