@@ -6,7 +6,6 @@
  * machine. `--threads ENGINE,TRAINER` compares settings: each gets a server of its own, one after
  * another.
  */
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,6 +16,7 @@ import { AppError } from '../core/errors.ts';
 import { Client, keepAsking, type Answer } from '../test/support/clients.ts';
 import { TestServer } from '../test/support/server-process.ts';
 import { callServer } from './server-call.ts';
+import { childOf } from './server-children.ts';
 import { printTable, quantile, recordResults, type Row } from './report.ts';
 
 type TrainingRun = components['schemas']['TrainingRun'];
@@ -65,7 +65,7 @@ async function measureServer({ url, child }: TestServer): Promise<Row> {
   const asked = keepAsking(clients, end.signal, (answer) => void answers.push(answer));
   await sleep(WARM_MS);
   const run = await startTraining(url);
-  const trainer = trainerOf(child.pid as number);
+  const trainer = await childOf(child.pid as number, /trainer/);
   const gaps = { idle: [] as number[], training: [] as number[] };
   const tokens = { idle: 0, training: 0 };
   for (let round = 0; round < rounds; round++) {
@@ -126,16 +126,4 @@ async function startTraining(url: string): Promise<string> {
     await sleep(100);
   }
   return id;
-}
-
-/** The server's child process that trains. */
-function trainerOf(server: number): number {
-  const listed = execFileSync('ps', ['-A', '-o', 'pid=,ppid=,args='], { encoding: 'utf8' });
-  const found = listed
-    .split('\n')
-    .map((line) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line))
-    .find((match) => Number(match?.[2]) === server && /trainer/.test(match?.[3] ?? ''));
-  if (found === undefined)
-    throw new AppError('internal', 'the trainer process is not listed by ps');
-  return Number(found?.[1]);
 }
