@@ -20,6 +20,7 @@ import type { Answer, CallOptions, Harness } from './testing/harness.ts';
 import { KEY_CASES } from './testing/key-cases.ts';
 import { LOG_CASES } from './testing/log-cases.ts';
 import { MCP_CASES } from './testing/mcp-cases.ts';
+import { REPEAT_CASES } from './testing/repeat-cases.ts';
 import { RESPONSE_CASES } from './testing/response-cases.ts';
 import { RESPONSE_REFUSALS } from './testing/response-refusals.ts';
 import { STREAM_CASES } from './testing/stream-cases.ts';
@@ -128,6 +129,7 @@ const CASES = [
   ...AGENT_CASES,
   ...AGENT_CHOICE_CASES,
   ...RESPONSE_CASES,
+  ...REPEAT_CASES,
   ...RESPONSE_REFUSALS,
   ...LOG_CASES,
   ...KEY_CASES,

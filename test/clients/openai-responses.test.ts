@@ -224,6 +224,37 @@ describe('tools of this server', () => {
   });
 });
 
+describe('a call that is made again', () => {
+  const request = { ...asking, seed: null, tools: [serverSearch] };
+  const create = (key: string, fields: object = {}) =>
+    openai.responses.create({ ...request, ...fields } as ResponseCreateParamsNonStreaming, {
+      headers: { 'Idempotency-Key': key },
+    });
+
+  it.each([false, true])('with its key gets the same answer, streamed: %s', async (stream) => {
+    const key = `again-${stream}`;
+    const first = await create(key, { stream }).asResponse();
+    const text = await first.text();
+    const again = await create(key, { stream }).asResponse();
+    expect(await again.text()).toBe(text);
+    const trajectory = first.headers.get('x-ramify-trajectory');
+    expect(again.headers.get('x-ramify-trajectory')).toBe(trajectory);
+    expect(again.headers.get('idempotent-replayed')).toBe('true');
+  });
+
+  it('while the first is under way waits for it', async () => {
+    const [first, second] = await Promise.all([create('together'), create('together')]);
+    expect(second.id).toBe(first.id);
+  });
+
+  it('with other content is a conflict', async () => {
+    await create('conflict');
+    const other = create('conflict', { max_output_tokens: 3 });
+    await expect(other).rejects.toBeInstanceOf(OpenAI.ConflictError);
+    await expect(other).rejects.toMatchObject({ code: 'idempotency_conflict' });
+  });
+});
+
 describe('a response', () => {
   it('goes on in the background, is followed, and is deleted', async () => {
     const begun = await openai.responses.create({ ...asking, background: true });
