@@ -158,7 +158,7 @@ describe('a run that is cut off', () => {
       expect(resumes).toBeGreaterThan(0);
       expect(merged(lives)).toEqual(merged([whole.events]));
     }
-  });
+  }, 300_000);
 
   it('goes on where it was, and says so', async () => {
     const settings = { ...EVERYTHING, checkpointEvery: 3 };
