@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { RequestListener, Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -14,8 +15,9 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { must } from '../../assert.ts';
 import { LIMITS } from '../../limits.ts';
 import { quiet } from '../../log.ts';
-import { packageRoot } from '../../paths.ts';
+import { builtModule, packageRoot } from '../../paths.ts';
 import type { Tool } from '../../ports.ts';
+import { alive } from '../testing/processes.ts';
 import type { McpServerDeclaration } from './declaration.ts';
 import { McpServers } from './mcp-servers.ts';
 
@@ -265,6 +267,26 @@ describe('odd servers over stdio', () => {
     expect(client.tools.get('odd')).toBe(before);
     await until(async () => (await client.call('odd__echo_env').catch(() => '')) === '{}');
     expect(client.warnings.map(({ fields }) => fields.delayMs)).toEqual([20]);
+  });
+
+  test('what a server started ends with it, also when the process that declared it is killed', async () => {
+    const module = builtModule(import.meta.url, './mcp-servers.ts').href;
+    const source = `const { McpServers } = await import(${JSON.stringify(module)});
+      const silent = () => undefined;
+      new McpServers([${JSON.stringify({ ...odd(), effects: undefined })}].map((one) => ({ ...one,
+        effects: new Map() })), { logger: { debug: silent, warn: silent }, onTools: (_, tools) =>
+        tools.find(({ name }) => name === 'odd__leave_a_child')
+          .run({}, new AbortController().signal).then((text) => process.stdout.write(text)) });
+      setInterval(silent, 1000);`;
+    const owner = spawn(process.execPath, ['--input-type=module', '-e', source], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    children.push(owner);
+    const [said] = (await once(must(owner.stdout, 'a pipe'), 'data')) as [Buffer];
+    const pids = Object.values(JSON.parse(said.toString()) as Record<string, number>);
+    expect(pids.map(alive)).toEqual([true, true]);
+    owner.kill('SIGKILL');
+    await until(() => !pids.some(alive));
   });
 
   test('tools that are added while it runs are known', async () => {

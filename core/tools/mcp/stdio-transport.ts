@@ -5,19 +5,25 @@
  * it is given.
  *
  * Closing is as MCP says: end of input, then SIGTERM, then SIGKILL, each after a while. Whatever
- * the child left in its group is killed once it is gone.
+ * the child left in its group is killed once it is gone. Where we are killed ourselves a shell that
+ * waits for that kills the group.
  */
 import { spawn } from 'node:child_process';
-import type { ChildProcessWithoutNullStreams } from 'node:child_process';
+import type { ChildProcess, ChildProcessWithoutNullStreams } from 'node:child_process';
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ReadBuffer, serializeMessage } from '@modelcontextprotocol/sdk/shared/stdio.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
+import { must } from '../../assert.ts';
 import { AppError } from '../../errors.ts';
 import { LIMITS } from '../../limits.ts';
 import type { McpCommand } from './declaration.ts';
 
 const OWN_GROUP = process.platform !== 'win32';
+
+/** Its input ends with us. A server that ends by itself then, as MCP wants it to, has a second. */
+const GUARD = 'read -r _; sleep 1; kill -s KILL -- "-$1"';
 
 export class StdioTransport implements Transport {
   onclose?: () => void;
@@ -29,6 +35,7 @@ export class StdioTransport implements Transport {
   private child: ChildProcessWithoutNullStreams | null = null;
   private gone: Promise<void> = Promise.resolve();
   private closing: Promise<void> | null = null;
+  private guard: ChildProcess | null = null;
   private errors = '';
 
   /** `onBroken` is told when the child can be of no use any more. */
@@ -56,6 +63,8 @@ export class StdioTransport implements Transport {
       // What the child has started may hold its output open for ever; the rest is read shortly.
       child.once('exit', () => {
         this.signalGroup('SIGKILL');
+        // The number of the group may be another's from now on.
+        this.guard?.kill('SIGKILL');
         setTimeout(resolve, LIMITS.mcpDrainMs).unref();
       });
       child.once('close', () => resolve());
@@ -73,6 +82,9 @@ export class StdioTransport implements Transport {
       child.once('spawn', resolve);
       child.once('error', reject);
     });
+    if (OWN_GROUP && child.exitCode === null && child.signalCode === null) {
+      this.guard = guardOf(must(child.pid, 'a child that runs has a number'));
+    }
   }
 
   /** Does not wait until the child has read it; one that reads nothing is refused more. */
@@ -134,4 +146,18 @@ export class StdioTransport implements Transport {
       // The group is gone.
     }
   }
+}
+
+/** In a group of its own, as what ends ours must not end it before. */
+function guardOf(group: number): ChildProcess {
+  const guard = spawn('/bin/sh', ['-c', GUARD, 'sh', String(group)], {
+    env: {},
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+  });
+  guard.on('error', () => undefined);
+  guard.stdin.on('error', () => undefined);
+  guard.unref();
+  (guard.stdin as Socket).unref();
+  return guard;
 }
