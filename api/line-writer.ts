@@ -40,6 +40,12 @@ export class LineWriter {
     this.end += this.buffer.write(text, this.end, 'utf8');
   }
 
+  /** An object that is not closed yet. */
+  open(object: object): void {
+    this.text(JSON.stringify(object));
+    this.end--;
+  }
+
   bytes(bytes: Uint8Array): void {
     this.reserve(bytes.length);
     this.buffer.set(bytes, this.end);
@@ -61,7 +67,7 @@ export class LineWriter {
   /** A copy of what was written since the last call. */
   take(): Buffer<ArrayBuffer> {
     // Of its own memory, not of the pool: it may be moved to another thread.
-    const bytes = Buffer.from(new ArrayBuffer(this.end));
+    const bytes = Buffer.allocUnsafeSlow(this.end);
     this.buffer.copy(bytes, 0, 0, this.end);
     this.end = 0;
     return bytes;

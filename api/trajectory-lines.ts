@@ -81,7 +81,7 @@ export function writeTrajectoryLine<Step>(
     ...offerLine(trajectory.offer),
     feedback: feedback.map(feedbackLine),
   };
-  writer.text(open(line));
+  writer.open(line);
   writer.text(',"steps":[');
   let first = true;
   for (const step of steps) {
@@ -94,7 +94,7 @@ export function writeTrajectoryLine<Step>(
 
 /** One step of a line. */
 export function writeStep(writer: LineWriter, step: StepRecord): void {
-  writer.text(open(stepFacts(step)));
+  writer.open(stepFacts(step));
   writer.text(',"tokens":');
   writer.integers(step.tokens);
   writeFigures(writer, 'logprobs', step.logprobs);
@@ -108,9 +108,6 @@ function writeFigures(writer: LineWriter, name: string, values: Float32Array | n
   if (values === null) writer.text('null');
   else writer.figures(values);
 }
-
-/** A JSON object that is not closed yet. */
-const open = (object: object): string => JSON.stringify(object).slice(0, -1);
 
 /**
  * @throws AppError invalid_json, or invalid_request that names the field: of a wrong form, figures
@@ -194,17 +191,34 @@ function callRecord(call: LineToolCall): ToolCallRecord {
 
 /** `topP` is `top_p`; what is absent stays absent. */
 function samplingLine(sampling: SamplingParams): Record<string, unknown> {
-  return renamed(sampling, (name) => name.replace(/[A-Z]/g, (at) => `_${at.toLowerCase()}`));
+  return renamed(sampling, LINE_NAMES);
 }
 
 function samplingRecord(line: Record<string, unknown>): SamplingParams {
-  const camel = (name: string): string =>
-    name.replace(/_([a-z])/g, (_, at: string) => at.toUpperCase());
-  return renamed(line, camel) as unknown as SamplingParams;
+  return renamed(line, RECORD_NAMES) as unknown as SamplingParams;
 }
 
-function renamed(object: object, name: (old: string) => string): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(object).map(([key, value]) => [name(key), value]));
+const SNAKE: Readonly<Record<keyof SamplingParams, string>> = {
+  temperature: 'temperature',
+  topP: 'top_p',
+  topK: 'top_k',
+  seed: 'seed',
+  minP: 'min_p',
+  repetitionPenalty: 'repetition_penalty',
+  presencePenalty: 'presence_penalty',
+  frequencyPenalty: 'frequency_penalty',
+  logitBias: 'logit_bias',
+  minTokens: 'min_tokens',
+  constraint: 'constraint',
+};
+const LINE_NAMES = new Map<string, string>(Object.entries(SNAKE));
+const RECORD_NAMES = new Map([...LINE_NAMES].map(([name, line]) => [line, name]));
+
+/** In the same order. */
+function renamed(object: object, names: ReadonlyMap<string, string>): Record<string, unknown> {
+  const out: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(object)) out[names.get(name) ?? name] = value;
+  return out;
 }
 
 function floats(values: readonly Figure[] | null): Float32Array | null {

@@ -34,7 +34,7 @@ export class LogReader {
   constructor({ sqlite }: Database) {
     this.sqlite = sqlite;
     this.pages = new TrajectoryPages(sqlite);
-    this.stepById = sqlite.prepare(STEP);
+    this.stepById = sqlite.prepare<[string], StepRow>(STEP).raw();
     this.feedbackOf = sqlite.prepare(FEEDBACK);
     this.offers = new ClientOffers({ sqlite });
   }

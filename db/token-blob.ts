@@ -14,6 +14,7 @@ export function toBlob(array: Uint32Array | Float32Array): Buffer {
   return isLittleEndian ? copy : copy.swap32();
 }
 
+/** May share the blob's memory, as that of figures may. */
 export function tokensFromBlob(blob: Buffer): Uint32Array {
   return new Uint32Array(alignedBytes(blob));
 }
@@ -22,9 +23,11 @@ export function floatsFromBlob(blob: Buffer): Float32Array {
   return new Float32Array(alignedBytes(blob));
 }
 
-/** A copy that starts at an aligned address: SQLite's own buffers need not. */
+/** At an aligned address: a buffer with memory of its own, as SQLite's rows have, is used as is. */
 function alignedBytes(blob: Buffer): ArrayBuffer {
   assert(blob.byteLength % BYTES === 0, `a token blob of ${blob.byteLength} bytes`);
+  const own = blob.byteLength === blob.buffer.byteLength && blob.buffer instanceof ArrayBuffer;
+  if (own && isLittleEndian) return blob.buffer;
   const bytes = new ArrayBuffer(blob.byteLength);
   const copy = Buffer.from(bytes);
   copy.set(blob);

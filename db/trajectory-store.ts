@@ -130,7 +130,7 @@ export class TrajectoryStore {
     this.byId = db.sqlite.prepare(
       `SELECT ${TRAJECTORY_COLUMNS} FROM trajectories t WHERE t.id = @id AND ${SEEN}`,
     );
-    this.pathSteps = db.sqlite.prepare(PATH_STEPS);
+    this.pathSteps = db.sqlite.prepare<[string], StepRow>(PATH_STEPS).raw();
     this.treeMembers = db.sqlite.prepare(TREE_MEMBERS);
     this.pathIds = db.sqlite.prepare<[string], string>(PATH_IDS).pluck();
     this.newestThroughStep = db.sqlite.prepare(NEWEST_THROUGH_STEP);
