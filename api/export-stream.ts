@@ -28,8 +28,8 @@ export async function exportStream(task: ExportTask, signal: AbortSignal): Promi
       retryAfterS: LIMITS.exportRetryAfterS,
     });
   }
-  running++;
   const thread = new ExportThread(task, signal);
+  running++;
   void thread.ended.finally(() => running--);
   await thread.started;
   return { body: thread.body, ended: thread.ended };
@@ -45,7 +45,12 @@ class ExportThread {
   private count: number | null = null;
   private open = true;
 
+  /** @throws AppError internal: the thread is not built. */
   constructor(task: ExportTask, signal: AbortSignal) {
+    // First: the stream asks for chunks, and so for the thread, while it is made.
+    this.worker = new Worker(builtModule(import.meta.url, './export-thread.ts'), {
+      workerData: task,
+    });
     this.body = new ReadableStream<Uint8Array>(
       {
         start: (controller) => void (this.controller = controller),
@@ -54,9 +59,6 @@ class ExportThread {
       },
       { highWaterMark: LIMITS.exportChunksAhead },
     );
-    this.worker = new Worker(builtModule(import.meta.url, './export-thread.ts'), {
-      workerData: task,
-    });
     const gone = (): void => {
       this.fail(new AppError('request_cancelled', 'the client left, or the server stops'));
     };
