@@ -5,7 +5,8 @@
  * bytes a token on disk. Beside the clock stands processor time, which says what a query costs
  * where others keep the cores busy.
  *
- * `--steps N` for another size, `--data FOLDER` to keep the database and use it again.
+ * `--steps N` for another size, `--data FOLDER` to keep the database and use it again, and
+ * `--only fill` (or query, export) for that alone.
  */
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -33,7 +34,7 @@ const BATCHES = 40;
 const REPEATS = 100;
 
 const { values } = parseArgs({
-  options: { steps: { type: 'string' }, data: { type: 'string' } },
+  options: { steps: { type: 'string' }, data: { type: 'string' }, only: { type: 'string' } },
 });
 const wanted = Number(values.steps ?? 1_000_000);
 const folder = values.data ?? mkdtempSync(join(tmpdir(), 'ramify-log-'));
@@ -46,8 +47,10 @@ try {
   const db = openDatabase(file);
   const stores = openStores(db);
   rows.push(sizes(db));
-  rows.push(...(await queries(stores)));
-  for (const compressed of [false, true]) rows.push(await exported(stores, compressed));
+  if (wants('query')) rows.push(...(await queries(stores)));
+  if (wants('export')) {
+    for (const compressed of [false, true]) rows.push(await exported(stores, compressed));
+  }
   stores.close();
 } finally {
   if (values.data === undefined) rmSync(folder, { recursive: true });
@@ -59,11 +62,15 @@ for (const group of ['fill', 'size', 'query', 'export']) {
 }
 recordResults('log', { repeats: REPEATS, threads: availableParallelism() }, rows);
 
+function wants(group: string): boolean {
+  return values.only === undefined || values.only === group;
+}
+
 async function fill(): Promise<Row> {
   const clock = new ManualClock(1_767_225_600_000);
   const stores = openStores(openDatabase(file), clock);
   const data = new LogData(SEED, clock);
-  const start = performance.now();
+  const end = begin();
   let steps = 0;
   while (steps < wanted) {
     const batches = Array.from({ length: BATCHES }, () => data.batch());
@@ -71,8 +78,16 @@ async function fill(): Promise<Row> {
     steps += batches.reduce((sum, batch) => sum + (batch.steps?.length ?? 0), 0);
   }
   stores.close();
-  const seconds = (performance.now() - start) / 1_000;
-  return { kind: 'fill', steps, seconds, 'steps/s': steps / seconds };
+  const { clock: ms, processor } = end();
+  const seconds = ms / 1_000;
+  return {
+    kind: 'fill',
+    steps,
+    seconds,
+    'steps/s': steps / seconds,
+    'processor s': processor / 1_000,
+    'steps / processor s': (1_000 * steps) / processor,
+  };
 }
 
 function sizes({ sqlite }: Database): Row {
@@ -133,7 +148,41 @@ async function queries(stores: Stores): Promise<Row[]> {
       entropyJumpMin: 0.3,
       createdFrom: createdAt,
     })),
+    'reward range in a full level': () => ({ rewardMin: 0.76, rewardMax: 0.79 }),
+    'that and more': () => ({ rewardMin: 0.76, rewardMax: 0.79, source: 'rollout', scored: true }),
     'many each, none both': () => ({ source: 'live', trainingRunId: 'trn_1' }),
+    'failed, answer': () => ({ status: 'failed', endReason: 'answer' }),
+    'rollout, unscored': () => ({ source: 'rollout', scored: false }),
+    'tool, rollout, unscored': () => ({ toolName: 'search', source: 'rollout', scored: false }),
+    'tool, completed, cancelled': () => ({
+      toolName: 'search',
+      status: 'completed',
+      endReason: 'cancelled',
+    }),
+    'scored, large jump, unlikely': () => ({
+      scored: true,
+      entropyJumpMin: 0.5,
+      rewardMin: 0.8,
+      rewardMax: 0.8001,
+    }),
+    'run, task, scored': of(({ trainingRunId }) => ({
+      trainingRunId: trainingRunId ?? 'trn_1',
+      taskId: 'task_1',
+      scored: true,
+    })),
+    'all at once': of(({ policyVersion, trainingRunId }) => ({
+      tenant: 'default',
+      policyVersion,
+      trainingRunId: trainingRunId ?? 'trn_1',
+      source: 'live',
+      status: 'completed',
+      endReason: 'answer',
+      toolName: 'search',
+      rewardMin: -1,
+      rewardMax: 1,
+      scored: true,
+      entropyJumpMin: -1,
+    })),
     'many each, none of four': () => ({
       source: 'live',
       status: 'failed',

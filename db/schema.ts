@@ -224,7 +224,18 @@ export const trajectories = sqliteTable(
   (table) => [
     index('trajectories_leaf').on(table.leafStepId),
     // What lists filter by, each in the order of lists (trajectory-pages.ts).
-    index('trajectories_created').on(table.createdAt, table.id),
+    // With what most lists filter by, so that a scan for several of these needs no rows.
+    index('trajectories_created').on(
+      table.createdAt,
+      table.id,
+      table.source,
+      table.status,
+      table.endReason,
+      table.policyVersion,
+      table.tenant,
+      table.reward,
+      table.entropyJump,
+    ),
     index('trajectories_policy').on(table.policyVersion, table.createdAt, table.id),
     index('trajectories_source').on(table.source, table.createdAt, table.id),
     index('trajectories_status').on(table.status, table.createdAt, table.id),
@@ -233,8 +244,9 @@ export const trajectories = sqliteTable(
     index('trajectories_run').on(table.trainingRunId, table.createdAt, table.id),
     index('trajectories_group').on(table.groupId, table.createdAt, table.id),
     index('trajectories_conversation').on(table.conversationId, table.createdAt, table.id),
-    index('trajectories_reward').on(REWARD_LEVEL, table.createdAt, table.id),
-    index('trajectories_jump').on(JUMP_LEVEL, table.createdAt, table.id),
+    // With the value itself, for the rows of a level that a bound leaves out.
+    index('trajectories_reward').on(REWARD_LEVEL, table.createdAt, table.id, table.reward),
+    index('trajectories_jump').on(JUMP_LEVEL, table.createdAt, table.id, table.entropyJump),
     index('trajectories_scored').on(table.source, table.rewardedAt),
     // Rollouts, the most of the rows, have no key.
     index('trajectories_continuation')

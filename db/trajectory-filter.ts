@@ -2,7 +2,8 @@
  * What lists of trajectories can be asked for, as SQL: which index each condition can be read from,
  * and the condition itself. Every index ends in (created_at, id), the order of lists, so a page is
  * read from wherever its cursor points. A range of rewards or of entropy jumps is a few levels
- * (schema.ts), each with a walk of its own, which SQLite merges.
+ * (schema.ts), each with a walk of its own, which SQLite merges. The index of creation holds most
+ * of what can be asked for, so where no condition is rare all rows are looked at there.
  */
 import type { EndReason, TrajectoryRecord, TrajectorySource } from '../core/records.ts';
 
@@ -39,18 +40,28 @@ export interface Condition {
   values: readonly (string | number)[];
 }
 
-/** A way to read what fits one condition: walks of one index. */
+/** A way to read what fits one condition, or all rows: walks of one index. */
 export interface Lead {
   /** The index, or null for the one of tool names, which is another table's. */
   index: string | null;
   /** One walk each; what they find is disjoint. */
   walks: readonly Condition[];
+  /** Microseconds of a row that is looked at in vain, as measured by the bench of the log. */
+  micros: number;
 }
 
-export const CREATED: Lead = {
-  index: 'trajectories_created',
-  walks: [{ sql: 'true', values: [] }],
-};
+/** A row that the index does not hold, mostly on a page of the file of its own. */
+const FAR_ROW = 2;
+/** The tool's name is in another table, so two rows are looked up. */
+const TOOL_ROW = 4;
+/** What is compared lies in the index. */
+const COVERED = 0.3;
+/** The same, in a merge of levels. */
+const COVERED_LEVEL = 0.4;
+/** Rows one after the other, in the order in which they were written. */
+const NEXT_ROW = 0.6;
+/** The name of a tool, by the ids of such rows. */
+const NEXT_TOOL = 1.5;
 
 /** Columns that lists can be asked for by value, with their indexes. */
 const EQUAL = [
@@ -93,35 +104,63 @@ export function jumpLevel(jump: number): number {
   return jump > 0.95 ? JUMP_LEVELS : Math.trunc(jump * 20 + 1);
 }
 
-/** The ways to begin; any of them, with the other conditions checked, finds all. Never empty. */
-export function leadsOf(filter: TrajectoryFilter): Lead[] {
+/**
+ * The ways to begin, the most likely one first and that over all rows last; any of them, with the
+ * other conditions checked, finds all.
+ */
+export function leadsOf(filter: TrajectoryFilter): [Lead, ...Lead[]] {
+  return [...narrowLeads(filter), everything(filter)] as [Lead, ...Lead[]];
+}
+
+function narrowLeads(filter: TrajectoryFilter): Lead[] {
   const leads: Lead[] = [];
   if (filter.tenant !== undefined) {
     const walks = [{ sql: seenBy('?'), values: [filter.tenant] }];
-    leads.push({ index: 'trajectories_tenant', walks });
+    leads.push({ index: 'trajectories_tenant', walks, micros: FAR_ROW });
   }
   for (const [field, column, index] of EQUAL) {
     const value = filter[field];
     if (value === undefined) continue;
-    leads.push({ index, walks: [{ sql: `t.${column} = ?`, values: [value] }] });
+    const walks = [{ sql: `t.${column} = ?`, values: [value] }];
+    leads.push({ index, walks, micros: FAR_ROW });
   }
   if (filter.toolName !== undefined) {
-    leads.push({ index: null, walks: [{ sql: 'u.tool_name = ?', values: [filter.toolName] }] });
+    const walks = [{ sql: 'u.tool_name = ?', values: [filter.toolName] }];
+    leads.push({ index: null, walks, micros: TOOL_ROW });
   }
   const { rewardMin, rewardMax, scored, entropyJumpMin } = filter;
+  const covered = (names: readonly (keyof TrajectoryFilter)[]): number =>
+    holdsOnly(filter, names) ? COVERED_LEVEL : FAR_ROW;
+  const rewarded = { index: 'trajectories_reward', micros: covered(REWARD_FIELDS) };
   if (scored === false) {
-    const walks = [{ sql: `${REWARD_LEVEL} IS NULL`, values: [] }];
-    leads.push({ index: 'trajectories_reward', walks });
+    leads.push({ ...rewarded, walks: [{ sql: `${REWARD_LEVEL} IS NULL`, values: [] }] });
   } else if (scored === true || rewardMin !== undefined || rewardMax !== undefined) {
     const low = rewardMin === undefined ? 0 : rewardLevel(rewardMin);
     const high = rewardMax === undefined ? REWARD_LEVELS : rewardLevel(rewardMax);
-    leads.push({ index: 'trajectories_reward', walks: levels(REWARD_LEVEL, low, high) });
+    leads.push({ ...rewarded, walks: levels(REWARD_LEVEL, low, high) });
   }
   if (entropyJumpMin !== undefined) {
     const walks = levels(JUMP_LEVEL, jumpLevel(entropyJumpMin), JUMP_LEVELS);
-    leads.push({ index: 'trajectories_jump', walks });
+    leads.push({ index: 'trajectories_jump', walks, micros: covered(['entropyJumpMin']) });
   }
-  return leads.length === 0 ? [CREATED] : leads;
+  return leads;
+}
+
+const REWARD_FIELDS = ['rewardMin', 'rewardMax', 'scored'] as const;
+/** What the index of creation does not hold. */
+const UNCOVERED = ['groupId', 'conversationId', 'taskId', 'trainingRunId'] as const;
+
+function everything(filter: TrajectoryFilter): Lead {
+  const far = UNCOVERED.some((name) => filter[name] !== undefined);
+  const micros = (far ? NEXT_ROW : COVERED) + (filter.toolName === undefined ? 0 : NEXT_TOOL);
+  return { index: 'trajectories_created', walks: [{ sql: 'true', values: [] }], micros };
+}
+
+/** Besides times, which are in every index. */
+function holdsOnly(filter: TrajectoryFilter, names: readonly (keyof TrajectoryFilter)[]): boolean {
+  const given = Object.keys(filter) as (keyof TrajectoryFilter)[];
+  const allowed = new Set([...names, 'createdFrom', 'createdBefore']);
+  return given.every((name) => filter[name] === undefined || allowed.has(name));
 }
 
 /** All conditions but the times, which belong to the order; those that the lead implies too. */

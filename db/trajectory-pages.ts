@@ -1,10 +1,10 @@
 /**
  * Pages of trajectories by creation, whatever is filtered by. One condition leads: its index is
- * walked from the cursor on, and the other conditions are checked row by row, in slices of a
- * bounded number of rows, between which others may work. When the first slice has not filled the
- * page, the condition with the fewest rows, as far as bounded counts tell, leads from there on. So
- * no request scans the table, sorts, or holds its thread for long; a page that would take very many
- * slices ends early, with a cursor that goes on from there.
+ * walked from the cursor on, and the other conditions are checked row by row, in slices of bounded
+ * cost, between which others may work. When the first slice has not filled the page, the cheapest
+ * way leads from there on, as far as bounded counts tell: the rarest condition, or all rows where
+ * the index of creation has what is asked. So no request sorts, or holds its thread for long; a
+ * page that would take very many slices ends early, with a cursor that goes on from there.
  *
  * A cursor is the (created_at, id) of the last row that was looked at. Rows that come meanwhile
  * have other keys, so they neither repeat nor hide one that was there.
@@ -40,10 +40,17 @@ interface Bound extends Key {
   included?: boolean;
 }
 
+interface Edge extends Key {
+  rowid: number;
+}
+
 interface Query {
   sql: string;
   values: (string | number)[];
 }
+
+/** How many times a bound a condition is taken to have whose rows were not counted to the end. */
+const UNCOUNTED = 8;
 
 export type TrajectoryRow = Omit<TrajectoryRecord, 'formatOk'> & { formatOk: number };
 
@@ -69,11 +76,11 @@ export function trajectoryFromRow(row: TrajectoryRow): TrajectoryRecord {
 
 export class TrajectoryPages {
   private readonly sqlite: BetterSqlite3.Database;
-  private readonly examinedMax: number;
+  private readonly pageMicros: number;
 
-  constructor(sqlite: BetterSqlite3.Database, examinedMax: number = LIMITS.listRowsExaminedMax) {
+  constructor(sqlite: BetterSqlite3.Database, pageMicros: number = LIMITS.listPageMicros) {
     this.sqlite = sqlite;
-    this.examinedMax = examinedMax;
+    this.pageMicros = pageMicros;
   }
 
   /** Newest first, or oldest. @throws AppError invalid_request for a wrong limit or cursor. */
@@ -105,7 +112,7 @@ export class TrajectoryPages {
     const order = orderOf(page);
     return leads.flatMap((lead) => [
       countQuery(lead, range, 10),
-      sliceQuery(lead, range, order),
+      edgeQuery(lead, range, order, 10),
       rowsQuery(lead, conditionsOf(filter), { range, order, limit: 10 }),
     ]);
   }
@@ -120,41 +127,47 @@ export class TrajectoryPages {
     const conditions = conditionsOf(filter);
     let range = rangeOf(filter, page);
     const leads = leadsOf(filter);
-    let [lead] = leads as [Lead, ...Lead[]];
+    let [lead] = leads;
     const found: TrajectoryRecord[] = [];
-    for (let examined = LIMITS.listRowsPerSlice; ; examined += LIMITS.listRowsPerSlice) {
+    let slice: number = LIMITS.listFirstSliceMicros;
+    for (let spent = slice; ; spent += slice) {
       // With nothing to check, every row of the walk fits, and none is looked at in vain.
-      const end = conditions.length === 0 ? null : this.sliceEnd(lead, range, order);
-      const slice = end === null ? range : upTo(range, order, end);
+      const rows = Math.ceil(slice / lead.micros);
+      const end = conditions.length === 0 ? null : this.edge(lead, range, order, rows);
+      const within = end === null ? range : upTo(range, order, end);
       const wanted = limit + 1 - found.length;
-      const query = rowsQuery(lead, conditions, { range: slice, order, limit: wanted });
+      const query = rowsQuery(lead, conditions, { range: within, order, limit: wanted });
       found.push(...this.all<TrajectoryRow>(query).map(trajectoryFromRow));
       if (found.length > limit) {
         const items = found.slice(0, limit);
         return { items, nextCursor: cursorOf(items.at(-1) as TrajectoryRecord) };
       }
       if (end === null) return { items: found, nextCursor: null };
-      if (examined >= this.examinedMax) return { items: found, nextCursor: cursorOf(end) };
+      if (spent >= this.pageMicros) return { items: found, nextCursor: cursorOf(end) };
       range = from(range, order, end);
       // All leads have the same order, so any of them can go on from here.
-      if (examined === LIMITS.listRowsPerSlice) lead = this.rarest(leads, range);
+      if (spent === LIMITS.listFirstSliceMicros) lead = this.cheapest(leads, range);
+      slice = LIMITS.listSliceMicros;
       yield;
     }
   }
 
-  /** The one with the fewest rows, as far as counting up to some bounds tells. */
-  private rarest(leads: readonly Lead[], range: Range): Lead {
-    let best = leads[0] as Lead;
-    if (leads.length === 1) return best;
+  /** The one that costs least, as far as counting up to some bounds tells. */
+  private cheapest(leads: readonly [Lead, ...Lead[]], range: Range): Lead {
+    const all = leads.at(-1) as Lead;
+    const costOfAll = this.span(all, range) * all.micros;
     for (const bound of LIMITS.listRowsCounted) {
-      let fewest = Infinity;
-      for (const lead of leads) {
+      let [best, least, counted] = [all, costOfAll, false];
+      for (const lead of leads.slice(0, -1)) {
         const rows = this.rowsOf(lead, range, bound);
-        if (rows < fewest) [best, fewest] = [lead, rows];
+        counted ||= rows < bound;
+        // One with more rows than the last bound may have very many more.
+        const cost = rows * lead.micros * (rows < bound ? 1 : UNCOUNTED);
+        if (cost < least) [best, least] = [lead, cost];
       }
-      if (fewest < bound) break;
+      if (counted || bound === LIMITS.listRowsCounted.at(-1)) return best;
     }
-    return best;
+    return all;
   }
 
   private rowsOf(lead: Lead, range: Range, bound: number): number {
@@ -162,9 +175,17 @@ export class TrajectoryPages {
     return row?.rows ?? 0;
   }
 
-  /** The key of the last row of a slice; null when no more rows than that are left. */
-  private sliceEnd(lead: Lead, range: Range, order: Order): Key | null {
-    return this.all<Key>(sliceQuery(lead, range, order))[0] ?? null;
+  /** About how many rows there are, from two of them: they are numbered as they come. */
+  private span(lead: Lead, range: Range): number {
+    const [first, last] = (['ASC', 'DESC'] as const).map((order) =>
+      this.edge(lead, range, order, 0),
+    );
+    return Math.abs((last?.rowid ?? 0) - (first?.rowid ?? 0));
+  }
+
+  /** The row after so many others, by its key; null when no more than that are left. */
+  private edge(lead: Lead, range: Range, order: Order, after: number): Edge | null {
+    return this.all<Edge>(edgeQuery(lead, range, order, after))[0] ?? null;
   }
 
   private all<Row>({ sql, values }: Query): Row[] {
@@ -223,14 +244,16 @@ interface Source {
   from: string;
   createdAt: string;
   id: string;
+  rowid: string;
 }
 
 function sourceOf({ index }: Lead): Source {
   if (index !== null) {
-    return { from: `trajectories t INDEXED BY ${index}`, createdAt: 't.created_at', id: 't.id' };
+    const from = `trajectories t INDEXED BY ${index}`;
+    return { from, createdAt: 't.created_at', id: 't.id', rowid: 't.rowid' };
   }
   const tools = 'trajectory_tools u INDEXED BY trajectory_tools_created';
-  return { from: tools, createdAt: 'u.created_at', id: 'u.trajectory_id' };
+  return { from: tools, createdAt: 'u.created_at', id: 'u.trajectory_id', rowid: 'u.rowid' };
 }
 
 /** One SELECT for each walk, merged. */
@@ -265,14 +288,14 @@ function countQuery(lead: Lead, range: Range, bound: number): Query {
   return { sql: `SELECT count(*) AS rows FROM (${sql} LIMIT ?)`, values: [...values, bound] };
 }
 
-function sliceQuery(lead: Lead, range: Range, order: Order): Query {
-  const { sql, values } = walks(lead, range, ({ createdAt, id }) => ({
-    columns: `${createdAt} AS "createdAt", ${id} AS "id"`,
+/** The row that comes after so many others. */
+function edgeQuery(lead: Lead, range: Range, order: Order, after: number): Query {
+  const { sql, values } = walks(lead, range, ({ createdAt, id, rowid }) => ({
+    columns: `${createdAt} AS "createdAt", ${id} AS "id", ${rowid} AS "rowid"`,
   }));
-  const offset: number = LIMITS.listRowsPerSlice;
   return {
     sql: `${sql} ORDER BY "createdAt" ${order}, "id" ${order} LIMIT 1 OFFSET ?`,
-    values: [...values, offset],
+    values: [...values, after],
   };
 }
 
