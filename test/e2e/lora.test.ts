@@ -33,7 +33,7 @@ async function train(settings: Record<string, unknown>) {
   const runOf = async () =>
     (await call(server, 'GET', `/v1/admin/training-runs/${started.body.id}`)).body;
   await expect
-    .poll(async () => (await runOf()).status, { timeout: 60_000, interval: 200 })
+    .poll(async () => (await runOf()).status, { timeout: 180_000, interval: 200 })
     .toMatch(/completed|failed|rejected/);
   return runOf();
 }
@@ -68,4 +68,4 @@ it('trains an adapter, serves it, trains it on, and starts with it again', async
   await server.end('SIGTERM');
   server = await launch({ dataFolder, environment }).ready();
   expect(await answerOf('ramify@3')).toBe(200);
-}, 180_000);
+}, 600_000);
