@@ -91,6 +91,7 @@ export class AgentRuns {
    */
   create(request: AgentRunRequest, origin: RunOrigin): Promise<LiveRun> {
     if (request.clientTools.length > 0) this.requireRoomToWait();
+    this.requireMemory();
     return this.whileActive(async () => {
       const key = origin.sessionId ?? this.deps.newId('trajectory');
       const opened = await this.deps.policies.open(request.model, { key });
@@ -236,6 +237,7 @@ export class AgentRuns {
       record,
       request,
       feed: new RunFeed(() => run.record, steps),
+      chars: JSON.stringify(record.request).length,
       made: steps.length,
       begun: Promise.resolve(),
       done: Promise.resolve(),
@@ -287,6 +289,12 @@ export class AgentRuns {
     throw new AppError('queue_full', `${waiting} agent runs wait for their clients; no more fit`);
   }
 
+  private requireMemory(): void {
+    const held = charsOf([...this.runs.values()].filter(({ record }) => record.endedAt === null));
+    if (held < LIMITS.agentRunCharsMax) return;
+    throw new AppError('queue_full', `the agent runs under way hold ${held} characters`);
+  }
+
   /** Counts the work that `start` begins as active until it is done. */
   private async whileActive(start: () => Promise<LiveRun>): Promise<LiveRun> {
     if (this.active >= LIMITS.agentRunsActiveMax) {
@@ -334,9 +342,17 @@ export class AgentRuns {
   private keep(run: LiveRun): void {
     this.runs.set(run.record.id, run);
     const ended = [...this.runs.values()].filter(({ record }) => record.endedAt !== null);
-    const excess = Math.max(0, ended.length - LIMITS.agentRunsKeptMax);
-    for (const { record } of ended.slice(0, excess)) this.runs.delete(record.id);
+    let held = charsOf(ended);
+    for (const [i, { record, chars }] of ended.entries()) {
+      if (ended.length - i <= LIMITS.agentRunsKeptMax && held <= LIMITS.endedCharsMax) return;
+      held -= chars;
+      this.runs.delete(record.id);
+    }
   }
+}
+
+function charsOf(runs: readonly LiveRun[]): number {
+  return runs.reduce((sum, { chars }) => sum + chars, 0);
 }
 
 async function begun(run: LiveRun): Promise<void> {

@@ -14,6 +14,8 @@ export interface LiveRun {
   record: AgentRunRecord;
   readonly request: AgentRunRequest;
   readonly feed: RunFeed;
+  /** Characters of the JSON of its request, which is what may be large of it. */
+  readonly chars: number;
   /** Steps made so far; the newest of them may not be durable yet. */
   made: number;
   /** Resolves when the first steps of the work under way are durable; else rejects. */

@@ -229,14 +229,12 @@ export const LIMITS = {
   eventsPerRunMax: 10_000,
   pageItemsDefault: 20,
   pageItemsMax: 100,
-  /** Microseconds of looking at rows before others get their turn, by the costs of leads. */
-  listSliceMicros: 4_000,
-  /** Of the first slice, which fills most pages. */
-  listFirstSliceMicros: 1_000,
-  /** Of a whole page; beyond, it ends early and its cursor goes on. */
-  listPageMicros: 24_000,
+  /** Rows of the log that a list looks at before others get their turn: some milliseconds. */
+  listRowsPerSlice: 2_000,
+  /** Rows that one page may look at in all; beyond, it ends early and its cursor goes on. */
+  listRowsExaminedMax: 200_000,
   /** Rows counted of each condition of a list to find the rarest, more where that is not enough. */
-  listRowsCounted: [500, 4_000, 16_000],
+  listRowsCounted: [500, 4_000, 32_000],
   tasksPerImportMax: 100_000,
   /** Tasks read in one piece for a training run, some milliseconds. */
   taskRowsPerRead: 500,
@@ -307,9 +305,13 @@ export const LIMITS = {
   /** Agent runs whose events are kept in memory after their end. */
   agentRunsKeptMax: 256,
   /**
-   * Events of one response, which may have one a token; and of all ended ones that are kept for
-   * followers. Some hundred bytes each.
+   * JSON of ended responses, and of the requests of ended agent runs, in memory for followers: some
+   * thousand usual ones, or a few whose tools are as large as a body may be.
    */
+  endedCharsMax: 32 * 1024 * 1024,
+  /** JSON of the requests of agent runs at work or waiting; 10 kB is a usual one. */
+  agentRunCharsMax: 128 * 1024 * 1024,
+  /** Events of one response, which may have one a token. */
   responseEventsMax: 200_000,
   /** Policy versions loaded side by side: the active one and pinned or draining ones. */
   policiesLoadedMax: 3,

@@ -9,6 +9,7 @@ import OpenAI from 'openai';
 import type { ResponseStreamEvent } from 'openai/resources/responses/responses';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { AppError } from '../../core/errors.ts';
+import { LIMITS } from '../../core/limits.ts';
 import { createApp } from '../app.ts';
 import { startHarness, until } from '../testing/harness.ts';
 import type { Harness } from '../testing/harness.ts';
@@ -198,4 +199,30 @@ test('calls of this server and of the client in one step: the first run, the oth
     input: [{ type: 'function_call_output', call_id, output: 'It rains.' }],
   });
   expect(next.output_text).toBe('Paris, in the rain.');
+});
+
+/** Large, and not shown to the policy. */
+const LARGE = {
+  ...ASKED,
+  ...{ background: true, tool_choice: 'none' as const },
+  tools: [{ type: 'function' as const, name: 'f', parameters: { title: 'x'.repeat(5_000_000) } }],
+};
+const NOBODY = { keyId: null, tenant: 'default', seen: undefined };
+
+test('ended responses are kept for followers up to a size, what they repeat of the request once', async () => {
+  const responses = new Responses(h.deps);
+  const facts = { sessionId: null, signal: new AbortController().signal };
+  const ids: string[] = [];
+  for (let size = 0; size <= LIMITS.endedCharsMax; size += 5_000_000) {
+    const live = await responses.create(LARGE, NOBODY, facts);
+    await live.done;
+    ids.push(live.record.id);
+  }
+  expect(() => responses.follow(ids[0] ?? '', NOBODY, null)).toThrow('not kept');
+  const { signal } = facts;
+  const tools = new Set<unknown>();
+  for await (const { event } of responses.follow(ids.at(-1) ?? '', NOBODY, null)(signal)) {
+    if ('response' in event) tools.add(event.response.tools);
+  }
+  expect(tools.size).toBe(1);
 });

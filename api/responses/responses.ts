@@ -301,20 +301,26 @@ export class Responses {
     return live;
   }
 
-  /** Those in the background are kept for followers, as far as there is room for their events. */
+  /** Those in the background are kept for followers, as far as there is room for them. */
   private ended(live: LiveResponse): void {
     if (!live.background) {
       this.live.delete(live.record.id);
       return;
     }
     const kept = [...this.live.values()].filter(({ record }) => record.completedAt !== null);
-    let events = kept.reduce((sum, { writer }) => sum + writer.log.lastId, 0);
-    for (const { record, writer } of kept) {
-      if (events <= LIMITS.responseEventsMax) return;
-      events -= writer.log.lastId;
+    const sizes = kept.map(sizeOf);
+    let sum = sizes.reduce((before, size) => before + size, 0);
+    for (const [i, { record }] of kept.entries()) {
+      if (sum <= LIMITS.endedCharsMax) return;
+      sum -= sizes[i] ?? 0;
       this.live.delete(record.id);
     }
   }
+}
+
+/** Characters of its JSON: of what was asked and of its events, which have all of the output. */
+function sizeOf({ record, input, writer }: LiveResponse): number {
+  return JSON.stringify([record.settings, input]).length + writer.size;
 }
 
 function conversationIdOf({ conversation }: Body): string | null {

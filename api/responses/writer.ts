@@ -31,6 +31,8 @@ export interface Call {
 }
 
 export class ResponseWriter {
+  /** Characters of the JSON of the events so far, without the response that some have. */
+  size = 0;
   readonly log = new EventLog<ResponseEvent>(LIMITS.responseEventsMax);
   readonly output: OutputItem[] = [];
   private readonly newId: NewId;
@@ -211,10 +213,19 @@ export class ResponseWriter {
     this.emit({ type: 'response.output_item.done', output_index: index, item });
   }
 
-  /** The log keeps events as they are now; items and parts go on changing. */
+  /**
+   * The log keeps events as they are now; items and parts go on changing. A view of the response is
+   * made when no item is open, so it stays as it is, and may be large: it repeats the request.
+   */
   private emit(event: DistributiveOmit<ResponseEvent, 'sequence_number'>): void {
     const numbered = { ...event, sequence_number: this.log.lastId };
-    this.log.append(structuredClone(numbered));
+    if ('response' in numbered) {
+      this.log.append(numbered);
+      return;
+    }
+    const json = JSON.stringify(numbered);
+    this.size += json.length;
+    this.log.append(JSON.parse(json) as ResponseEvent);
   }
 }
 
