@@ -41,6 +41,7 @@ class ExportThread {
   readonly ended: Promise<number | null>;
   private readonly worker: Worker;
   private controller!: ReadableStreamDefaultController<Uint8Array>;
+  private failStart: (error: Error) => void = () => undefined;
   private stall: NodeJS.Timeout | undefined;
   private count: number | null = null;
   private open = true;
@@ -64,6 +65,7 @@ class ExportThread {
     };
     signal.addEventListener('abort', gone, { once: true });
     this.started = new Promise((resolve, reject) => {
+      this.failStart = reject;
       this.worker.once('message', (message: FromExport) => {
         if (message.type === 'failed') reject(new AppError(message.code, message.message));
         else resolve();
@@ -110,6 +112,7 @@ class ExportThread {
   private fail(error: Error): void {
     if (!this.open) return;
     this.stop();
+    this.failStart(error);
     this.controller.error(error);
   }
 
