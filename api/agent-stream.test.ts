@@ -114,3 +114,16 @@ test('thrown text, which is no Error, is still our error and shows nothing', asy
   expect(answer.code).toBe('internal');
   expect(answer.text).not.toContain('secret');
 });
+
+test('HEAD of a stream is answered and leaves nothing open', async () => {
+  const { body } = await h.call('createAgentRun', {
+    body: { input: 'x', tools: [], background: true },
+  });
+  h.engine.script = LONG;
+  const url = `http://127.0.0.1/v1/agent/runs/${body.id}/events`;
+  const active = h.deps.lifecycle.active;
+  const response = await h.app.request(url, { method: 'HEAD' });
+  expect(response.headers.get('content-type')).toBe('text/event-stream');
+  await until(() => h.deps.lifecycle.active <= active);
+  await h.call('cancelAgentRun', { path: { run_id: body.id } });
+});

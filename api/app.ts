@@ -175,6 +175,8 @@ async function serve(
     if (isAudited(operation)) audited = input;
     enterStream(deps, operation, input);
     const response = await answer(served, operation, input);
+    // hono answers HEAD as GET and drops the body, whose stream would stay open.
+    if (c.req.method === 'HEAD') await response.body?.cancel();
     if (audited !== null) await audit(deps, operation, c, { input, status: response.status });
     return response;
   } catch (thrown) {
