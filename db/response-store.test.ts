@@ -70,7 +70,8 @@ test('a chain is read oldest first, and no further than its bound', async () => 
   await chainOf('resp_1', 'resp_2', 'resp_3');
   const ids = (max: number) => stores.responses.chain('resp_3', max).map(({ record }) => record.id);
   expect(ids(10)).toEqual(['resp_1', 'resp_2', 'resp_3']);
-  expect(ids(2)).toEqual(['resp_2', 'resp_3']);
+  // Two items each: the fourth is one too many.
+  expect(ids(3)).toEqual(['resp_2', 'resp_3']);
 });
 
 test('only completed responses are the newest of a conversation', async () => {

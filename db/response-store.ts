@@ -68,17 +68,20 @@ export class ResponseStore {
   }
 
   /**
-   * The response and those that it goes on from, oldest first, deleted ones too; at most `max`, the
-   * newest.
+   * The response and those that it goes on from, oldest first, deleted ones too; none before more
+   * than `itemsMax` items.
    */
-  chain(id: string, max: number): StoredResponse[] {
+  chain(id: string, itemsMax: number): StoredResponse[] {
     const found: StoredResponse[] = [];
-    for (let next: string | null = id; next !== null && found.length < max;) {
+    let items = 0;
+    for (let next: string | null = id; next !== null && items <= itemsMax;) {
       const record = recordOf(
         this.orm.select().from(responses).where(eq(responses.id, next)).get(),
       );
       if (record === null) break;
-      found.push({ record, ...this.items(record.id) });
+      const own = this.items(record.id);
+      found.push({ record, ...own });
+      items += own.input.length + own.output.length;
       next = record.previousId;
     }
     return found.reverse();
