@@ -14,7 +14,7 @@ import { feedbackRoutes } from '../routes/feedback.ts';
 import { trajectoryRoutes } from '../routes/trajectories.ts';
 import { CAPITAL_SCRIPT, sseData, startHarness, until } from '../testing/harness.ts';
 import type { Harness } from '../testing/harness.ts';
-import { McpEndpoint } from './mcp-endpoint.ts';
+import { McpEndpoint, withEnd } from './mcp-endpoint.ts';
 import { listedTools } from './ramify-tools.ts';
 
 let h: Harness;
@@ -52,6 +52,14 @@ const ask = (fields: object = {}, options = {}) => {
   const question = 'What is the capital of France?';
   return call('ask_agent', { question, tools: ['search'], ...fields }, options);
 };
+
+test('a stream that fails has ended', async () => {
+  let ends = 0;
+  const failing = new ReadableStream({ pull: () => Promise.reject(new TypeError('gone')) });
+  const read = new Response(withEnd(failing, () => ends++)).text();
+  await expect(read).rejects.toThrow('gone');
+  expect(ends).toBe(1);
+});
 
 test('the versions that the contract names are those of the SDK', () => {
   const { text } = h.deps.contract;
@@ -179,7 +187,7 @@ test('a key of another tenant sees nothing of it, and cannot cancel its calls', 
     const answering = endpoint.answer({
       body: { jsonrpc: '2.0', ...message },
       header: { 'Mcp-Session-Id': 'mcp_same' },
-      ...{ path: {}, query: {}, stream: null, requestId: 'req_1', activity },
+      ...{ path: {}, query: {}, stream: null, requestId: 'req_1', trail: null, activity },
       principal: { keyId: `key-${tenant}`, tenant, scopes: ['agent'] },
     });
     return answering.finally(() => activity.release());

@@ -201,8 +201,11 @@ function requestOf({ header }: Input<'callMcp'>): Request {
   });
 }
 
-/** The same stream; `end` is called once, when it has ended or its reader has gone. */
-function withEnd(body: ReadableStream<Uint8Array>, end: () => void): ReadableStream<Uint8Array> {
+/** The same stream; `end` is called once, when it has ended or failed or its reader has gone. */
+export function withEnd(
+  body: ReadableStream<Uint8Array>,
+  end: () => void,
+): ReadableStream<Uint8Array> {
   const reader = body.getReader();
   let ended = false;
   const endOnce = (): void => {
@@ -211,7 +214,10 @@ function withEnd(body: ReadableStream<Uint8Array>, end: () => void): ReadableStr
   };
   return new ReadableStream({
     async pull(controller) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch((error: unknown) => {
+        endOnce();
+        throw error;
+      });
       if (!done) {
         controller.enqueue(value);
         return;
