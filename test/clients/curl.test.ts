@@ -1,6 +1,6 @@
 /**
  * The commands of a shell user: curl itself against the real server. Where there is no curl the
- * test says so and shows nothing.
+ * tests say so and show nothing, and fail if RAMIFY_TEST_REQUIRE names it, as .ci/run does.
  */
 import { execFile, spawnSync } from 'node:child_process';
 import { promisify } from 'node:util';
@@ -15,7 +15,12 @@ const setup = fixture();
 const missing = spawnSync('curl', ['--version']).error !== undefined;
 
 function withCurl(what: string, shows: () => Promise<void>): void {
-  it(what, missing ? () => console.warn(`curl is not installed, not shown: ${what}`) : shows);
+  it(what, missing ? () => notShown(what) : shows);
+}
+
+function notShown(what: string): void {
+  console.warn(`curl is not installed, not shown: ${what}`);
+  expect(process.env['RAMIFY_TEST_REQUIRE'] ?? '').not.toContain('curl');
 }
 
 let server: TestServer;

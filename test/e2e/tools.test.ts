@@ -11,8 +11,11 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { systemClock } from '../../core/clock.ts';
 import { builtModule } from '../../core/paths.ts';
+import type { ToolCallRecord } from '../../core/records.ts';
 import { offerPython } from '../../core/tools/python-tool.ts';
+import { createToolRegistry } from '../../core/tools/registry.ts';
 import { writeHermesPolicy } from '../support/hermes-policy.ts';
 import type { TestServer } from '../support/server-process.ts';
 import { call, fixture } from './fixture.ts';
@@ -57,7 +60,7 @@ beforeAll(async () => {
 afterAll(() => void weather.close());
 
 /** What the agent read when it was made to call the tool. */
-async function result(tool: string): Promise<{ result: string; error: string | null }> {
+async function result(tool: string): Promise<ToolCallRecord> {
   const { status, body } = await call(server, 'POST', '/v1/agent/runs', {
     ...{ input: 'Go on.', tools: [tool], max_tool_calls: 1, max_tokens: 256, seed: 3 },
     tool_choice: { type: 'function', function: { name: tool } },
@@ -108,14 +111,20 @@ it('documents that another program adds are a tool of the running server', async
 });
 
 it('runs what the policy writes as Python, or says that it does not have it', async () => {
-  if ((await names()).includes('python')) {
-    // Random letters are seldom a program: what matters is that Python says so.
-    const { error, result: text } = await result('python');
-    expect(error === null || /Error|status|signal/.test(text)).toBe(true);
+  const offer = await offerPython();
+  if ('tool' in offer) {
+    // Random letters are seldom a program, but what Python says of them is always the same.
+    const made = await result('python');
+    const registry = createToolRegistry([offer.tool], { clock: systemClock });
+    const own = await registry.call('python', made.arguments);
+    expect(JSON.parse(made.arguments)).toEqual({ code: expect.stringMatching(/./) });
+    expect(own.result).toMatch(/^error: line 1: \w+Error: /);
+    expect(made).toMatchObject({ result: own.result, error: own.error });
   } else {
     const { status, body } = await call(server, 'POST', '/v1/agent/runs', {
       ...{ input: 'x', tools: ['python'] },
     });
     expect({ status, code: body.error.code }).toEqual({ status: 400, code: 'unknown_tool' });
+    expect(process.env['RAMIFY_TEST_REQUIRE'] ?? '', offer.fault).not.toContain('python');
   }
 });
