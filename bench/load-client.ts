@@ -55,16 +55,21 @@ export class LoadClient {
     setMaxListeners(0, signal);
   }
 
-  /** Works again and again until the end. Each failure is a fault, after which it goes on. */
+  /** Works again and again until the end, after a fault too. */
   async repeat(work: () => Promise<void>): Promise<void> {
     while (!this.signal.aborted) {
-      try {
-        await work();
-      } catch (thrown) {
-        if (this.signal.aborted) return;
-        this.tally.fault(toAppError(thrown).message);
-        await this.pause(FAULT_PAUSE_MS);
-      }
+      if (!(await this.once(work))) await this.pause(FAULT_PAUSE_MS);
+    }
+  }
+
+  /** Whether the work was done; its failure is a fault, and is not thrown. */
+  async once(work: () => Promise<void>): Promise<boolean> {
+    try {
+      await work();
+      return true;
+    } catch (thrown) {
+      if (!this.signal.aborted) this.tally.fault(toAppError(thrown).message);
+      return false;
     }
   }
 

@@ -4,12 +4,14 @@
  * stands still is seen in all reads that it kept waiting.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { toAppError } from '../core/errors.ts';
 import type { LoadClient } from './load-client.ts';
 
 interface List {
   data: { id: string }[];
 }
+
+/** Until there is something to read, this often. */
+const FIRST_LOOK_MS = 500;
 
 export interface TimedRead {
   name: string;
@@ -51,24 +53,32 @@ export async function keepReading(
   readsPerSecond: number,
   onRead: (read: TimedRead) => void,
 ): Promise<void> {
-  const newest = async (path: string): Promise<string> =>
-    (await client.json<List>('GET', `${path}?limit=1`)).data[0]?.id ?? 'none';
-  const known = { trajectory: await newest(LISTS.trajectories), run: await newest(LISTS.runs) };
+  const known: Known = { trajectory: '', run: '' };
+  while ((known.trajectory === '' || known.run === '') && !client.signal.aborted) {
+    await client.pause(FIRST_LOOK_MS);
+    await client.once(async () => {
+      known.trajectory = await newest(client, LISTS.trajectories);
+      known.run = await newest(client, LISTS.runs);
+    });
+  }
   const begunAt = performance.now();
-  const under = new Set<Promise<void>>();
+  const under = new Set<Promise<boolean>>();
   for (let i = 0; !client.signal.aborted; i++) {
     const due = begunAt + (i * 1000) / readsPerSecond;
     const early = due - performance.now();
     if (early > 0) await sleep(early);
-    const read = readOne(client, i, known)
-      .then((name) => onRead({ name, ms: performance.now() - due }))
-      .catch((thrown: unknown) => {
-        if (!client.signal.aborted) client.tally.fault(toAppError(thrown).message);
-      })
-      .finally(() => under.delete(read));
+    const read = client.once(async () => {
+      const name = await readOne(client, i, known);
+      onRead({ name, ms: performance.now() - due });
+    });
     under.add(read);
+    void read.then(() => under.delete(read));
   }
   await Promise.all(under);
+}
+
+async function newest(client: LoadClient, path: string): Promise<string> {
+  return (await client.json<List>('GET', `${path}?limit=1`)).data[0]?.id ?? '';
 }
 
 async function readOne(client: LoadClient, i: number, known: Known): Promise<string> {

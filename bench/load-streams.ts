@@ -213,12 +213,9 @@ class Follower {
     const calls = run.required_action?.tool_calls ?? [];
     const outputs = calls.map((call) => ({ tool_call_id: call.id, output: SEARCH_RESULT }));
     const path = `/v1/agent/runs/${this.id}/submit_tool_outputs`;
-    void this.client.pause(ms).then(async () => {
-      try {
-        await this.client.json('POST', path, { body: { tool_outputs: outputs } });
-      } catch (thrown) {
-        if (!this.client.signal.aborted) this.client.tally.fault(`${path}: ${String(thrown)}`);
-      }
+    void this.client.once(async () => {
+      await this.client.pause(ms);
+      await this.client.json('POST', path, { body: { tool_outputs: outputs } });
     });
   }
 }

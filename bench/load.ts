@@ -27,6 +27,7 @@ import { median, printTable, quantile, recordResults, type Row } from './report.
 import { childOf, residentMiB } from './server-children.ts';
 
 const WARM_MS = 60_000;
+const RAMP_MS = 20_000;
 const LOOK_MS = 1_000;
 /** What is stored of cached prefixes reaches its bound in the warm-up and not later. */
 const KV_MIB = 128;
@@ -94,10 +95,10 @@ async function measureLoad({ url, main, worker }: Served): Promise<Row[]> {
     const prng = new Prng(mix(1, i));
     const sampled = i % SAMPLED_SHARE === 0;
     const kind = sampled ? SAMPLED[(i / SAMPLED_SHARE) % SAMPLED.length]! : 'waiting run';
-    return client.repeat(() => oneStream(client, kind, prng));
+    // Clients do not all come in one moment.
+    const begun = client.pause(prng.below(RAMP_MS));
+    return begun.then(() => client.repeat(() => oneStream(client, kind, prng)));
   });
-  // Something to read is there by then.
-  await client.pause(LOOK_MS);
   const timed: TimedRead[] = [];
   let warm = false;
   const reading = keepReading(client, reads, (read) => void (warm && timed.push(read)));
