@@ -1,5 +1,6 @@
 /** Agent runs as streams: resumed in mid-run, left by their client, cut by a stop of the server. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { waitingRun } from './testing/agent-cases.ts';
 import { CAPITAL_SCRIPT, sseData, startHarness, until } from './testing/harness.ts';
 import type { Harness } from './testing/harness.ts';
 
@@ -116,14 +117,11 @@ test('thrown text, which is no Error, is still our error and shows nothing', asy
 });
 
 test('HEAD of a stream is answered and leaves nothing open', async () => {
-  const { body } = await h.call('createAgentRun', {
-    body: { input: 'x', tools: [], background: true },
-  });
-  h.engine.script = LONG;
-  const url = `http://127.0.0.1/v1/agent/runs/${body.id}/events`;
-  const active = h.deps.lifecycle.active;
+  // The stream of a run that waits for its client stays open.
+  const { id } = await waitingRun(h);
+  await until(() => h.deps.lifecycle.active === 0);
+  const url = `http://127.0.0.1/v1/agent/runs/${id}/events`;
   const response = await h.app.request(url, { method: 'HEAD' });
   expect(response.headers.get('content-type')).toBe('text/event-stream');
-  await until(() => h.deps.lifecycle.active <= active);
-  await h.call('cancelAgentRun', { path: { run_id: body.id } });
+  await until(() => h.deps.lifecycle.active === 0);
 });
