@@ -1,4 +1,4 @@
-/** Cases of calls with an Idempotency-Key that answer otherwise than chat: responses, agent runs. */
+/** Cases of calls with an Idempotency-Key: responses and agent runs, whose tools the server runs. */
 import { expect } from 'vitest';
 import type { Case } from './cases.ts';
 import { ANSWER_SCRIPT, CAPITAL_SCRIPT, until } from './harness.ts';
