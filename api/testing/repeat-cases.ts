@@ -1,4 +1,4 @@
-/** Cases of calls with an Idempotency-Key: responses and agent runs, whose tools the server runs. */
+/** Cases of calls with an Idempotency-Key: responses and agent runs, with tools of the server. */
 import { expect } from 'vitest';
 import type { Case } from './cases.ts';
 import { ANSWER_SCRIPT, CAPITAL_SCRIPT, until } from './harness.ts';
