@@ -95,7 +95,7 @@ function readOptions(flags: Words<typeof FLAGS>['flags']): EvalOptions {
   const defaults = episodeLimits(parseSettings('arpo'));
   return {
     split: choice('--split', flags.split ?? 'test', ['train', 'gate', 'test']),
-    families: flags.family ?? [],
+    families: [...new Set(flags.family)],
     tasksMax: limit === undefined ? Infinity : integer('--limit', limit, 1, 1e6),
     greedy: mode !== 'sampled',
     samples: mode === 'greedy' ? 0 : integer('--samples', flags.samples ?? '1', 1, 1_000),
@@ -112,15 +112,18 @@ function readOptions(flags: Words<typeof FLAGS>['flags']): EvalOptions {
   };
 }
 
-async function chosenTasks(
+/** Throws invalid_request for a family that has no task there. */
+export async function chosenTasks(
   store: TaskStore,
-  { split, families, tasksMax }: EvalOptions,
+  { split, families, tasksMax }: Pick<EvalOptions, 'split' | 'families' | 'tasksMax'>,
 ): Promise<Task[]> {
   const filters =
     families.length === 0 ? [{ split }] : families.map((family) => ({ split, family }));
-  const all = (await Promise.all(filters.map((filter) => store.select(filter)))).flat();
-  if (all.length === 0) {
-    const of = families.length === 0 ? '' : ` and family ${families.join(', ')}`;
+  const found = await Promise.all(filters.map((filter) => store.select(filter)));
+  const missing = families.filter((_, i) => found[i]?.length === 0);
+  const all = found.flat();
+  if (missing.length > 0 || all.length === 0) {
+    const of = missing.length === 0 ? '' : ` and family ${missing.join(', ')}`;
     throw new AppError('invalid_request', `no task of split ${split}${of} is stored`);
   }
   if (all.length <= tasksMax) return all;
