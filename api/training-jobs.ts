@@ -100,6 +100,12 @@ export class TrainingJobs {
     };
   }
 
+  /** What a run is fed with: `both` without a task to train on is a run on conversations. */
+  sourceOf({ source = 'tasks' }: RetrainRequest): NonNullable<RetrainRequest['source']> {
+    const { tasks } = this.options.stores;
+    return source === 'both' && tasks.count({ split: 'train' }) === 0 ? 'live' : source;
+  }
+
   /** Whether the conversations are of use, and enough to hold some out, the trainer finds out. */
   checkSource(source: 'tasks' | 'live' | 'both'): void {
     const { tasks, trajectories } = this.options.stores;

@@ -97,7 +97,8 @@ export class TrainingManager {
     const { stores, policies, clock, newId } = this.options;
     const { kind } = stores.policies.get(policies.liveVersion);
     const { algorithm, settings: overrides, source = 'tasks' } = request;
-    const settings = { ...parseSettings(algorithm, overrides, kind, source) };
+    const fedWith = this.jobs.sourceOf(request);
+    const settings = { ...parseSettings(algorithm, overrides, kind, fedWith) };
     this.jobs.checkSource(source);
     if (this.stopping) throw new AppError('not_ready', 'the server is stopping');
     if (this.working !== null && this.queue.length >= LIMITS.trainingQueueMax) {

@@ -90,6 +90,14 @@ export const ADMIN_CASES: Case[] = [
   })),
   {
     operation: 'retrain',
+    what: 'both without tasks has no setting of tasks alone',
+    status: 400,
+    code: 'invalid_request',
+    call: (h) => h.call('retrain', { body: { source: 'both', settings: { multiToolBonus: 0.2 } } }),
+    check: ({ body }) => expect(body.error.param).toBe('settings.multiToolBonus'),
+  },
+  {
+    operation: 'retrain',
     what: 'without tasks there is nothing to train on',
     status: 400,
     code: 'invalid_request',
