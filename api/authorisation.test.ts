@@ -43,6 +43,7 @@ const open: Row = { scope: null, allowed: 200 };
 const TABLE: Record<OperationId, Row> = {
   createChatCompletion: own(),
   listModels: own(),
+  getModel: own(),
   createAgentRun: own(),
   listAgentRuns: list,
   getAgentRun: run,

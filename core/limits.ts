@@ -222,6 +222,8 @@ export const LIMITS = {
   loraRankMax: 1_024,
   /** Replays over HTTP at once, each of up to LIMITS.batchRowsMax paths; more are told to wait. */
   replaysMax: 4,
+  /** Of them one key has half at most, so that others get theirs. */
+  keyReplaysMax: 2,
   replayTimeoutMs: 600_000,
   /** All rollouts of one training step, or one held-out evaluation, on the slowest machine. */
   rolloutTimeoutMs: 3_600_000,
@@ -229,12 +231,14 @@ export const LIMITS = {
   eventsPerRunMax: 10_000,
   pageItemsDefault: 20,
   pageItemsMax: 100,
-  /** Rows of the log that a list looks at before others get their turn: some milliseconds. */
-  listRowsPerSlice: 2_000,
-  /** Rows that one page may look at in all; beyond, it ends early and its cursor goes on. */
-  listRowsExaminedMax: 200_000,
+  /** Microseconds of looking at rows before others get their turn, by the costs of leads. */
+  listSliceMicros: 4_000,
+  /** Of the first slice, which fills most pages. */
+  listFirstSliceMicros: 1_000,
+  /** Of a whole page; beyond, it ends early and its cursor goes on. */
+  listPageMicros: 24_000,
   /** Rows counted of each condition of a list to find the rarest, more where that is not enough. */
-  listRowsCounted: [500, 4_000, 32_000],
+  listRowsCounted: [500, 4_000, 16_000],
   tasksPerImportMax: 100_000,
   /** Tasks read in one piece for a training run, some milliseconds. */
   taskRowsPerRead: 500,

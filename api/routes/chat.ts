@@ -33,9 +33,18 @@ type Choice = Chunk['choices'][number];
 /** How long a stream waits for its first token, so that an early failure still gets its status. */
 const FIRST_TOKEN_MS = 500;
 
-export function chatRoutes(deps: AppDeps): Pick<Handlers, 'createChatCompletion' | 'listModels'> {
+export function chatRoutes(
+  deps: AppDeps,
+): Pick<Handlers, 'createChatCompletion' | 'listModels' | 'getModel'> {
   return {
     createChatCompletion: (input) => createChatCompletion(deps, input),
+    getModel: ({ path }) => {
+      const found = models(deps).find(({ id }) => id === path.model);
+      if (found !== undefined) return json<Schemas['Model']>(found);
+      throw new AppError('model_not_found', `no model has the name ${path.model}`, {
+        param: 'model',
+      });
+    },
     listModels: () => json<Schemas['ModelList']>({ object: 'list', data: models(deps) }),
   };
 }

@@ -18,58 +18,75 @@ import { stepView, trajectoryView } from '../views.ts';
 
 type Body = Input<'replayTrajectory'>['body'];
 
-/** Replays that run now. */
-const running = new WeakMap<AppDeps, number>();
-
 export function replayRoutes(deps: AppDeps): Pick<Handlers, 'replayTrajectory'> {
+  const places = new ReplayPlaces();
   return {
     replayTrajectory: async ({ path, body, principal, activity }) => {
       refuseOthers(body);
       if (body.mode === 'resample') requireScope(principal, 'replay with mode resample', 'admin');
       // One of another tenant is not there.
       deps.stores.trajectories.mustFind(path.trajectory_id, tenantSeen(principal));
-      const count = running.get(deps) ?? 0;
-      if (count >= LIMITS.replaysMax) {
-        throw new AppError('queue_full', `${count} replays run already`);
-      }
-      running.set(deps, count + 1);
+      const leave = places.enter(principal.keyId);
       const limit = AbortSignal.timeout(LIMITS.replayTimeoutMs);
       const signal = AbortSignal.any([activity.signal, limit]);
       try {
-        const id = path.trajectory_id;
-        if (body.mode === 'resample') return await resampled(deps, { id, body, signal });
-        return await scored(deps, { id, body, signal });
+        const replay = { id: path.trajectory_id, body, keyId: principal.keyId, signal };
+        return await (body.mode === 'resample' ? resampled(deps, replay) : scored(deps, replay));
       } catch (thrown) {
         if (!limit.aborted) throw thrown;
         const message = `the replay took longer than ${LIMITS.replayTimeoutMs} ms`;
         throw new AppError('request_timeout', message, { cause: thrown });
       } finally {
-        running.set(deps, (running.get(deps) ?? 1) - 1);
+        leave();
       }
     },
   };
 }
 
+/** Replays that run now, by key. */
+class ReplayPlaces {
+  private readonly byKey = new Map<string | null, number>();
+
+  /** Gives back how the place is left. @throws AppError queue_full, rate_limit_exceeded */
+  enter(keyId: string | null): () => void {
+    const all = [...this.byKey.values()].reduce((sum, count) => sum + count, 0);
+    if (all >= LIMITS.replaysMax) throw new AppError('queue_full', `${all} replays run already`);
+    const own = this.byKey.get(keyId) ?? 0;
+    if (keyId !== null && own >= LIMITS.keyReplaysMax) {
+      const message = `the key has ${own} replays under way, as many as it may`;
+      throw new AppError('rate_limit_exceeded', message);
+    }
+    this.byKey.set(keyId, own + 1);
+    return () => {
+      const left = (this.byKey.get(keyId) ?? 1) - 1;
+      if (left > 0) this.byKey.set(keyId, left);
+      else this.byKey.delete(keyId);
+    };
+  }
+}
+
 interface Replay {
+  keyId: string | null;
   id: string;
   body: Body;
   signal: AbortSignal;
 }
 
-async function scored(deps: AppDeps, { id, body, signal }: Replay): Promise<Response> {
+async function scored(deps: AppDeps, { id, body, keyId, signal }: Replay): Promise<Response> {
   const { trajectory, steps } = deps.stores.trajectories.get(id);
   const version = body.policy_version ?? trajectory.policyVersion;
   const { policy, sequence } = await opened(deps, version);
   try {
     const vocabulary = policy.tokenizer.vocabularySize;
     const score = await scoreSequence(sequence, steps, { vocabulary, signal });
+    await deps.usage.count(keyId, { promptTokens: tokensOf(steps), completionTokens: 0 });
     return json<Schemas['ReplayScore']>(scoreView(trajectory, { version, steps, score }));
   } finally {
     sequence.close();
   }
 }
 
-async function resampled(deps: AppDeps, { id, body, signal }: Replay): Promise<Response> {
+async function resampled(deps: AppDeps, { id, body, keyId, signal }: Replay): Promise<Response> {
   const plan = resamplePlan(deps.stores, {
     trajectoryId: id,
     version: body.policy_version ?? null,
@@ -90,6 +107,11 @@ async function resampled(deps: AppDeps, { id, body, signal }: Replay): Promise<R
     const { tokenizer, protocol } = policy;
     const context = { tokenizer, protocol, tools, clock, newId };
     const paths = await drawPaths(plan, { sampler: deps.engine, context, signal });
+    const sampled = paths.flatMap(({ newSteps }) =>
+      newSteps.filter(({ kind }) => kind === 'policy'),
+    );
+    const usage = { promptTokens: tokensOf(plan.prefix), completionTokens: tokensOf(sampled) };
+    await deps.usage.count(keyId, usage);
     const saved = body.save === true;
     if (saved) {
       for (const { newSteps, record } of paths) {
@@ -120,6 +142,10 @@ async function opened(deps: AppDeps, version: number): Promise<OpenedPolicy> {
     const message = `policy ${version} cannot be loaded: its files are not there any more`;
     throw new AppError('policy_not_found', message, { param: 'policy_version', cause: error });
   }
+}
+
+function tokensOf(steps: readonly StepRecord[]): number {
+  return steps.reduce((sum, { tokens }) => sum + tokens.length, 0);
 }
 
 /** A field of the other mode would do nothing. */

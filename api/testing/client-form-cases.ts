@@ -191,4 +191,33 @@ const ALLOWED_TOOLS: Case[] = [
   })),
 ];
 
-export const CLIENT_FORM_CASES: Case[] = [...TAKEN, ...ALLOWED_TOOLS];
+const MODELS: Case[] = [
+  ...['ramify', 'ramify@1'].map((model): Case => ({
+    operation: 'getModel',
+    what: `${model}, as in the list`,
+    status: 200,
+    call: (h) => h.call('getModel', { path: { model } }),
+    check: async ({ body }, h) => {
+      const list = (await h.call('listModels')).body.data as { id: string }[];
+      expect(body).toEqual(list.find(({ id }) => id === model));
+      expect(body.root).toBe('ramify@1');
+    },
+  })),
+  {
+    operation: 'getModel',
+    what: 'a name that there is not',
+    status: 404,
+    code: 'model_not_found',
+    call: (h) => h.call('getModel', { path: { model: 'gpt-4' } }),
+    check: ({ body }) => expect(body.error.message).toContain('gpt-4'),
+  },
+  {
+    operation: 'getModel',
+    what: 'a name that is longer than any',
+    status: 400,
+    code: 'invalid_request',
+    call: (h) => h.call('getModel', { path: { model: 'x'.repeat(101) } }),
+  },
+];
+
+export const CLIENT_FORM_CASES: Case[] = [...TAKEN, ...ALLOWED_TOOLS, ...MODELS];

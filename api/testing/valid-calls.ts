@@ -18,6 +18,7 @@ import { exported } from './stream-cases.ts';
 export const VALID: Record<OperationId, (h: Harness) => Promise<CallOptions>> = {
   createChatCompletion: async () => ({ body: CHAT }),
   listModels: async () => ({}),
+  getModel: async () => ({ path: { model: 'ramify' } }),
   createAgentRun: async () => ({ body: { input: 'x' } }),
   listAgentRuns: async () => ({}),
   getAgentRun: storedRun,
