@@ -44,6 +44,24 @@ function given(fields: Partial<Feedback> = {}): Feedback {
 const reward = (): number | null => stores.trajectories.get('traj_1').trajectory.reward;
 
 describe('FeedbackStore', () => {
+  test('the latest reward of each step, in one query', async () => {
+    const step = (id: string, stepId: string, fields: Partial<Feedback> = {}): Feedback =>
+      given({ id, stepId, ...fields });
+    const all = [
+      step('z', 'trunk-0', { value: 0.1 }),
+      step('y', 'trunk-1', { value: 0.2 }),
+      step('x', 'trunk-0', { value: 0.9 }),
+      step('w', 'trunk-0', { value: 0.3 }),
+      step('v', 'trunk-0', { metricName: 'stars', value: 5 }),
+      given({ id: 'u', value: 0.7 }),
+      step('t', 'other-0', { trajectoryId: 'traj_2', value: 0.4 }),
+    ];
+    for (const feedback of all) await stores.feedback.record(feedback);
+    const rewards = stores.feedback.stepRewards('traj_1');
+    expect(Object.fromEntries(rewards)).toEqual({ 'trunk-0': 0.3, 'trunk-1': 0.2 });
+    expect(stores.feedback.stepRewards('traj_none').size).toBe(0);
+  });
+
   test('numbers, booleans and texts come back as they were', async () => {
     const all = [
       given({ id: 'c', value: -0.25 }),

@@ -3,7 +3,7 @@
  * also the trajectory's reward, which is what training reads.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { and, asc, eq, inArray, isNull, sql } from 'drizzle-orm';
+import { and, asc, eq, inArray, isNotNull, isNull, sql } from 'drizzle-orm';
 import type { Clock } from '../core/clock.ts';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -80,6 +80,24 @@ export class FeedbackStore {
       .all();
     const { items, nextCursor } = toPage(rows, limit, ({ row }) => String(row));
     return { items: items.map((item) => item.feedback), nextCursor };
+  }
+
+  /** The latest reward of each step of a trajectory that got one. */
+  stepRewards(trajectoryId: string): Map<string, number> {
+    // Beside max() SQLite takes the other columns from the row that has it.
+    const rows = this.orm
+      .select({ stepId: table.stepId, value: table.value, row: sql<number>`max(rowid)` })
+      .from(table)
+      .where(
+        and(
+          eq(table.trajectoryId, trajectoryId),
+          isNotNull(table.stepId),
+          eq(table.metricName, REWARD_METRIC),
+        ),
+      )
+      .groupBy(table.stepId)
+      .all();
+    return new Map(rows.map(({ stepId, value }) => [stepId as string, value as number]));
   }
 
   private write(feedback: Feedback): StoredFeedback {

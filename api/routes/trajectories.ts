@@ -7,10 +7,10 @@ import type { Handlers, Schemas } from '../handlers.ts';
 import { filterOf } from '../trajectory-query.ts';
 import { listView, stepView, trajectoryView } from '../views.ts';
 
-export function trajectoryRoutes(
-  deps: AppDeps,
-): Pick<Handlers, 'listTrajectories' | 'getTrajectory' | 'getTrajectoryTree'> {
-  const { trajectories } = deps.stores;
+export function trajectoryRoutes({
+  stores,
+}: AppDeps): Pick<Handlers, 'listTrajectories' | 'getTrajectory' | 'getTrajectoryTree'> {
+  const { trajectories, feedback } = stores;
   return {
     listTrajectories: async ({ query, principal }) => {
       const tenant = tenantSeen(principal);
@@ -20,7 +20,7 @@ export function trajectoryRoutes(
     },
     getTrajectory: ({ path, query, principal }) => {
       const { trajectory, steps } = trajectories.get(path.trajectory_id, tenantSeen(principal));
-      const rewards = stepRewards(deps, trajectory.id);
+      const rewards = feedback.stepRewards(trajectory.id);
       const tokens = query.include === 'tokens';
       return json<Schemas['Trajectory']>({
         ...trajectoryView(trajectory),
@@ -60,20 +60,6 @@ function branchesOf(steps: readonly StepRecord[]): Schemas['TreeBranch'][] {
       step_id: id,
       children: siblings.map((child) => ({ step_id: child.id, delta: child.deltaEntropy })),
     }));
-}
-
-/** The latest reward of each step that got one. */
-function stepRewards(deps: AppDeps, trajectoryId: string): Map<string, number> {
-  const out = new Map<string, number>();
-  let cursor: string | null = null;
-  do {
-    const page = deps.stores.feedback.list(trajectoryId, cursor === null ? {} : { cursor });
-    for (const { stepId, metricName, value } of page.items) {
-      if (stepId !== null && metricName === 'reward') out.set(stepId, value as number);
-    }
-    cursor = page.nextCursor;
-  } while (cursor !== null);
-  return out;
 }
 
 function offerView({
