@@ -10,13 +10,14 @@ import type { Clock } from '../core/clock.ts';
 import type { PolicyEngine } from '../core/engine/types.ts';
 import { AppError, toAppError } from '../core/errors.ts';
 import type { NewId } from '../core/ids.ts';
+import type { AuditRecord } from '../core/key-records.ts';
 import type { Logger } from '../core/log.ts';
 import type { ToolCatalogue } from '../core/ports.ts';
 import type { Stores } from '../db/stores.ts';
 import { enter, enterStream, guarded, identify } from './access.ts';
 import type { Entry } from './access.ts';
 import type { AgentRuns } from './agent-runs.ts';
-import { auditedRequest, isAudited } from './audit.ts';
+import { auditedRequest, AuditTrail, isAudited } from './audit.ts';
 import type { AuditedInput } from './audit.ts';
 import type { Collections } from './collections.ts';
 import type { Contract, Operation, OperationId } from './contract/contract.ts';
@@ -159,7 +160,7 @@ async function serve(
   c: AppContext,
 ): Promise<Response> {
   const activity = c.get('activity');
-  let audited: AuditedInput | null = null;
+  let trail: AuditTrail | null = null;
   try {
     const entry = identify(deps, operation, c.req.raw);
     c.set('entry', entry);
@@ -172,19 +173,22 @@ async function serve(
       activity,
       pathParameters: c.req.param(),
     });
-    if (isAudited(operation)) audited = input;
+    if (isAudited(operation, input)) {
+      trail = new AuditTrail((status) => auditRow(deps, operation, c, { input, status }));
+    }
+    input.trail = trail;
     enterStream(deps, operation, input);
     const response = await answer(served, operation, input);
     // hono answers HEAD as GET and drops the body, whose stream would stay open.
     if (c.req.method === 'HEAD') await response.body?.cancel();
-    if (audited !== null) await audit(deps, operation, c, { input, status: response.status });
+    if (trail?.taken === false) await deps.stores.audit.add(trail.take(response.status));
     return response;
   } catch (thrown) {
     // Here and not in onError: hono passes only Error objects on to that.
     const response = problem(deps, c, thrown);
-    if (audited === null) return response;
-    const { status } = response;
-    return audit(deps, operation, c, { input: audited, status }).then(
+    if (trail === null) return response;
+    // What a handler took was not stored, as it failed.
+    return deps.stores.audit.add(trail.take(response.status)).then(
       () => response,
       () => response,
     );
@@ -209,15 +213,15 @@ async function answer(
   return calls.once({ tenant: principal.tenant, key, asked, goesOn, signal }, answered);
 }
 
-/** Writes down who did what, before it is answered. @throws AppError storage_failed */
-async function audit(
-  { stores, newId, clock }: AppDeps,
+/** Who did what; it is stored before it is answered. */
+function auditRow(
+  { newId, clock }: AppDeps,
   operation: Operation,
   c: AppContext,
   { input, status }: { input: AuditedInput; status: number },
-): Promise<void> {
+): AuditRecord {
   const { principal } = must(c.get('entry'), 'who is audited is known');
-  await stores.audit.add({
+  return {
     id: newId('audit'),
     keyId: principal.keyId,
     tenant: principal.tenant,
@@ -228,7 +232,7 @@ async function audit(
     request: auditedRequest(input),
     requestId: c.get('requestId'),
     createdAt: clock.now(),
-  });
+  };
 }
 
 function problem(deps: AppDeps, c: AppContext, thrown: unknown): Response {

@@ -14,8 +14,30 @@ export interface AuditedInput {
   body: unknown;
 }
 
-export function isAudited({ scope, method }: Operation): boolean {
+/** Whether a call needs an admin and changes something. */
+export function isAudited({ id, scope, method }: Operation, { body }: AuditedInput): boolean {
+  // An agent may replay too; only who saves new paths must be an admin.
+  if (id === 'replayTrajectory') return (body as { mode?: string }).mode === 'resample';
   return scope === 'admin' && method !== 'GET';
+}
+
+/** The row of one call. A handler may take it, to store it in one commit with what it changes. */
+export class AuditTrail {
+  private readonly row: (status: number) => AuditRecord;
+  private isTaken = false;
+
+  constructor(row: (status: number) => AuditRecord) {
+    this.row = row;
+  }
+
+  get taken(): boolean {
+    return this.isTaken;
+  }
+
+  take(status: number): AuditRecord {
+    this.isTaken = true;
+    return this.row(status);
+  }
 }
 
 const SECRET = /secret|password|passwd|authorization|api[-_]?key|credential|cookie|token$/i;

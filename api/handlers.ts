@@ -2,6 +2,7 @@
  * What a handler gets and gives, typed from the contract. The record of handlers is total over the
  * operation ids of openapi.yaml, so an operation without a handler does not compile.
  */
+import type { AuditTrail } from './audit.ts';
 import type { Principal } from './auth.ts';
 import type { components, operations } from './contract/openapi.gen.ts';
 import type { OperationId } from './contract/contract.ts';
@@ -28,6 +29,8 @@ export interface Input<Id extends OperationId> {
   requestId: string;
   /** Who asks: whose rows are made, and which are seen (tenantSeen of auth.ts). */
   principal: Principal;
+  /** Of a call that is audited. */
+  trail: AuditTrail | null;
   /** Its signal aborts when the client goes away or the server gives up waiting at shutdown. */
   activity: Activity;
 }

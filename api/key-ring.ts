@@ -12,6 +12,7 @@ import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
 import type { ApiKeyRecord, SecretPrint } from '../core/key-records.ts';
 import type { KeyStore } from '../db/key-store.ts';
+import type { AuditTrail } from './audit.ts';
 import { isSamePrint, printOf, secretOf } from './auth.ts';
 
 export interface KeyRingDeps {
@@ -91,7 +92,7 @@ export class KeyRing {
   }
 
   /** @throws AppError invalid_request, too_many_keys */
-  async create(request: KeyRequest): Promise<NewKey> {
+  async create(request: KeyRequest, trail: AuditTrail | null = null): Promise<NewKey> {
     const { store, clock, newId } = this.deps;
     const now = clock.now();
     if (!this.required && !request.scopes.includes('admin')) {
@@ -103,15 +104,11 @@ export class KeyRing {
       throw new AppError('invalid_request', `expires_at: ${at} is past`, { param: 'expires_at' });
     }
     const secret = this.newSecret();
-    const key = await store.create({
-      ...request,
-      ...printOf(secret),
-      id: newId('key'),
-      createdAt: now,
-      revokedAt: null,
-      lastUsedAt: null,
-      previous: null,
-    });
+    const made = {
+      ...{ ...request, ...printOf(secret), id: newId('key'), createdAt: now },
+      ...{ revokedAt: null, lastUsedAt: null, previous: null },
+    };
+    const key = await store.create(made, trail?.take(201));
     this.remember(key);
     return { key, secret };
   }
@@ -124,7 +121,7 @@ export class KeyRing {
   }
 
   /** @throws AppError key_not_found, key_not_usable */
-  async rotate(id: string, graceMs: number): Promise<NewKey> {
+  async rotate(id: string, graceMs: number, trail: AuditTrail | null = null): Promise<NewKey> {
     const { store, clock } = this.deps;
     const now = clock.now();
     const before = this.byId.get(id);
@@ -132,7 +129,11 @@ export class KeyRing {
       throw new AppError('key_not_usable', `the key ${id} is ${keyStatus(before, now)}`);
     }
     const secret = this.newSecret();
-    const key = await store.rotate(id, printOf(secret), now + graceMs);
+    const key = await store.rotate(
+      id,
+      { next: printOf(secret), previousUntil: now + graceMs },
+      trail?.take(200),
+    );
     this.remember(key);
     return { key, secret };
   }

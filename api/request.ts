@@ -41,7 +41,8 @@ export async function readInput(
   if (body !== undefined) check('body', body);
   const stream = bodyStreamed ? request.body : null;
   const { requestId, principal, activity } = facts;
-  const input = { path, query, header, body, stream, requestId, principal, activity };
+  const trail = null;
+  const input = { path, query, header, body, stream, requestId, principal, trail, activity };
   return input as unknown as Input<OperationId>;
 }
 

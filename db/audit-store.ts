@@ -20,14 +20,7 @@ export class AuditStore {
   /** Resolves when it is durable. */
   add(record: AuditRecord, rowsMax: number = LIMITS.auditRowsMax): Promise<void> {
     const row = structuredClone(record);
-    return this.commits.run(1, () => {
-      this.orm.insert(auditLog).values(row).run();
-      // Rows are only added, so their numbers are in the order of their making.
-      this.orm
-        .delete(auditLog)
-        .where(sql`rowid <= (SELECT max(rowid) FROM ${auditLog}) - ${rowsMax}`)
-        .run();
-    });
+    return this.commits.run(1, () => addAuditRow(this.orm, row, rowsMax));
   }
 
   /** Newest first. */
@@ -47,4 +40,18 @@ export class AuditStore {
       .all();
     return toPage(rows, limit, ({ id }) => id);
   }
+}
+
+/** For a write that commits the row with what it is about. */
+export function addAuditRow(
+  orm: Database['orm'],
+  row: AuditRecord,
+  rowsMax: number = LIMITS.auditRowsMax,
+): void {
+  orm.insert(auditLog).values(row).run();
+  // Rows are only added, so their numbers are in the order of their making.
+  orm
+    .delete(auditLog)
+    .where(sql`rowid <= (SELECT max(rowid) FROM ${auditLog}) - ${rowsMax}`)
+    .run();
 }

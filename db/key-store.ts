@@ -7,7 +7,8 @@ import type BetterSqlite3 from 'better-sqlite3';
 import { asc, count, desc, eq, lt } from 'drizzle-orm';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import type { ApiKeyRecord, SecretPrint, TokenUsage } from '../core/key-records.ts';
+import type { ApiKeyRecord, AuditRecord, SecretPrint, TokenUsage } from '../core/key-records.ts';
+import { addAuditRow } from './audit-store.ts';
 import type { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
 import type { Page, PageRequest } from './page.ts';
@@ -58,14 +59,22 @@ export class KeyStore {
     return { ...found, items: found.items.map(fromRow) };
   }
 
-  /** Resolves when it is durable. @throws AppError too_many_keys */
-  create(key: ApiKeyRecord, keysMax: number = LIMITS.keysMax): Promise<ApiKeyRecord> {
+  /**
+   * Resolves when it is durable, with its row of the audit log: a key whose making was not told to
+   * anyone would stay in force. @throws AppError too_many_keys
+   */
+  create(
+    key: ApiKeyRecord,
+    audit: AuditRecord | null = null,
+    keysMax: number = LIMITS.keysMax,
+  ): Promise<ApiKeyRecord> {
     const row = toRow(key);
-    return this.commits.run(1, () => {
+    return this.commits.run(2, () => {
       const rows = this.orm.select({ rows: count() }).from(apiKeys).get()?.rows ?? 0;
       if (rows >= keysMax) {
         throw new AppError('too_many_keys', `${rows} keys are on record, revoked ones included`);
       }
+      if (audit !== null) addAuditRow(this.orm, audit);
       return fromRow(this.orm.insert(apiKeys).values(row).returning().get());
     });
   }
@@ -78,9 +87,14 @@ export class KeyStore {
     });
   }
 
-  /** The secret so far is good until the given time. @throws AppError key_not_found */
-  rotate(id: string, next: SecretPrint, previousUntil: number): Promise<ApiKeyRecord> {
-    return this.commits.run(1, () => {
+  /** The secret so far is good until `previousUntil`. @throws AppError key_not_found */
+  rotate(
+    id: string,
+    { next, previousUntil }: { next: SecretPrint; previousUntil: number },
+    audit: AuditRecord | null = null,
+  ): Promise<ApiKeyRecord> {
+    return this.commits.run(2, () => {
+      if (audit !== null) addAuditRow(this.orm, audit);
       const { prefix, hash } = this.must(id);
       return this.set(id, {
         ...next,

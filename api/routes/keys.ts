@@ -22,11 +22,13 @@ export function keyRoutes(deps: AppDeps): Pick<Handlers, KeyOperation> {
       { status, headers: { 'cache-control': 'no-store' } },
     );
   return {
-    createKey: async ({ body }) => made(await keys.create(keyRequest(body)), 201),
+    createKey: async ({ body, trail }) => made(await keys.create(keyRequest(body), trail), 201),
     listKeys: ({ query }) => json<Schemas['KeyList']>(listView(stores.keys.list(query), view)),
     revokeKey: async ({ path }) => json<Schemas['Key']>(view(await keys.revoke(path.key_id))),
-    rotateKey: async ({ path, body }) =>
-      made(await keys.rotate(path.key_id, (body.grace_seconds ?? GRACE_S) * 1000), 200),
+    rotateKey: async ({ path, body, trail }) => {
+      const graceMs = (body.grace_seconds ?? GRACE_S) * 1000;
+      return made(await keys.rotate(path.key_id, graceMs, trail), 200);
+    },
     listAudit: ({ query }) => {
       const { key_id: keyId, ...page } = query;
       const found = stores.audit.list(keyId === undefined ? {} : { keyId }, page);

@@ -1,5 +1,6 @@
 /** Cases of the operations tagged keys; the authorisation table is a test of its own. */
 import { expect } from 'vitest';
+import { AppError } from '../../core/errors.ts';
 import { LIMITS } from '../../core/limits.ts';
 import type { Case } from './cases.ts';
 import type { Answer, Harness, KeyHeaders, Parsed } from './harness.ts';
@@ -33,6 +34,75 @@ export const KEY_CASES: Case[] = [
       const score = await h.call('replayTrajectory', { path, headers, body: {} });
       expect(score.status).toBe(200);
       return h.call('replayTrajectory', { path, headers, body: { mode: 'resample' } });
+    },
+  },
+  {
+    operation: 'replayTrajectory',
+    what: 'its tokens are those of the key',
+    status: 200,
+    call: async (h) => {
+      const path = { trajectory_id: await trajectoryOf(h) };
+      return h.call('replayTrajectory', { path, headers: await h.key(), body: {} });
+    },
+    check: ({ body }, h) => {
+      const { steps } = h.deps.stores.trajectories.get(body.trajectory_id as string);
+      const all = steps.reduce((sum, { tokens }) => sum + tokens.length, 0);
+      const [key] = h.deps.stores.keys.list().items;
+      expect(h.deps.usage.tokensToday(key?.id ?? '')).toBe(all);
+    },
+  },
+  {
+    operation: 'replayTrajectory',
+    what: 'more at once than one key may, while another key still can',
+    status: 429,
+    code: 'rate_limit_exceeded',
+    call: async (h) => {
+      const path = { trajectory_id: await trajectoryOf(h) };
+      const [headers, others] = [await h.key(), await h.key()];
+      const ask = (by: KeyHeaders) => h.call('replayTrajectory', { path, headers: by, body: {} });
+      h.engine.pieceMs = 50;
+      const held = Array.from({ length: LIMITS.keyReplaysMax }, () => ask(headers));
+      const answer = await ask(headers);
+      expect((await ask(others)).status).toBe(200);
+      for (const { status } of await Promise.all(held)) expect(status).toBe(200);
+      return answer;
+    },
+  },
+  {
+    operation: 'replayTrajectory',
+    what: 'new paths by an admin are audited, scores are not',
+    status: 200,
+    call: async (h) => {
+      const path = { trajectory_id: await trajectoryOf(h) };
+      await h.call('replayTrajectory', { path, body: {} });
+      const body = { mode: 'resample', save: true };
+      return h.call('replayTrajectory', { path, body });
+    },
+    check: (_, h) => {
+      const rows = h.deps.stores.audit.list().items;
+      expect(rows.map(({ operation, status }) => [operation, status])).toEqual([
+        ['replayTrajectory', 200],
+      ]);
+      expect(rows[0]?.request).toMatchObject({ body: { mode: 'resample', save: true } });
+    },
+  },
+  {
+    operation: 'createKey',
+    what: 'its row of the audit log is stored in the commit of the key',
+    status: 201,
+    call: async (h) => {
+      h.deps.stores.audit.add = () => Promise.reject(new AppError('storage_failed', 'no disk'));
+      return h.call('createKey', { body: ADMIN });
+    },
+    check: async (answer, h) => {
+      const headers = bearer(answer);
+      const path = { key_id: answer.body.key.id as string };
+      expect((await h.call('rotateKey', { path, headers, body: {} })).status).toBe(200);
+      const rows = h.deps.stores.audit.list().items;
+      expect(rows.map(({ operation, status }) => [operation, status])).toEqual([
+        ['rotateKey', 200],
+        ['createKey', 201],
+      ]);
     },
   },
   {
