@@ -7,6 +7,8 @@ import type { RamifyClient, Schemas } from './client.ts';
 import { problemOf, RamifyError, StreamBrokenError, unwrap } from './errors.ts';
 import { readEvents } from './events.ts';
 
+/** Errors inside a stream of events after which the server goes on with it for who comes back. */
+const RESUMABLE = new Set<string>(['not_ready', 'request_timeout']);
 /** Connections that fail in a row, with no new event between them. */
 const RETRIES_MAX = 5;
 const RETRY_FIRST_MS = 250;
@@ -131,13 +133,21 @@ async function* follow<E>({ after, signal }: FollowOptions, source: Source): Asy
       }
       if (await source.hasEnded()) return;
     } catch (error) {
-      const final = error instanceof RamifyError && error.retryAfterS === null;
-      if (final || signal?.aborted === true || failures === RETRIES_MAX) throw error;
-      if (error instanceof RamifyError) waitMs = Math.max(waitMs, error.retryAfterS! * 1_000);
+      if (
+        (error instanceof RamifyError && !canResume(error)) ||
+        signal?.aborted === true ||
+        failures === RETRIES_MAX
+      )
+        throw error;
+      if (error instanceof RamifyError) waitMs = Math.max(waitMs, (error.retryAfterS ?? 0) * 1_000);
     }
     await sleep(waitMs, signal);
   }
   throw new StreamBrokenError(`${RETRIES_MAX + 1} connections in a row ended without an event`);
+}
+
+function canResume({ code, status, retryAfterS }: RamifyError): boolean {
+  return retryAfterS !== null || (status === null && RESUMABLE.has(code));
 }
 
 /** With `parseAs: 'stream'` the data is the body, whatever the contract says of its content. */

@@ -174,6 +174,41 @@ test('events of an agent run come once and whole over connections that break', a
   expect(connections).toBeGreaterThan(2);
 });
 
+/** A fetch whose event streams end with an error frame: each of the codes once, after an event. */
+function interrupted(codes: string[]): (request: Request) => Promise<Response> {
+  return async (request) => {
+    const response = await fetch(request);
+    if (!response.headers.get('content-type')?.startsWith('text/event-stream')) return response;
+    const code = codes.shift();
+    if (code === undefined) return response;
+    const [first] = (await response.text()).split('\n\n');
+    const problem = { message: 'come back', type: 'server_error', code, param: null };
+    const frame = `event: error\ndata: ${JSON.stringify({ error: problem })}\n\n`;
+    return new Response(`${first}\n\n${frame}`, response);
+  };
+}
+
+test('a stream that the server ends with "come back" is resumed, other errors are thrown', async () => {
+  const run = await library.startAgentRun(client(), {
+    input: QUESTION,
+    tools: ['search'],
+    seed: 1,
+  });
+  const namesOf = async (codes: string[]): Promise<string[]> => {
+    const names: string[] = [];
+    const cut = client({ fetch: interrupted(codes) });
+    for await (const event of library.followAgentRun(cut, run.id)) {
+      // Deltas are shown while they are made, and not again.
+      if (event.type === 'step.delta') continue;
+      names.push(event.type === 'step.completed' ? event.step.id : event.type);
+    }
+    return names;
+  };
+  const whole = await namesOf([]);
+  expect(await namesOf(['not_ready', 'request_timeout', 'not_ready'])).toEqual(whole);
+  await expect(namesOf(['internal'])).rejects.toMatchObject({ code: 'internal', status: null });
+});
+
 test('a training run is followed to its end; who stops reading leaves it alone', async () => {
   const training = await library.unwrap(
     client().POST('/v1/admin/retrain', {
