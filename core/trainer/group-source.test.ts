@@ -72,6 +72,15 @@ describe('the source of a job', () => {
     expect(await shares(sourceOf({ trainTasks: TASKS, liveSamples: disliked }))).toEqual([4, 0]);
   });
 
+  it('lays questions and tasks into one another, so that a mini-batch has both', async () => {
+    const { groups } = await sourceOf({ trainTasks: TASKS, liveSamples: liked }, 5).groups(
+      1,
+      signal,
+    );
+    const kinds = groups.map(({ task }) => task.id.startsWith('task_'));
+    expect(kinds).toEqual([false, true, false, true, false]);
+  });
+
   it('is refused when there is nothing to train on, with why', () => {
     const nothing = { code: 'invalid_request' };
     expect(() => sourceOf({})).toThrowError(expect.objectContaining(nothing));

@@ -12,6 +12,7 @@ import type { ToolRunner } from '../ports.ts';
 import { mix } from '../prng.ts';
 import type { Task } from '../records.ts';
 import type { GroupSource, SourceOptions, SourceState, StepGroups } from './group-source.ts';
+import { interleave } from './interleave.ts';
 import { tokensPerRun } from './memory-budget.ts';
 import { scoreRows } from './rescoring.ts';
 import { SEEDS } from './run-seeds.ts';
@@ -128,7 +129,7 @@ export class MixedSource implements GroupSource {
     const first = await this.sources[0].groups(step, signal);
     const second = await this.sources[1].groups(step, signal);
     return {
-      groups: [...first.groups, ...second.groups],
+      groups: interleave([first.groups, second.groups]),
       figures: { ...first.figures, ...second.figures },
     };
   }

@@ -3,7 +3,7 @@
  * rolled out and scored. With `dynamicSampling` other tasks are drawn in the place of those whose
  * group teaches nothing (all rewards equal), in rounds, until all slots hold a group that does or
  * `maxResample` replacements were drawn. Every group that was sampled is handed on: the log and the
- * counts have them all, and the update drops the dull ones.
+ * counts have them all, and the update drops the dull ones. Rounds lie between one another.
  *
  * Draws are keyed by (run seed, step, round), so which tasks come does not depend on timing.
  */
@@ -13,7 +13,9 @@ import { rolloutGroups, type RolloutGroup } from '../arpo/rollout.ts';
 import { mix } from '../prng.ts';
 import type { Task } from '../records.ts';
 import { Curriculum, type CurriculumState } from './curriculum.ts';
+import type { Figures } from './figures.ts';
 import type { GroupSource, SourceOptions, SourceState, StepGroups } from './group-source.ts';
+import { interleave } from './interleave.ts';
 import { SEEDS } from './run-seeds.ts';
 import { TaskDeck } from './task-deck.ts';
 
@@ -36,22 +38,21 @@ export class TaskSource implements GroupSource {
 
   async groups(step: number, signal: AbortSignal): Promise<StepGroups> {
     const { promptsPerStep, dynamicSampling = false, maxResample = 0 } = this.options.settings;
-    const groups = await this.rollOut(
-      this.deal(promptsPerStep, step, 0),
-      { step, round: 0 },
-      signal,
-    );
+    const rounds = [
+      await this.rollOut(this.deal(promptsPerStep, step, 0), { step, round: 0 }, signal),
+    ];
     let replaced = 0;
     // Each round draws at least one replacement, and there are maxResample at most.
     for (let round = 1; dynamicSampling; round++) {
-      const useful = groups.filter((group) => !teachesNothing(group)).length;
+      const useful = rounds.flat().filter((group) => !teachesNothing(group)).length;
       const count = Math.min(promptsPerStep - useful, maxResample - replaced);
       if (count <= 0) break;
       replaced += count;
-      groups.push(...(await this.rollOut(this.deal(count, step, round), { step, round }, signal)));
+      rounds.push(await this.rollOut(this.deal(count, step, round), { step, round }, signal));
     }
-    for (const group of groups) this.curriculum?.learn(group.task, solvedShare(group));
-    return { groups, figures: dynamicSampling ? { groups_replaced: replaced } : {} };
+    for (const group of rounds.flat()) this.curriculum?.learn(group.task, solvedShare(group));
+    const figures: Figures = dynamicSampling ? { groups_replaced: replaced } : {};
+    return { groups: interleave(rounds), figures };
   }
 
   state(): SourceState {
