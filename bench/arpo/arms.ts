@@ -62,7 +62,7 @@ const settledGroups = (
   settings: { groupSize: 16, settleEarly: true, initialRollouts, ...more },
 });
 
-/** As many calls a step as plain groups of 4 to 5. */
+/** As many calls a group as plain groups of 4 to 5. */
 const SMALL_TREES = { groupSize: 8, attribution: 'tree' } as const;
 
 /** So that arms of few calls have made half of the reference's by their end, on every seed. */
@@ -176,6 +176,25 @@ const RULES: readonly Arm[] = [
     stretch: 2,
     ...deferred(3, 'value', SMALL_TREES),
     about: 'groups of 8 deferred from 3 roots by value, advantages within the tree',
+  },
+  {
+    name: 'grpo-4-wide',
+    stretch: LONGER,
+    algorithm: 'grpo',
+    settings: { groupSize: 4, promptsPerStep: 12 },
+    about: 'plain groups of 4 of twice the prompts',
+  },
+  {
+    name: 'value-2-of-8-tree-wide',
+    stretch: LONGER,
+    ...deferred(2, 'value', { ...SMALL_TREES, promptsPerStep: 14 }),
+    about: 'groups of 8 deferred from 2 roots by value, of 14 prompts, advantages within the tree',
+  },
+  {
+    name: 'value-3-of-16-tree-wide',
+    stretch: LONGER,
+    ...deferred(3, 'value', { groupSize: 16, attribution: 'tree', promptsPerStep: 8 }),
+    about: 'groups of 16 deferred from 3 roots by value, of 8 prompts, advantages within the tree',
   },
 ];
 
