@@ -154,6 +154,25 @@ describe('rebuiltGroups', () => {
     expect(calls()).toBeGreaterThan(0);
   });
 
+  it.each([
+    ...['paper', 'released-code', 'aepo', 'deferred', 'uniform', 'random', 'surprisal', 'none'],
+    'value',
+  ])('is grown by %s, and trains only what a policy sampled', async (rule) => {
+    const branch = rule === 'value' ? { branch: 'deferred', forkBy: 'value' } : { branch: rule };
+    const { group, settings } = await rebuilt(questionOf(withTool()), { ...branch, groupSize: 16 });
+    expect(group.trajectories).toHaveLength(16);
+    expect(group.trajectories.filter(({ given }) => given)).toHaveLength(4);
+    const rows = trainRows(group, settings);
+    expect(rows).toHaveLength(16);
+    group.trajectories.forEach(({ steps }, i) => {
+      const sampled = steps.flatMap(({ kind, tokens }) => [...tokens].map(() => kind === 'policy'));
+      const { weights } = must(rows[i], 'its row');
+      expect([...weights].map((weight) => weight > 0)).toEqual(sampled);
+    });
+    const own = group.trajectories.filter(({ given }) => given !== true);
+    expect(own.some(({ branch: fork }) => fork !== null)).toBe(rule !== 'none');
+  });
+
   it('forks nowhere when nothing shall branch', async () => {
     const { group } = await rebuilt(questionOf(withTool()), { branch: 'none' });
     expect(group.trajectories.every(({ branch }) => branch === null)).toBe(true);
