@@ -87,8 +87,8 @@ test.each([
   [{ foo: 1 }, 'foo', 'foo: is not a known field'],
   [{ temperature: 'hot' }, 'temperature', /must be number or null \(got "hot"\)/],
   [
-    { response_format: { type: 'json_schema', json_schema: { name: 'a' } } },
-    'response_format.json_schema.schema',
+    { response_format: { type: 'json_schema', json_schema: { schema: {} } } },
+    'response_format.json_schema.name',
     /is required$/,
   ],
   [{ model: 'm'.repeat(101) }, 'model', /\.\.\.\)$/],

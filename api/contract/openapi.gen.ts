@@ -1192,10 +1192,10 @@ export interface components {
             audio?: null;
             /**
              * @description The policy thinks as it was trained to.
-             * @enum {unknown}
+             * @enum {string|null}
              */
             reasoning_effort?: "none" | null;
-            /** @enum {unknown} */
+            /** @enum {string|null} */
             verbosity?: "medium" | null;
             moderation?: null;
             prediction?: null;
@@ -1514,7 +1514,7 @@ export interface components {
             max_tool_calls?: number | null;
             text?: {
                 format?: components["schemas"]["ResponseTextFormat"];
-                /** @enum {unknown} */
+                /** @enum {string|null} */
                 verbosity?: "medium" | null;
             } | null;
             /** @description Log-probabilities of every token of the step that wrote a message, thoughts and control tokens included. Encrypted thoughts are accepted and not made; thoughts are plain text here. */
@@ -1551,7 +1551,7 @@ export interface components {
             /** @enum {unknown} */
             service_tier?: "auto" | "default" | null;
             reasoning?: {
-                /** @enum {unknown} */
+                /** @enum {string|null} */
                 effort?: "none" | null;
                 /** @enum {unknown} */
                 context?: "auto" | null;
