@@ -158,8 +158,8 @@ class WatchedRun {
 
 /**
  * The parts of a training run as the trainer process has them, but on one thread, and with the
- * engine's own prefix cache where the trainer shares only equal prompts: what is found in it depends
- * on timing, so a seed repeats a run up to rounding, and not to the bit.
+ * engine's own prefix cache where the trainer shares only equal prompts: what is found in it
+ * depends on timing, so a seed repeats a run up to rounding, and not to the bit.
  */
 async function withParts(
   job: TrainingJob,

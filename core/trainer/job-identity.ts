@@ -34,7 +34,7 @@ export async function jobIdentity(job: TrainingJob, settings: ArpoSettings): Pro
   return identity;
 }
 
-/** Of a value as it is read here: its keys have one order, as jobs are made by one piece of code. */
+/** Of a value with its keys in the order they have: jobs are made by one piece of code. */
 export function hashOf(value: unknown): string {
   const hash = createHash('sha256');
   add(hash, value);
