@@ -57,9 +57,9 @@ export function usageSince(
   };
 }
 
-/** The trajectory of a run that ended between two steps through no fault of the policy. */
+/** The trajectory of work that ended between two steps through no fault of the policy. */
 export function cutTrajectory(
-  record: AgentRunRecord,
+  record: Pick<AgentRunRecord, 'trajectoryId' | 'tenant' | 'conversationId'>,
   steps: readonly StepRecord[],
 ): TrajectoryRecord | null {
   const [first, leaf] = [steps[0], steps.at(-1)];

@@ -462,6 +462,8 @@ export interface ResponseRecord {
   /** The client's `x-session-id`, which responses that go on from it inherit. */
   sessionId: string | null;
   trajectoryId: string | null;
+  /** The newest durable step of one at work; null: none is durable, or the trajectory is. */
+  leafStepId: string | null;
   usage: {
     inputTokens: number;
     cachedTokens: number;

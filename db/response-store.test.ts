@@ -23,6 +23,7 @@ function response(id: string, fields: Partial<ResponseRecord> = {}): ResponseRec
     conversationId: null,
     sessionId: null,
     trajectoryId: null,
+    leafStepId: null,
     usage: { inputTokens: 1, cachedTokens: 0, outputTokens: 2, reasoningTokens: 1 },
     error: null,
     incompleteReason: null,

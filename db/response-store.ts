@@ -3,7 +3,8 @@
  * goes on from is read by its chain of previous responses. Writes join the group commit of the log,
  * so that an answer and its steps become durable together.
  */
-import { and, asc, desc, eq, isNull } from 'drizzle-orm';
+import { and, asc, desc, eq, isNotNull, isNull } from 'drizzle-orm';
+import { must } from '../core/assert.ts';
 import type { ResponseItem, ResponseRecord } from '../core/records.ts';
 import type { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
@@ -30,9 +31,12 @@ export class ResponseStore {
     this.commits = commits;
   }
 
-  /** Resolves when the response is durable, in the place of what was stored of it before. */
-  save(record: ResponseRecord, items: ResponseItems): Promise<void> {
-    const row = structuredClone(record);
+  /**
+   * Resolves when the response is durable, in the place of what was stored of it before. Nobody
+   * finds a hidden one, until it is removed.
+   */
+  save(record: ResponseRecord, items: ResponseItems, hidden = false): Promise<void> {
+    const row = { ...structuredClone(record), ...(hidden && { deletedAt: record.createdAt }) };
     const side = (list: readonly ResponseItem[], output: boolean) =>
       list.map((item, position) => ({
         ...{ responseId: row.id, output, position, id: item.id },
@@ -124,6 +128,29 @@ export class ResponseStore {
     return this.commits.run(1, () => {
       this.orm.update(responses).set({ deletedAt: nowMs }).where(eq(responses.id, id)).run();
       for (let next: string | null = id; next !== null;) next = this.purge(next);
+    });
+  }
+
+  /** Resolves when the newest durable step of a response at work is noted. */
+  advance(id: string, leafStepId: string): Promise<void> {
+    return this.commits.run(1, () => {
+      this.orm.update(responses).set({ leafStepId }).where(eq(responses.id, id)).run();
+    });
+  }
+
+  /** Those with durable steps and no trajectory that has them, hidden ones too. */
+  cut(): { record: ResponseRecord; hidden: boolean }[] {
+    const rows = this.orm.select().from(responses).where(isNotNull(responses.leafStepId)).all();
+    return rows.map((row) => ({
+      record: must(recordOf(row), 'a row has a record'),
+      hidden: row.deletedAt !== null,
+    }));
+  }
+
+  /** Resolves when it is noted that the trajectory of a cut response is durable. */
+  settle(id: string): Promise<void> {
+    return this.commits.run(1, () => {
+      this.orm.update(responses).set({ leafStepId: null }).where(eq(responses.id, id)).run();
     });
   }
 

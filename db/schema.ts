@@ -460,6 +460,7 @@ export const responses = sqliteTable(
     createdAt: integer('created_at').notNull(),
     completedAt: integer('completed_at'),
     deletedAt: integer('deleted_at'),
+    leafStepId: text('leaf_step_id'),
   },
   (table) => [
     index('responses_previous')
@@ -468,6 +469,9 @@ export const responses = sqliteTable(
     index('responses_conversation')
       .on(table.conversationId, table.id)
       .where(sql`"conversation_id" IS NOT NULL`),
+    index('responses_cut')
+      .on(table.id)
+      .where(sql`"leaf_step_id" IS NOT NULL`),
     index('responses_unfinished')
       .on(table.id)
       .where(sql`"status" = 'in_progress'`),

@@ -109,7 +109,9 @@ export function jumpLevel(jump: number): number {
  * other conditions checked, finds all.
  */
 export function leadsOf(filter: TrajectoryFilter): [Lead, ...Lead[]] {
-  return [...narrowLeads(filter), everything(filter)] as [Lead, ...Lead[]];
+  const [first, ...others] = narrowLeads(filter);
+  const last = everything(filter);
+  return first === undefined ? [last] : [first, ...others, last];
 }
 
 function narrowLeads(filter: TrajectoryFilter): Lead[] {

@@ -136,6 +136,42 @@ test('what an earlier process left at work has failed after the next start', asy
   await client.responses.cancel(id);
 });
 
+test('steps of a killed process have a trajectory after the next start, of a response that is not stored too', async () => {
+  const found = 'Paris is the capital';
+  h.engine.pieceMs = 20;
+  h.engine.script = (text) => (text.includes(found) ? SLOW : '<search>France</search>');
+  const tools = [{ type: 'mcp' as const, server_label: 'ramify', allowed_tools: ['search'] }];
+  const { trajectories, responses } = h.deps.stores;
+  const leave = new AbortController();
+  const asked = { ...ASKED, tools, stream: true as const };
+  const streams = [
+    await client.responses.create({ ...asked, background: true }, { signal: leave.signal }),
+    await client.responses.create({ ...asked, store: false }, { signal: leave.signal }),
+  ];
+  for (const stream of streams) {
+    for await (const { type } of stream) if (type === 'response.mcp_call.completed') break;
+  }
+  const cutRecords = () => responses.cut().map(({ record }) => record);
+  // The call's result is durable a moment after it is told.
+  await until(
+    () =>
+      cutRecords().filter(({ leafStepId }) => trajectories.path(leafStepId ?? '').length === 3)
+        .length === 2,
+  );
+  const cut = cutRecords();
+  // The next process on the same data, while nothing of this one is asked any more.
+  createApp(h.deps);
+  await until(() => responses.cut().length === 0);
+  for (const { trajectoryId } of cut) {
+    const { trajectory, steps } = trajectories.get(trajectoryId ?? '');
+    expect(trajectory).toMatchObject({ status: 'cancelled', reward: null, toolCalls: 1 });
+    expect(steps.map(({ kind }) => kind)).toEqual(['prompt', 'policy', 'tool']);
+    expect(steps[2]?.toolCall?.result).toContain(found);
+  }
+  expect(cut.map(({ id }) => statusOf(id))).toEqual(['failed', undefined]);
+  leave.abort();
+});
+
 test('another tenant finds nothing of a response, stored or at work', async () => {
   const responses = new Responses(h.deps);
   const ann = { keyId: null, tenant: 'ann', seen: 'ann' };

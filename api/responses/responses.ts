@@ -25,7 +25,7 @@ import {
 } from './request.ts';
 import type { Body } from './request.ts';
 import { responseView } from './view.ts';
-import { saveResponse, workOn } from './work.ts';
+import { cutBatch, saveResponse, workOn } from './work.ts';
 import type { Asked, LiveResponse, WorkDeps } from './work.ts';
 import { ResponseWriter } from './writer.ts';
 import type { ResponseEvent, ResponseView } from './writer.ts';
@@ -60,6 +60,24 @@ export class Responses {
     const { stores, clock, logger } = deps;
     const left = stores.responses.failUnfinished({ code: 'not_ready', message }, clock.now());
     if (left > 0) logger.warn({ responses: left }, 'responses of an earlier process have failed');
+    this.logCut().catch((error: unknown) => {
+      logger.error(
+        { error },
+        'steps of cut responses have no trajectory yet; the next start tries',
+      );
+    });
+  }
+
+  /** Durable steps of what an earlier process left get their trajectory. */
+  private async logCut(): Promise<void> {
+    const { stores, clock } = this.deps;
+    const { stepLog, responses } = stores;
+    for (const { record, hidden } of responses.cut()) {
+      await Promise.all([
+        stepLog.append(cutBatch(stores, record)),
+        hidden ? responses.remove(record.id, clock.now()) : responses.settle(record.id),
+      ]);
+    }
   }
 
   /**
@@ -263,7 +281,7 @@ export class Responses {
       tenant,
       status: 'in_progress',
       ...facts,
-      ...{ trajectoryId: null, usage: null, error: null, incompleteReason: null },
+      ...{ trajectoryId: null, leafStepId: null, usage: null, error: null, incompleteReason: null },
       createdAt: this.deps.clock.now(),
       completedAt: null,
     };
@@ -278,7 +296,7 @@ export class Responses {
   ): Promise<LiveResponse> {
     const { stores, lifecycle, newId } = this.deps;
     const { background, store } = record.settings as { background: boolean; store: boolean };
-    if (background) await saveResponse(stores, record, { input, output: [] });
+    if (background) await saveResponse(stores.responses, record, { input, output: [] });
     const activity = lifecycle.begin(background ? undefined : requestSignal);
     let onBegun = (): void => undefined;
     const live: LiveResponse = {

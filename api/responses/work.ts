@@ -19,7 +19,7 @@ import type { ChatMessage } from '../../core/text/types.ts';
 import type { AppDeps } from '../app.ts';
 import { ShownText } from '../chat-completion.ts';
 import { keyOfAnswer } from '../continuation.ts';
-import { plainError } from '../live-run.ts';
+import { cutTrajectory, plainError } from '../live-run.ts';
 import type { OpenedPolicy } from '../policy-service.ts';
 import { messagesOf } from './items.ts';
 import type { Item } from './items.ts';
@@ -131,9 +131,27 @@ function agentCall(
     onCalls: (calls) => steps.called(calls),
     onStep: (step) => steps.made(step),
     // A call may have effects: what led to it is durable before.
-    ...(names.length > 0 && { log: (made) => stores.stepLog.append({ steps: [...made] }) }),
+    ...(names.length > 0 && { log: (made) => logSteps(stores, live, made) }),
   };
   return [{ tokenizer, protocol, tools, clock, newId: ownId }, request];
+}
+
+/** The steps, and whose they are, so that the log has them after a crash too. */
+async function logSteps(
+  { stepLog, responses }: WorkDeps['stores'],
+  live: LiveResponse,
+  made: readonly StepRecord[],
+): Promise<void> {
+  const leaf = made.at(-1);
+  if (leaf === undefined) return;
+  const { id, leafStepId: before } = live.record;
+  live.record = { ...live.record, trajectoryId: live.trajectoryId, leafStepId: leaf.id };
+  await Promise.all([
+    stepLog.append({ steps: [...made] }),
+    before !== null
+      ? responses.advance(id, leaf.id)
+      : saveResponse(responses, live.record, { input: live.input, output: [] }, !live.stored),
+  ]);
 }
 
 function toolSteps({ steps, answered }: Continuation): number {
@@ -247,6 +265,7 @@ async function finish(
     ...ending,
     ...(error !== null && { status: 'failed', error: plainError(error) }),
     trajectoryId: trajectory?.id ?? null,
+    leafStepId: null,
     usage: {
       inputTokens,
       cachedTokens: outcome.cachedTokens,
@@ -291,34 +310,55 @@ async function fail(deps: WorkDeps, live: LiveResponse, thrown: unknown): Promis
   }
   live.failure = error;
   live.writer.endAll();
+  const { leafStepId } = live.record;
   live.record = {
     ...live.record,
-    ...{ status: 'failed', error: plainError(error), completedAt: clock.now() },
+    ...{ status: 'failed', error: plainError(error), leafStepId: null, completedAt: clock.now() },
   };
   try {
-    // Of one that its client waits for nothing was recorded so far, and it gets the error.
-    if (live.background) await write(deps, live, {});
+    // Of one that its client waits for nothing may be recorded so far, and it gets the error.
+    if (live.background || leafStepId !== null) {
+      await write(deps, live, cutBatch(deps.stores, { ...live.record, leafStepId }));
+    }
   } catch (failure) {
     logger.error({ responseId: id, failure }, 'the end of a response was not stored');
   }
   live.writer.end(responseView(live.record, live.writer.output), error);
 }
 
-async function write({ stores }: WorkDeps, live: LiveResponse, batch: LogBatch): Promise<void> {
+async function write(
+  { stores, clock }: WorkDeps,
+  live: LiveResponse,
+  batch: LogBatch,
+): Promise<void> {
   const { record, input, writer, stored } = live;
   await Promise.all([
     stores.stepLog.append(batch),
-    stored && saveResponse(stores, record, { input, output: writer.output }),
+    stored
+      ? saveResponse(stores.responses, record, { input, output: writer.output })
+      : stores.responses.remove(record.id, clock.now()),
   ]);
 }
 
+/** The trajectory of what is durable of a response that was cut off; nothing when nothing is. */
+export function cutBatch(
+  { trajectories }: WorkDeps['stores'],
+  record: ResponseRecord,
+): Pick<LogBatch, 'trajectories'> {
+  const { leafStepId } = record;
+  const steps = leafStepId === null ? [] : trajectories.path(leafStepId);
+  const cut = cutTrajectory(record, steps);
+  return cut === null ? {} : { trajectories: [cut] };
+}
+
 export function saveResponse(
-  stores: WorkDeps['stores'],
+  responses: WorkDeps['stores']['responses'],
   record: ResponseRecord,
   { input, output }: { input: readonly Item[]; output: readonly Item[] },
+  hidden = false,
 ): Promise<void> {
   const items = (list: readonly Item[]): ResponseItem[] => list.map((item) => ({ ...item }));
-  return stores.responses.save(record, { input: items(input), output: items(output) });
+  return responses.save(record, { input: items(input), output: items(output) }, hidden);
 }
 
 function isServed(toolCall: StepRecord['toolCall']): boolean {
