@@ -2447,7 +2447,7 @@ export interface components {
                 [key: string]: unknown;
             };
             /**
-             * @description What the run is fed with: imported tasks, live agent runs that have a `reward`, or both. Answers are then worth what clients said of equal ones; where no task of split `gate` is stored, a fifth of the questions is held out.
+             * @description What the run is fed with: imported tasks, live agent runs that have a `reward`, or both. Answers are then worth what clients said of equal ones; where no task of split `gate` is stored, a fifth of the questions is held out; of fewer than 20 no candidate passes.
              * @default tasks
              * @enum {string}
              */

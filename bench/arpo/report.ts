@@ -31,7 +31,7 @@ const MARKS = {
 };
 const FAMILIES = ['math', 'knowledge', 'deep-search'] as const;
 /** Drawn together; the others have a panel each. */
-const SHOWN = ['grpo-16', 'grpo-8', 'grpo-4', 'random', 'paper', 'value-3-of-8-tree'];
+const SHOWN = ['grpo-16', 'grpo-8', 'grpo-4-wide', 'random', 'paper', 'value-3-of-16-tree-wide'];
 
 export interface Report {
   /** Text files by name. */

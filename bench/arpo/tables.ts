@@ -76,7 +76,8 @@ export function planText({ plan, arms }: PlanRuns): string {
     : '';
   const commits = [...new Set(runs.map(({ code }) => code.commit))].join(', ');
   return (
-    `${plan.steps} training steps of ${plan.promptsPerStep} prompts over three families of tasks, ` +
+    `${plan.steps} training steps of ${plan.promptsPerStep} prompts (where an arm's description does ` +
+    `not say otherwise) over three families of tasks, ` +
     `learning rate ${plan.learningRate}, seeds ${seeds.join(', ')}; ${plan.tasks} held-out tasks, ` +
     `each answered ${plan.samples} times at temperature 1 and once greedily, every ` +
     `${plan.evaluateEvery} steps, with the same draws for all. No cassette: every call of every ` +
