@@ -1,9 +1,9 @@
 /**
  * What lists of trajectories can be asked for, as SQL: which index each condition can be read from,
- * and the condition itself. Every index ends in (created_at, id), the order of lists, so a page is
- * read from wherever its cursor points. A range of rewards or of entropy jumps is a few levels
- * (schema.ts), each with a walk of its own, which SQLite merges. The index of creation holds most
- * of what can be asked for, so where no condition is rare all rows are looked at there.
+ * and the condition itself. Every index goes on with (created_at, id), the order of lists, so a
+ * page is read from wherever its cursor points. A range of rewards or of entropy jumps is a few
+ * levels (schema.ts), each with a walk of its own, which SQLite merges. The index of creation holds
+ * most of what can be asked for: where no condition is rare, all rows are looked at there.
  */
 import type { EndReason, TrajectoryRecord, TrajectorySource } from '../core/records.ts';
 
