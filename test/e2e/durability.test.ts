@@ -9,6 +9,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import BetterSqlite3 from 'better-sqlite3';
 import { expect, it } from 'vitest';
+import { LIMITS } from '../../core/limits.ts';
 import { freshSeed, mix, Prng } from '../../core/prng.ts';
 import { clients, keepAsking } from '../support/clients.ts';
 import type { Answer } from '../support/clients.ts';
@@ -32,7 +33,7 @@ const TINY_RUN = {
     promptsPerStep: 1,
     maxTokens: 32,
     maxToolCalls: 1,
-    gateTasks: 1,
+    gateTasks: LIMITS.gateTasksMin,
     tolerance: 1,
   },
 };

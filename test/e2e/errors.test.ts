@@ -260,7 +260,8 @@ describe('full queues', () => {
         chat({
           messages: [{ role: 'user', content: testQuestions[i % testQuestions.length]?.question }],
           temperature: 2,
-          max_tokens: 16,
+          // Long enough that a machine that is slow to ask is slower to answer.
+          max_tokens: 64,
           seed: i,
         }),
       ),
