@@ -3,6 +3,7 @@
  * steps stay, who draws, what tools may answer. The same for the command line and for HTTP, which
  * differ in who owns the engine.
  */
+import { anySignal } from '../core/any-signal.ts';
 import { replayTools, resample, stepsBefore } from '../core/agent/replay.ts';
 import type { ReplayTools, ResampledPath } from '../core/agent/replay.ts';
 import type { EpisodeContext, EpisodeLimits } from '../core/agent/types.ts';
@@ -113,7 +114,7 @@ export async function drawPaths(
         context: { ...context, tools },
         version: policy.version,
         key: [seed, sample],
-        signal: AbortSignal.any([signal, failed.signal]),
+        signal: anySignal([signal, failed.signal]),
       });
       onPath?.(++done);
       return path;

@@ -4,6 +4,7 @@
  * goes away, or stops reading, aborts the producer. hono's streamSSE does none of the first and
  * last, so this is our own.
  */
+import { anySignal } from '../core/any-signal.ts';
 import { AppError, toAppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Activity } from './lifecycle.ts';
@@ -113,7 +114,7 @@ export function sseResponse(
   produce: (stream: SseStream, signal: AbortSignal) => Promise<void>,
 ): Response {
   const gone = new AbortController();
-  const signal = AbortSignal.any([options.activity.signal, gone.signal]);
+  const signal = anySignal([options.activity.signal, gone.signal]);
   options.activity.hold();
   let stream: SseStream;
   const body = new ReadableStream<Uint8Array>(

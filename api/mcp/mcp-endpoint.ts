@@ -19,6 +19,7 @@ import {
   ReadResourceRequestSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 import type { CallToolResult, ServerNotification } from '@modelcontextprotocol/sdk/types.js';
+import { anySignal } from '../../core/any-signal.ts';
 import { must } from '../../core/assert.ts';
 import { AppError, toAppError } from '../../core/errors.ts';
 import { LIMITS } from '../../core/limits.ts';
@@ -104,7 +105,7 @@ export class McpEndpoint {
     );
     const source = { contract: this.deps.contract, handlers: this.handlers };
     const as = <T>(extra: Extra, work: (caller: Caller) => Promise<T>): Promise<T> => {
-      const signal = AbortSignal.any([extra.signal, activity.signal]);
+      const signal = anySignal([extra.signal, activity.signal]);
       const own = this.deps.lifecycle.begin(signal);
       return work({ requestId, principal, activity: own }).finally(() => own.release());
     };

@@ -5,6 +5,7 @@
  * their chunks come as they are sampled, told apart by their index. The version and the
  * trajectories are in the headers, so they are fixed before the first byte.
  */
+import { anySignal } from '../../core/any-signal.ts';
 import { AppError } from '../../core/errors.ts';
 import type { PolicyRecord } from '../../core/records.ts';
 import { logFailure } from '../failure-log.ts';
@@ -184,7 +185,7 @@ class ChatAnswer {
     let begun = (): void => undefined;
     const first = new Promise<void>((resolve) => (begun = resolve));
     const gone = new AbortController();
-    const signal = AbortSignal.any([this.request.signal, gone.signal]);
+    const signal = anySignal([this.request.signal, gone.signal]);
     const request = { ...this.request, signal };
     const done = runCompletion(this.deps, this.opened, request, (piece, choice) => {
       deliver(piece, choice);

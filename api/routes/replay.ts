@@ -2,6 +2,7 @@
  * Logged trajectories looked at again by the engine that serves: behind live requests and rollouts,
  * a bounded number at once, until the client leaves.
  */
+import { anySignal } from '../../core/any-signal.ts';
 import { scoreSequence } from '../../core/agent/replay.ts';
 import type { PathScore, ResampledPath } from '../../core/agent/replay.ts';
 import { AppError, toAppError } from '../../core/errors.ts';
@@ -28,7 +29,7 @@ export function replayRoutes(deps: AppDeps): Pick<Handlers, 'replayTrajectory'> 
       deps.stores.trajectories.mustFind(path.trajectory_id, tenantSeen(principal));
       const leave = places.enter(principal.keyId);
       const limit = AbortSignal.timeout(LIMITS.replayTimeoutMs);
-      const signal = AbortSignal.any([activity.signal, limit]);
+      const signal = anySignal([activity.signal, limit]);
       try {
         const replay = { id: path.trajectory_id, body, keyId: principal.keyId, signal };
         return await (body.mode === 'resample' ? resampled(deps, replay) : scored(deps, replay));

@@ -5,6 +5,7 @@
  * as training rollouts do. It writes nothing itself: steps go to the caller's log as they come, or
  * the caller writes the outcome.
  */
+import { anySignal } from '../any-signal.ts';
 import { must } from '../assert.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
@@ -59,7 +60,7 @@ export async function runChoices(
     episodes.push(first.episode);
     while (episodes.length < choices.length) episodes.push(first.episode.fork(last));
     const stop = new AbortController();
-    const signal = AbortSignal.any([stop.signal, ...(request.signal ? [request.signal] : [])]);
+    const signal = anySignal([stop.signal, ...(request.signal ? [request.signal] : [])]);
     const runs = choices.map(async (choice, i) => {
       const episode = must(episodes[i], 'an episode for each choice');
       const own = { ...request, ...choice, sequence: episode.sequence, signal };
@@ -265,7 +266,7 @@ async function policyTurn(
   const { signal } = deadline;
   const step = await episode.policyStep({
     sampling,
-    signal: suspend === undefined ? signal : AbortSignal.any([signal, suspend]),
+    signal: suspend === undefined ? signal : anySignal([signal, suspend]),
     ...(stopTexts && { stopTexts }),
     ...(likeliest !== undefined && { likeliest }),
     ...(onTokens && { onTokens }),

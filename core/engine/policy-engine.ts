@@ -7,6 +7,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as setTimeoutAsync } from 'node:timers/promises';
+import { anySignal } from '../any-signal.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import type { Logger } from '../log.ts';
@@ -322,7 +323,7 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
 async function started(worker: ChildProcess): Promise<void> {
   const settled = new AbortController();
   const limit = AbortSignal.timeout(LIMITS.workerStartTimeoutMs);
-  const signal = AbortSignal.any([settled.signal, limit]);
+  const signal = anySignal([settled.signal, limit]);
   const ended = once(worker, 'exit', { signal }).then(([code, name]) => {
     throw new Error(`it ended by ${name ?? `exit code ${code}`}`);
   });
