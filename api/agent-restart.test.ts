@@ -202,15 +202,21 @@ describe('a tool call whose result is lost', () => {
     expect(trajectory.status).toBe('cancelled');
   });
 
-  test.each(['none', 'writes'] as const)('of a tool that connects late: %s', async (effects) => {
+  /** A run that was cut off in its call, taken up while the tool is not there. */
+  async function crashedInLateTool(effects: 'none' | 'writes', retryMs: number) {
     const { tool, calls } = counted(effects);
-    await start({ tools: [], agentRuns: { retryMs: 20 } });
+    await start({ tools: [], agentRuns: { retryMs } });
     const registry = h.deps.tools as ToolRegistry;
     registry.replaceGroup('late', [tool]);
     const whole = await create({ tools: ['search'], background: true });
     const id = await crashed(whole.id as string, 1);
     registry.replaceGroup('late', []);
     await h.restartAgents();
+    return { registry, tool, calls, id };
+  }
+
+  test.each(['none', 'writes'] as const)('of a tool that connects late: %s', async (effects) => {
+    const { registry, tool, calls, id } = await crashedInLateTool(effects, 20);
     await until(() => h.deps.stores.agentRuns.get(id).status === 'queued');
     registry.replaceGroup('late', [tool]);
     const run = await settled(id);
@@ -221,14 +227,7 @@ describe('a tool call whose result is lost', () => {
   });
 
   test('of a tool that never comes back is not forgotten, and not made', async () => {
-    const { tool } = counted('writes');
-    await start({ tools: [], agentRuns: { retryMs: 1 } });
-    const registry = h.deps.tools as ToolRegistry;
-    registry.replaceGroup('late', [tool]);
-    const whole = await create({ tools: ['search'], background: true });
-    const id = await crashed(whole.id as string, 1);
-    registry.replaceGroup('late', []);
-    await h.restartAgents();
+    const { id } = await crashedInLateTool('writes', 1);
     const run = await settled(id);
     expect(run).toMatchObject({ status: 'failed', error: { code: 'tool_call_uncertain' } });
     expect(kinds(run)).toEqual(['prompt', 'policy']);

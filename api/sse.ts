@@ -67,11 +67,15 @@ export class SseStream {
 
   /** Resolves when the client has taken what was sent, or the stream is to end. */
   async drained(): Promise<void> {
+    // Most frames are taken at once and need no timer.
+    if (!this.waits) return;
     const timer = setTimeout(() => this.giveUp(), this.stall.limitMs);
-    while (!this.closed && !this.signal.aborted && (this.controller.desiredSize ?? 0) <= 0) {
-      await new Promise<void>((resolve) => this.wakeups.push(resolve));
-    }
+    while (this.waits) await new Promise<void>((resolve) => this.wakeups.push(resolve));
     clearTimeout(timer);
+  }
+
+  private get waits(): boolean {
+    return !this.closed && !this.signal.aborted && (this.controller.desiredSize ?? 0) <= 0;
   }
 
   /** An error and no end, which would wait behind what the client does not take. */

@@ -255,6 +255,7 @@ async function finish(
   // The server's stop is a failure that its client did not ask for.
   const cut = ending.status === 'cancelled' && deps.lifecycle.aborted;
   const error = cut ? stopped() : outcome.error;
+  const { leafStepId } = live.record;
   const results = outcome.steps.filter(({ toolCall }) => isServed(toolCall));
   const inputTokens = results.reduce(
     (sum, { tokens }) => sum + tokens.length,
@@ -293,7 +294,7 @@ async function finish(
   const steps = asked.tools.names.length > 0 ? {} : { steps: outcome.log.steps ?? [] };
   const usage = { promptTokens: inputTokens, completionTokens: outcome.sampledTokens };
   await Promise.all([
-    write(deps, live, { ...steps, trajectories: outcome.log.trajectories ?? [] }),
+    write(deps, live, leafStepId, { ...steps, trajectories: outcome.log.trajectories ?? [] }),
     deps.usage.count(asked.keyId, usage),
   ]);
   live.failure = error ?? (ending.status === 'cancelled' ? cancelled() : null);
@@ -318,7 +319,7 @@ async function fail(deps: WorkDeps, live: LiveResponse, thrown: unknown): Promis
   try {
     // Of one that its client waits for nothing may be recorded so far, and it gets the error.
     if (live.background || leafStepId !== null) {
-      await write(deps, live, cutBatch(deps.stores, { ...live.record, leafStepId }));
+      await write(deps, live, leafStepId, cutBatch(deps.stores, { ...live.record, leafStepId }));
     }
   } catch (failure) {
     logger.error({ responseId: id, failure }, 'the end of a response was not stored');
@@ -326,9 +327,11 @@ async function fail(deps: WorkDeps, live: LiveResponse, thrown: unknown): Promis
   live.writer.end(responseView(live.record, live.writer.output), error);
 }
 
+/** `leafStepId`: of its row while it was at work; one that is not stored had a hidden row then. */
 async function write(
   { stores, clock }: WorkDeps,
   live: LiveResponse,
+  leafStepId: string | null,
   batch: LogBatch,
 ): Promise<void> {
   const { record, input, writer, stored } = live;
@@ -336,7 +339,7 @@ async function write(
     stores.stepLog.append(batch),
     stored
       ? saveResponse(stores.responses, record, { input, output: writer.output })
-      : stores.responses.remove(record.id, clock.now()),
+      : leafStepId !== null && stores.responses.remove(record.id, clock.now()),
   ]);
 }
 
