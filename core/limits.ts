@@ -152,7 +152,7 @@ export const LIMITS = {
   workerSilenceMs: 60_000,
   /** A dead policy worker is replaced at once, and later each time that its successor dies too. */
   workerRestartDelaysMs: [0, 500, 2_000, 8_000, 30_000],
-  /** Writes gather this long before one durable commit (ARCHITECTURE.md, "Data"). */
+  /** Writes gather at most this long before one durable commit (ARCHITECTURE.md, "Data"). */
   groupCommitMs: 8,
   groupCommitRowsMax: 2_000,
   /** How long a write waits for another program that holds the database, a backup for instance. */
