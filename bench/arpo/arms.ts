@@ -196,6 +196,12 @@ const RULES: readonly Arm[] = [
     ...deferred(3, 'value', { groupSize: 16, attribution: 'tree', promptsPerStep: 8 }),
     about: 'groups of 16 deferred from 3 roots by value, of 8 prompts, advantages within the tree',
   },
+  {
+    name: 'uniform-3-of-16-tree-wide',
+    stretch: LONGER,
+    ...uniform(3, { groupSize: 16, attribution: 'tree', promptsPerStep: 8 }),
+    about: 'the same, points drawn evenly',
+  },
 ];
 
 /** Enough that ratios move: two updates a step at three times the rate of the other set. */
