@@ -86,7 +86,7 @@ async function compare(
   const through = async (requests: readonly ChatRequest[]): Promise<Turn> => {
     const before = tally.tokens;
     const work = async (request: ChatRequest) => (await chatStream(client, request, answers), 0);
-    const done = await turn([served.worker, served.main], requests, atOnce, work);
+    const done = await turn([served.worker, served.main, process.pid], requests, atOnce, work);
     return { ...done, tokens: tally.tokens - before };
   };
   const trial = await alone(draw(4 * atOnce));
@@ -112,6 +112,7 @@ async function compare(
     'engine CPU ms/token': median(turns.map(({ engine }) => cost(engine, 0))),
     'its worker': median(turns.map(({ server }) => cost(server, 0))),
     'its main': median(turns.map(({ server }) => cost(server, 1))),
+    clients: median(turns.map(({ server }) => cost(server, 2))),
   };
 }
 
