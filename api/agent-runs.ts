@@ -24,6 +24,7 @@ import type { AgentRunSummary, AgentRunView } from './agent-run-view.ts';
 import { AgentRunWork } from './agent-run-work.ts';
 import type { AgentRunsDeps } from './agent-run-work.ts';
 import { samplingParams } from './chat-request.ts';
+import { KeyPlaces } from './key-places.ts';
 import type { LiveRun } from './live-run.ts';
 import type { OpenedPolicy } from './policy-service.ts';
 import { clientResults } from './tool-outputs.ts';
@@ -48,7 +49,11 @@ export class AgentRuns {
   private readonly work: AgentRunWork;
   /** Runs that work, wait or ended lately, oldest first. */
   private readonly runs = new Map<string, LiveRun>();
-  private active = 0;
+  private readonly places = new KeyPlaces({
+    what: 'agent runs',
+    max: LIMITS.agentRunsActiveMax,
+    keyMax: LIMITS.keyAgentRunsActiveMax,
+  });
   private sweeper: NodeJS.Timeout | undefined;
 
   constructor(deps: AgentRunsDeps) {
@@ -69,9 +74,8 @@ export class AgentRuns {
         ends.push(this.settle(run, 'cancelled', new AppError('agent_run_interrupted', message)));
         continue;
       }
-      this.active++;
       run.done = this.work.takeUp(run);
-      void run.done.then(() => this.active--);
+      void run.done.then(this.places.take(record.keyId));
     }
     const period = this.deps.sweepMs ?? LIMITS.agentRunSweepMs;
     this.sweeper = setInterval(() => this.endExpired(), period).unref();
@@ -87,12 +91,12 @@ export class AgentRuns {
   /**
    * Begins a run. Resolves once it is on record.
    * @throws AppError unknown_tool, invalid_request, context_length_exceeded, model_not_found,
-   *   queue_full: then nothing was recorded.
+   *   queue_full, rate_limit_exceeded: then nothing was recorded.
    */
   create(request: AgentRunRequest, origin: RunOrigin): Promise<LiveRun> {
-    if (request.clientTools.length > 0) this.requireRoomToWait();
-    this.requireMemory();
-    return this.whileActive(async () => {
+    if (request.clientTools.length > 0) this.requireRoomToWait(origin.keyId);
+    this.requireMemory(origin.keyId);
+    return this.whileActive(origin.keyId, async () => {
       const key = origin.sessionId ?? this.deps.newId('trajectory');
       const opened = await this.deps.policies.open(request.model, { key });
       const run = this.newRun(opened, request, origin);
@@ -112,7 +116,7 @@ export class AgentRuns {
    * Goes on with a run that waits for its client. Resolves once the results are durable; `after` is
    * where its events go on. A run whose policy version is gone has failed then.
    * @throws AppError agent_run_not_found, agent_run_not_waiting, invalid_request, queue_full,
-   *   engine_unavailable: then it still waits.
+   *   rate_limit_exceeded, engine_unavailable: then it still waits.
    */
   submit(id: string, outputs: readonly ToolOutput[]): Promise<{ run: LiveRun; after: Position }> {
     const run = this.obtain(id);
@@ -138,7 +142,7 @@ export class AgentRuns {
     run.claimed = true;
     const after = run.feed.waitingPosition;
     try {
-      await this.whileActive(async () => {
+      await this.whileActive(run.record.keyId, async () => {
         const opened = await this.work.openAgain(run);
         if (opened === null) return run;
         const calls = run.record.progress?.calls ?? [];
@@ -283,31 +287,49 @@ export class AgentRuns {
     return this.liveRun(record, request, []);
   }
 
-  private requireRoomToWait(): void {
+  private requireRoomToWait(keyId: string | null): void {
+    const { agentRunsWaitingMax: max, keyAgentRunsWaitingMax: keyMax } = LIMITS;
     const waiting = this.deps.stores.agentRuns.countWaiting();
-    if (waiting < LIMITS.agentRunsWaitingMax) return;
-    throw new AppError('queue_full', `${waiting} agent runs wait for their clients; no more fit`);
+    if (waiting >= max) {
+      throw new AppError('queue_full', `${waiting} agent runs wait for their clients; no more fit`);
+    }
+    // A run that waits since before the start of this process is not counted as the key's.
+    const own = this.unendedOf(keyId).filter(({ record }) => record.status === 'requires_action');
+    if (keyId === null || own.length < keyMax) return;
+    const message = `the key has ${own.length} agent runs that wait, as many as it may have of ${max}`;
+    throw new AppError('rate_limit_exceeded', message);
   }
 
-  private requireMemory(): void {
-    const held = charsOf([...this.runs.values()].filter(({ record }) => record.endedAt === null));
-    if (held < LIMITS.agentRunCharsMax) return;
-    throw new AppError('queue_full', `the agent runs under way hold ${held} characters`);
+  private requireMemory(keyId: string | null): void {
+    const { agentRunCharsMax: max, keyAgentRunCharsMax: keyMax } = LIMITS;
+    const held = charsOf(this.unended());
+    if (held >= max) {
+      throw new AppError('queue_full', `the agent runs under way hold ${held} characters`);
+    }
+    const own = charsOf(this.unendedOf(keyId));
+    if (keyId === null || own < keyMax) return;
+    const message = `the agent runs of the key hold ${own} characters; it may have ${keyMax} of ${max}`;
+    throw new AppError('rate_limit_exceeded', message);
+  }
+
+  private unended(): LiveRun[] {
+    return [...this.runs.values()].filter(({ record }) => record.endedAt === null);
+  }
+
+  private unendedOf(keyId: string | null): LiveRun[] {
+    return this.unended().filter(({ record }) => record.keyId === keyId);
   }
 
   /** Counts the work that `start` begins as active until it is done. */
-  private async whileActive(start: () => Promise<LiveRun>): Promise<LiveRun> {
-    if (this.active >= LIMITS.agentRunsActiveMax) {
-      throw new AppError('queue_full', `${this.active} agent runs are active; no more fit`);
-    }
-    this.active++;
+  private async whileActive(keyId: string | null, start: () => Promise<LiveRun>): Promise<LiveRun> {
+    const leave = this.places.enter(keyId);
     let run: LiveRun | undefined;
     try {
       run = await start();
       return run;
     } finally {
-      if (run === undefined) this.active--;
-      else void run.done.then(() => this.active--);
+      if (run === undefined) leave();
+      else void run.done.then(leave);
     }
   }
 

@@ -128,8 +128,11 @@ export const LIMITS = {
   /** An agent run, from request to answer. */
   agentRunTimeoutMs: 600_000,
   agentRunsActiveMax: 256,
+  /** Of these, and of the two other bounds of runs, one key has half: others always get theirs. */
+  keyAgentRunsActiveMax: 128,
   /** Runs that wait for results of their clients; each keeps its steps in memory, 10 to 100 kB. */
   agentRunsWaitingMax: 1_024,
+  keyAgentRunsWaitingMax: 512,
   /** How long a run waits for those results. */
   agentRunWaitMs: 600_000,
   /** How often runs that waited too long are looked for. */
@@ -315,6 +318,7 @@ export const LIMITS = {
   endedCharsMax: 32 * 1024 * 1024,
   /** JSON of the requests of agent runs at work or waiting; 10 kB is a usual one. */
   agentRunCharsMax: 128 * 1024 * 1024,
+  keyAgentRunCharsMax: 64 * 1024 * 1024,
   /** Events of one response, which may have one a token. */
   responseEventsMax: 200_000,
   /** Policy versions loaded side by side: the active one and pinned or draining ones. */
@@ -387,5 +391,6 @@ assert(LIMITS.httpTimeoutMs <= LIMITS.toolTimeoutMs, 'the default is within the 
 assert(LIMITS.httpResponseBytesMax > 4 * LIMITS.toolResultCharsMax, 'what is cut is seen to be');
 assert(LIMITS.pythonTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
 assert(LIMITS.toolQueueMax >= LIMITS.agentRunsActiveMax, 'every agent run may wait for a tool');
+assert(2 * LIMITS.keyAgentRunsActiveMax <= LIMITS.agentRunsActiveMax, 'a key has half at most');
 assert(LIMITS.eventStreamsMax < LIMITS.connectionsMax, 'streams leave sockets for requests');
 assert(LIMITS.pageItemsDefault <= LIMITS.pageItemsMax, 'the default page is within the bound');

@@ -12,6 +12,7 @@ import type { AppDeps } from '../app.ts';
 import { requireScope, tenantSeen } from '../auth.ts';
 import { json } from '../handlers.ts';
 import type { Handlers, Input, Schemas } from '../handlers.ts';
+import { KeyPlaces } from '../key-places.ts';
 import { pinnedName } from '../policy-service.ts';
 import type { OpenedPolicy } from '../policy-service.ts';
 import { drawPaths, resamplePlan } from '../resample-plan.ts';
@@ -20,7 +21,8 @@ import { stepView, trajectoryView } from '../views.ts';
 type Body = Input<'replayTrajectory'>['body'];
 
 export function replayRoutes(deps: AppDeps): Pick<Handlers, 'replayTrajectory'> {
-  const places = new ReplayPlaces();
+  const { replaysMax: max, keyReplaysMax: keyMax } = LIMITS;
+  const places = new KeyPlaces({ what: 'replays', max, keyMax });
   return {
     replayTrajectory: async ({ path, body, principal, activity }) => {
       refuseOthers(body);
@@ -42,28 +44,6 @@ export function replayRoutes(deps: AppDeps): Pick<Handlers, 'replayTrajectory'> 
       }
     },
   };
-}
-
-/** Replays that run now, by key. */
-class ReplayPlaces {
-  private readonly byKey = new Map<string | null, number>();
-
-  /** Gives back how the place is left. @throws AppError queue_full, rate_limit_exceeded */
-  enter(keyId: string | null): () => void {
-    const all = [...this.byKey.values()].reduce((sum, count) => sum + count, 0);
-    if (all >= LIMITS.replaysMax) throw new AppError('queue_full', `${all} replays run already`);
-    const own = this.byKey.get(keyId) ?? 0;
-    if (keyId !== null && own >= LIMITS.keyReplaysMax) {
-      const message = `the key has ${own} replays under way, as many as it may`;
-      throw new AppError('rate_limit_exceeded', message);
-    }
-    this.byKey.set(keyId, own + 1);
-    return () => {
-      const left = (this.byKey.get(keyId) ?? 1) - 1;
-      if (left > 0) this.byKey.set(keyId, left);
-      else this.byKey.delete(keyId);
-    };
-  }
 }
 
 interface Replay {
