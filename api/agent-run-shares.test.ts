@@ -1,21 +1,24 @@
-/** What one key may hold of the bounds of agent runs, so that others always get theirs. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
+/** What one key may hold of what agent runs share, so that others always get theirs. */
+import { afterEach, expect, test, vi } from 'vitest';
 import { LIMITS } from '../core/limits.ts';
+import type { Tool } from '../core/ports.ts';
 import { SEARCH } from './testing/chat-cases.ts';
-import { CAPITAL_SCRIPT, startHarness } from './testing/harness.ts';
-import type { Answer, Harness, KeyHeaders } from './testing/harness.ts';
+import { CAPITAL_SCRIPT, startHarness, until } from './testing/harness.ts';
+import type { Answer, Harness, HarnessOptions, KeyHeaders } from './testing/harness.ts';
+import { SERVER_SEARCH } from './testing/response-cases.ts';
 
 let h: Harness;
 let greedy: KeyHeaders;
 let other: KeyHeaders;
 
-beforeEach(async () => {
-  h = await startHarness();
+async function start(options: HarnessOptions = {}): Promise<void> {
+  h = await startHarness(options);
   h.engine.sequencesMax = 2 * LIMITS.agentRunsActiveMax;
   greedy = await h.key();
   // Of the same tenant: the share is the key's.
   other = await h.key();
-});
+  h.engine.script = CAPITAL_SCRIPT;
+}
 
 afterEach(() => h.close());
 
@@ -29,8 +32,8 @@ function refused(answer: Answer, message: string): void {
 }
 
 test('half of those at work, of a restart too; one that waits still waits', async () => {
+  await start();
   const share = LIMITS.keyAgentRunsActiveMax;
-  h.engine.script = CAPITAL_SCRIPT;
   const { body: waiting } = await create(greedy, { tools: [SEARCH] });
   h.engine.pieceMs = 200;
   h.engine.script = () => '<think>capital of France '.repeat(20);
@@ -60,8 +63,8 @@ test('half of those at work, of a restart too; one that waits still waits', asyn
 });
 
 test('half of those that wait for their clients', async () => {
+  await start();
   const share = LIMITS.keyAgentRunsWaitingMax;
-  h.engine.script = CAPITAL_SCRIPT;
   for (let made = 0; made < share; made += 64) {
     const answers = Array.from({ length: 64 }, () => create(greedy, { tools: [SEARCH] }));
     for (const { body } of await Promise.all(answers)) expect(body.status).toBe('requires_action');
@@ -72,7 +75,7 @@ test('half of those that wait for their clients', async () => {
 });
 
 test('half of what their requests may hold', async () => {
-  h.engine.script = CAPITAL_SCRIPT;
+  await start();
   // Eight of it are a little less than the share, nine are more.
   const description = 'x'.repeat(LIMITS.bodyBytesMax - 1_024);
   const parameters = { type: 'object', properties: {}, description };
@@ -86,4 +89,46 @@ test('half of what their requests may hold', async () => {
   const may = `it may have ${LIMITS.keyAgentRunCharsMax} of ${LIMITS.agentRunCharsMax}`;
   refused(answer, `the agent runs of the key hold ${9 * chars} characters; ${may}`);
   expect((await create(other, large)).status).toBe(200);
+});
+
+test.each([
+  { operation: 'createAgentRun', read: 'getAgentRun', id: 'run_id', tools: ['search'] },
+  { operation: 'createResponse', read: 'getResponse', id: 'response_id', tools: [SERVER_SEARCH] },
+] as const)('of $operation take turns at a tool', async ({ operation, read, id, tools }) => {
+  const running: (() => void)[] = [];
+  const search: Tool = {
+    name: 'search',
+    description: 'Searches.',
+    parameters: { type: 'object', properties: { query: { type: 'string' } } },
+    primaryArgument: 'query',
+    effects: 'none',
+    timeoutMs: 60_000,
+    concurrencyMax: 1,
+    run: () => new Promise((resolve) => running.push(() => resolve('Paris'))),
+  };
+  await start({ tools: [search] });
+  const ask = async (headers: KeyHeaders): Promise<Record<string, string>> => {
+    const body = { input: 'capital?', tools, background: true };
+    const answer = await h.call(operation, { headers, body });
+    return { [id]: answer.body.id as string };
+  };
+  const isDone = async (path: Record<string, string>): Promise<boolean> =>
+    (await h.call(read, { path, headers: greedy })).body.status === 'completed';
+  const calls = vi.spyOn(h.deps.tools, 'call');
+  const many = [await ask(greedy), await ask(greedy), await ask(greedy), await ask(greedy)];
+  await until(() => calls.mock.calls.length === many.length);
+  const one = await ask(other);
+  await until(() => calls.mock.calls.length === many.length + 1);
+  // The call that runs, the next one of its key, whose turn it is, then the other key's.
+  for (let done = 0; done < 3; done++) {
+    await until(() => running.length > 0);
+    running.shift()?.();
+  }
+  await until(() => isDone(one));
+  expect((await Promise.all(many.map(isDone))).filter((done) => done)).toHaveLength(2);
+  for (let done = 3; done < 5; done++) {
+    await until(() => running.length > 0);
+    running.shift()?.();
+  }
+  await until(async () => (await Promise.all(many.map(isDone))).every((done) => done));
 });

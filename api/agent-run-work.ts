@@ -14,7 +14,7 @@ import { AppError, RETRYABLE, toAppError } from '../core/errors.ts';
 import type { NewId } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
-import type { ToolRunner } from '../core/ports.ts';
+import type { ToolCatalogue } from '../core/ports.ts';
 import type { StepRecord, TrajectoryRecord } from '../core/records.ts';
 import type { AnswerForm } from '../core/text/types.ts';
 import type { Stores } from '../db/stores.ts';
@@ -30,7 +30,7 @@ export interface AgentRunsDeps {
   stores: Stores;
   policies: PolicyService;
   engine: Pick<PolicyEngine, 'contextTokens'>;
-  tools: ToolRunner;
+  tools: ToolCatalogue;
   clock: Clock;
   newId: NewId;
   lifecycle: Lifecycle;
@@ -185,13 +185,14 @@ export class AgentRunWork {
     signals: { signal: AbortSignal; suspend: AbortSignal },
   ): Promise<AgentOutcome> {
     const { tokenizer, protocol } = policy;
-    const { tools, clock, newId } = this.deps;
+    const { clock, newId } = this.deps;
     const { contextTokens } = this.deps.engine;
     const { request, record } = run;
     const progress = must(record.progress, 'a run that works knows how far it is');
     const form = this.formOf(run, { policy, sequence }, resume);
     const ownId: NewId = (kind) =>
       kind === 'trajectory' && record.trajectoryId !== null ? record.trajectoryId : newId(kind);
+    const tools = this.deps.tools.callsOf(record.keyId);
     let first = true;
     return runAgent(
       { tokenizer, protocol, tools, clock, newId: ownId },

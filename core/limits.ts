@@ -78,6 +78,8 @@ export const LIMITS = {
   toolRetryMs: 200,
   /** Calls that wait for a slot: at most one an active agent run, so a full queue is a fault. */
   toolQueueMax: 256,
+  /** Of them one key's: as many as it may have agent runs at work. */
+  keyToolQueueMax: 128,
   /** A declared HTTP operation, redirects and tries included. */
   httpTimeoutMs: 30_000,
   httpConnectTimeoutMs: 10_000,
@@ -391,6 +393,7 @@ assert(LIMITS.httpTimeoutMs <= LIMITS.toolTimeoutMs, 'the default is within the 
 assert(LIMITS.httpResponseBytesMax > 4 * LIMITS.toolResultCharsMax, 'what is cut is seen to be');
 assert(LIMITS.pythonTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');
 assert(LIMITS.toolQueueMax >= LIMITS.agentRunsActiveMax, 'every agent run may wait for a tool');
+assert(LIMITS.keyToolQueueMax >= LIMITS.keyAgentRunsActiveMax, 'so may every one of a key');
 assert(2 * LIMITS.keyAgentRunsActiveMax <= LIMITS.agentRunsActiveMax, 'a key has half at most');
 assert(LIMITS.eventStreamsMax < LIMITS.connectionsMax, 'streams leave sockets for requests');
 assert(LIMITS.pageItemsDefault <= LIMITS.pageItemsMax, 'the default page is within the bound');

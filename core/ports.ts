@@ -176,4 +176,9 @@ export interface ToolRunner {
 export interface ToolCatalogue extends ToolRunner {
   /** All tools, in the order in which they were added. */
   list(): ToolSpec[];
+  /**
+   * The tools for one caller (an id of a key; null: nobody's): its calls take turns with those of
+   * others where they wait.
+   */
+  callsOf(caller: string | null): ToolRunner;
 }

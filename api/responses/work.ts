@@ -133,7 +133,8 @@ function agentCall(
     // A call may have effects: what led to it is durable before.
     ...(names.length > 0 && { log: (made) => logSteps(stores, live, made) }),
   };
-  return [{ tokenizer, protocol, tools, clock, newId: ownId }, request];
+  const context = { tokenizer, protocol, tools: tools.callsOf(asked.keyId), clock, newId: ownId };
+  return [context, request];
 }
 
 /** The steps, and whose they are, so that the log has them after a crash too. */

@@ -2,8 +2,11 @@
  * Tests of the JavaScript tool with its real thread: results, and everything that must not work.
  */
 import { afterAll, describe, expect, test } from 'vitest';
+import { systemClock } from '../clock.ts';
 import { LIMITS } from '../limits.ts';
+import type { ToolOutcome } from '../ports.ts';
 import { javascriptTool } from './javascript-tool.ts';
+import { createToolRegistry } from './registry.ts';
 
 const tool = javascriptTool({ timeoutMs: 800, graceMs: 1_000 });
 const never = (): AbortSignal => new AbortController().signal;
@@ -140,6 +143,19 @@ test('fifty calls at once are all answered, in little time each', async () => {
   const answers = await Promise.all(Array.from({ length: 50 }, (_, i) => run(`${i} * 2`)));
   expect(answers).toEqual(Array.from({ length: 50 }, (_, i) => String(i * 2)));
   expect((performance.now() - start) / 50).toBeLessThan(40);
+});
+
+test('code that runs long keeps no other tool waiting', async () => {
+  const other = { ...tool, name: 'other', run: async () => 'here', concurrencyMax: undefined };
+  const tools = createToolRegistry([tool, other], { clock: systemClock, concurrencyMax: 1 });
+  const call = (name: string): Promise<ToolOutcome> => tools.call(name, '{"code":"while (1) {}"}');
+  const order: string[] = [];
+  const long = [call('javascript'), call('javascript')];
+  for (const one of long) void one.then(({ error }) => order.push(String(error)));
+  expect((await call('other')).result).toBe('here');
+  order.push('other');
+  await Promise.all(long);
+  expect(order).toEqual(['other', 'tool_timeout', 'tool_timeout']);
 });
 
 test('an aborted call leaves the queue; those behind it go on', async () => {

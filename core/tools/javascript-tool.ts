@@ -43,6 +43,8 @@ export function javascriptTool(options: JavaScriptToolOptions = {}): JavaScriptT
     primaryArgument: 'code',
     effects: 'none',
     timeoutMs: LIMITS.toolTimeoutMs,
+    // So calls wait where callers take turns, and not in front of those of other tools.
+    concurrencyMax: 1,
     run: (args, signal) => sandbox.run(args.code as string, signal),
     stop: () => sandbox.stop(),
   };

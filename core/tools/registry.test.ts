@@ -300,6 +300,61 @@ test('a tool has its own bound of calls at once, and one that is full keeps no o
   expect(most).toBe(2);
 });
 
+describe('callers that wait', () => {
+  /** A tool that runs one call at a time, each when it is let go on; `order` is what ran. */
+  function serial() {
+    const order: string[] = [];
+    const released: (() => void)[] = [];
+    const one: Tool = {
+      ...tool('one', async (args) => {
+        order.push(String(args.text));
+        await new Promise<void>((resolve) => released.push(resolve));
+        return 'done';
+      }),
+      concurrencyMax: 1,
+    };
+    const goOn = async (): Promise<void> => {
+      while (released.length === 0) await new Promise(setImmediate);
+      released.shift()!();
+    };
+    return { tools: registry([one]), order, goOn };
+  }
+
+  const text = (value: string): string => JSON.stringify({ text: value });
+
+  test('take turns, each with its own calls in order', async () => {
+    const { tools, order, goOn } = serial();
+    const calls = ['a0', 'a1', 'a2', 'a3', 'b0', 'c0', 'b1'].map((value) =>
+      tools.callsOf(value[0]!).call('one', text(value)),
+    );
+    for (let i = 0; i < calls.length; i++) await goOn();
+    await Promise.all(calls);
+    expect(order).toEqual(['a0', 'a1', 'b0', 'c0', 'a2', 'b1', 'a3']);
+  });
+
+  test('have half of the places; one that leaves makes room', async () => {
+    const { tools, goOn } = serial();
+    const [a, b] = [tools.callsOf('a'), tools.callsOf('b')];
+    const leaving = new AbortController();
+    const running = a.call('one', ARGS);
+    const left = a.call('one', ARGS, leaving.signal);
+    const calls = Array.from({ length: LIMITS.keyToolQueueMax - 1 }, () => a.call('one', ARGS));
+    expect(await a.call('one', ARGS)).toMatchObject({
+      error: 'tool_failed',
+      result: 'error: 128 calls of this key wait already, of 256 that may',
+    });
+    leaving.abort();
+    expect(await left).toMatchObject({ error: 'request_cancelled' });
+    calls.push(a.call('one', ARGS), b.call('one', ARGS));
+    // Who has no key has all that is left.
+    const places = LIMITS.toolQueueMax - calls.length;
+    calls.push(...Array.from({ length: places }, () => tools.call('one', ARGS)));
+    expect((await tools.call('one', ARGS)).result).toBe('error: 256 calls wait already');
+    for (let i = 0; i <= calls.length; i++) await goOn();
+    for (const { error } of await Promise.all([running, ...calls])) expect(error).toBeNull();
+  });
+});
+
 test('a group that hangs keeps no other tool from running, also after its tools changed', async () => {
   let begun = 0;
   const hung = (name: string): Tool =>

@@ -14,10 +14,11 @@ import type { ErrorCode } from '../errors.ts';
 import { LIMITS } from '../limits.ts';
 import { quiet } from '../log.ts';
 import type { Logger } from '../log.ts';
-import type { Tool, ToolCatalogue, ToolOutcome, ToolSpec } from '../ports.ts';
+import type { Tool, ToolCatalogue, ToolOutcome, ToolRunner, ToolSpec } from '../ports.ts';
 import { argumentCheck } from './argument-schema.ts';
 import type { ArgumentCheck } from './argument-schema.ts';
 import { Semaphore } from './semaphore.ts';
+import type { Caller } from './semaphore.ts';
 
 export interface ToolRegistryOptions {
   clock: Clock;
@@ -45,6 +46,12 @@ interface Entry {
   check: ArgumentCheck;
   /** Its own, its group's, or those of all others: who waits for a hung service holds no one up. */
   slots: Semaphore;
+}
+
+interface Call {
+  entry: Entry;
+  args: Record<string, unknown>;
+  caller: Caller;
 }
 
 interface Group {
@@ -79,7 +86,8 @@ export class ToolRegistry implements ToolCatalogue {
   }
 
   private newSlots(slots: number): Semaphore {
-    return new Semaphore({ slots, waitersMax: this.waitersMax });
+    const callerWaitersMax = LIMITS.keyToolQueueMax;
+    return new Semaphore({ slots, waitersMax: this.waitersMax, callerWaitersMax });
   }
 
   /** Throws config_invalid when the name is taken or the schema does not compile. */
@@ -131,7 +139,20 @@ export class ToolRegistry implements ToolCatalogue {
     return this.entries.has(name);
   }
 
-  async call(name: string, argumentsJson: string, signal?: AbortSignal): Promise<ToolOutcome> {
+  callsOf(caller: Caller): ToolRunner {
+    return {
+      specs: (names) => this.specs(names),
+      has: (name) => this.has(name),
+      call: (name, argumentsJson, signal) => this.call(name, argumentsJson, signal, caller),
+    };
+  }
+
+  async call(
+    name: string,
+    argumentsJson: string,
+    signal?: AbortSignal,
+    caller: Caller = null,
+  ): Promise<ToolOutcome> {
     const startedAt = this.clock.now();
     const effects = this.entries.get(name)?.tool.effects ?? 'none';
     const outcome = (result: string, error: ErrorCode | null): ToolOutcome => ({
@@ -144,7 +165,7 @@ export class ToolRegistry implements ToolCatalogue {
     try {
       const entry = this.entry(name);
       const args = parseArguments(entry, argumentsJson);
-      return outcome(capped(await this.runBounded(entry, args, signal)), null);
+      return outcome(capped(await this.runBounded({ entry, args, caller }, signal)), null);
     } catch (error) {
       const code = error instanceof AppError && TOOL_ERRORS.has(error.code) ? error.code : null;
       const message = error instanceof Error ? error.message : String(error);
@@ -161,12 +182,8 @@ export class ToolRegistry implements ToolCatalogue {
   }
 
   /** One call within its time, waiting for a slot and all tries included. */
-  private async runBounded(
-    entry: Entry,
-    args: Record<string, unknown>,
-    signal: AbortSignal | undefined,
-  ): Promise<string> {
-    const { tool } = entry;
+  private async runBounded(call: Call, signal: AbortSignal | undefined): Promise<string> {
+    const { tool } = call.entry;
     const controller = new AbortController();
     const timer = setTimeout(() => {
       const message = `${tool.name} took longer than ${tool.timeoutMs} ms`;
@@ -177,23 +194,19 @@ export class ToolRegistry implements ToolCatalogue {
     signal?.addEventListener('abort', cancel, { once: true });
     if (signal?.aborted) cancel();
     try {
-      return await this.runTries(entry, args, controller.signal);
+      return await this.runTries(call, controller.signal);
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener('abort', cancel);
     }
   }
 
-  private async runTries(
-    entry: Entry,
-    args: Record<string, unknown>,
-    signal: AbortSignal,
-  ): Promise<string> {
-    const { name, effects, retriesMax = 0, timeoutMs } = entry.tool;
+  private async runTries(call: Call, signal: AbortSignal): Promise<string> {
+    const { name, effects, retriesMax = 0, timeoutMs } = call.entry.tool;
     const startedAt = this.clock.now();
     for (let tries = 0; ; tries++) {
       try {
-        return await this.runInSlot(entry, args, signal);
+        return await this.runInSlot(call, signal);
       } catch (error) {
         const after = error instanceof AppError ? error.retryAfterS : null;
         if (after === null || effects !== 'none' || tries >= retriesMax) throw error;
@@ -210,12 +223,11 @@ export class ToolRegistry implements ToolCatalogue {
    * A tool that ignores its signal loses its slot when its time is over: one that never ends must
    * not block the others for good.
    */
-  private async runInSlot(
-    { tool, slots }: Entry,
-    args: Record<string, unknown>,
-    signal: AbortSignal,
-  ): Promise<string> {
-    return slots.hold(signal, () => Promise.race([tool.run(args, signal), rejectionOf(signal)]));
+  private async runInSlot({ entry, args, caller }: Call, signal: AbortSignal): Promise<string> {
+    const { tool, slots } = entry;
+    return slots.hold(caller, signal, () =>
+      Promise.race([tool.run(args, signal), rejectionOf(signal)]),
+    );
   }
 }
 
