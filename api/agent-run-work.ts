@@ -9,7 +9,6 @@ import { must } from '../core/assert.ts';
 import type { AgentOutcome, Resumption } from '../core/agent/types.ts';
 import { runAgent } from '../core/agent/run-agent.ts';
 import type { Clock } from '../core/clock.ts';
-import type { PolicyEngine } from '../core/engine/types.ts';
 import { AppError, RETRYABLE, toAppError } from '../core/errors.ts';
 import type { NewId } from '../core/ids.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -29,7 +28,6 @@ import type { OpenedPolicy, PolicyService } from './policy-service.ts';
 export interface AgentRunsDeps {
   stores: Stores;
   policies: PolicyService;
-  engine: Pick<PolicyEngine, 'contextTokens'>;
   tools: ToolCatalogue;
   clock: Clock;
   newId: NewId;
@@ -186,7 +184,7 @@ export class AgentRunWork {
   ): Promise<AgentOutcome> {
     const { tokenizer, protocol } = policy;
     const { clock, newId } = this.deps;
-    const { contextTokens } = this.deps.engine;
+    const { contextTokens } = sequence;
     const { request, record } = run;
     const progress = must(record.progress, 'a run that works knows how far it is');
     const form = this.formOf(run, { policy, sequence }, resume);

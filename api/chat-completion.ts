@@ -138,7 +138,7 @@ function runSteps(
 ): Promise<{ outcomes: AgentOutcome[]; failure: AppError | null }> {
   const { tokenizer, protocol } = policy;
   const { tools, clock, newId } = deps;
-  const { contextTokens } = deps.engine;
+  const { contextTokens } = sequence;
   const maxNewTokens = policy.generation?.maxNewTokens;
   const sampling = samplingParams(request.sampling, policy.generation);
   const callEnd = request.oneCall ? (protocol.opening?.callEnd ?? null) : null;

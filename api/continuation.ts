@@ -40,7 +40,7 @@ export interface OpenedConversation {
   continuation: Continuation | null;
 }
 
-type Deps = Pick<AppDeps, 'stores' | 'policies' | 'engine' | 'clock'>;
+type Deps = Pick<AppDeps, 'stores' | 'policies' | 'clock'>;
 
 /** Ends after which a client may go on. What was cut, cancelled or failed is no one's past. */
 const CONTINUED: ReadonlySet<EndReason> = new Set(['tool_calls', 'answer', 'stop']);
@@ -132,7 +132,7 @@ async function openLogged({ policies }: Deps, version: number): Promise<OpenedPo
 
 function continuationOf(
   deps: Deps,
-  { policy }: OpenedPolicy,
+  { policy, sequence }: OpenedPolicy,
   { tools, sessionId, maxTokens }: History,
   { trajectory, key, past, rest }: FoundAnswer,
 ): Continuation | null {
@@ -152,7 +152,7 @@ function continuationOf(
   };
   // The same history without the thoughts may still fit.
   const needed = continuationTokens(continuation) + (maxTokens ?? 1);
-  return needed <= deps.engine.contextTokens ? continuation : null;
+  return needed <= sequence.contextTokens ? continuation : null;
 }
 
 /** The leaf's calls with their results, in the order of the calls. */

@@ -1,9 +1,9 @@
 /** Tests of names, pinned versions that are loaded when asked for, and how many stay loaded. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { AppError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { startHarness } from './testing/harness.ts';
-import type { Harness } from './testing/harness.ts';
+import type { Answer, Harness } from './testing/harness.ts';
 
 let h: Harness;
 
@@ -93,4 +93,65 @@ test('what was live before stays loaded, so that a rollback loads nothing', asyn
   h.engine.loadFault = null;
   expect(h.engine.stats().versions).toEqual([2]);
   expect((await h.deps.policies.rollback()).version).toBe(1);
+});
+
+describe('a request is measured by the window of the version that it runs on', () => {
+  beforeEach(async () => {
+    h.engine.windows.set(2, 120).set(3, 1_000);
+    // Both are loaded beside the live one, whose window has 512 tokens.
+    for (const version of [2, 3]) await open(`ramify@${version}`);
+  });
+
+  const messages = [{ role: 'user', content: 'x' }];
+  const WINDOWS = [
+    ['ramify', 512],
+    ['ramify@2', 120],
+    ['ramify@3', 1_000],
+  ] as const;
+
+  test.each([
+    ['createChatCompletion', (max_tokens: number) => ({ messages, max_tokens })],
+    ['createAgentRun', (max_tokens: number) => ({ messages, max_tokens })],
+    ['createResponse', (tokens: number) => ({ input: 'x', max_output_tokens: tokens })],
+  ] as const)('%s', async (operation, bodyOf) => {
+    const ask = (model: string, tokens: number): Promise<Answer> =>
+      h.call(operation, { body: { model, ...bodyOf(tokens) } });
+    for (const [model, window] of WINDOWS) {
+      expect((await ask(model, window - 100)).status).toBe(200);
+      const refused = await ask(model, window);
+      expect(refused.code).toBe('context_length_exceeded');
+      expect(refused.body.error.message).toContain(`the context window of ${window}`);
+    }
+  });
+
+  test('without a bound an answer fills that window', async () => {
+    h.engine.script = () => '<think>capital of France '.repeat(20);
+    for (const [model, window] of WINDOWS) {
+      const { body } = await h.call('createChatCompletion', { body: { model, messages } });
+      expect(body.choices[0].finish_reason).toBe('length');
+      expect(body.usage.total_tokens).toBe(window);
+    }
+  });
+
+  test('a stored conversation goes on where its own version holds it', async () => {
+    const ask = (messages: object[]): Promise<Answer> =>
+      h.call('createChatCompletion', { body: { model: 'ramify', messages } });
+    h.engine.script = () =>
+      `<think>${'capital of France '.repeat(12)}</think><answer>\\boxed{Paris}</answer><|im_end|>`;
+    const first = await ask(messages);
+    const [{ message }] = first.body.choices;
+    const second = await ask([...messages, message, ...messages]);
+    expect(second.body.usage.prompt_tokens).toBeGreaterThan(first.body.usage.total_tokens);
+  });
+
+  test('a path is drawn anew where the named version holds it', async () => {
+    const content = 'capital of France '.repeat(40);
+    const body = { model: 'ramify', messages: [{ role: 'user', content }] };
+    const { headers } = await h.call('createChatCompletion', { body });
+    const path = { trajectory_id: headers.get('x-ramify-trajectory') as string };
+    const draw = (policy_version: number): Promise<Answer> =>
+      h.call('replayTrajectory', { path, body: { mode: 'resample', policy_version } });
+    expect((await draw(2)).code).toBe('context_length_exceeded');
+    for (const version of [1, 3]) expect((await draw(version)).status).toBe(200);
+  });
 });

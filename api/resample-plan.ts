@@ -97,11 +97,6 @@ export async function drawPaths(
   { sampler, context, signal, onPath }: DrawOptions,
 ): Promise<ResampledPath[]> {
   const { prefix, limits, offered, temperature, task, seed, samples, policy } = plan;
-  const held = prefix.reduce((sum, { tokens }) => sum + tokens.length, 0);
-  if (held >= sampler.contextTokens) {
-    const message = `the path holds ${held} tokens; the window has ${sampler.contextTokens}`;
-    throw new AppError('context_length_exceeded', message);
-  }
   const tools = replayTools(context.tools, plan.mode, plan.logged);
   const failed = new AbortController();
   let done = 0;

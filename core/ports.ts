@@ -94,6 +94,8 @@ export interface SampleResult extends SampledTokens {
  */
 export interface Sequence {
   readonly policyVersion: number;
+  /** The window of its version: tokens that it can hold. */
+  readonly contextTokens: number;
   /** Tokens held: appended and sampled. */
   readonly length: number;
   /**
@@ -121,7 +123,6 @@ export interface OpenOptions {
  * The engine as its users see it: in this process (trainer) or behind a worker process (server).
  */
 export interface Sampler {
-  readonly contextTokens: number;
   /** Throws model_not_found when the version is not loaded, queue_full when no slot is left. */
   open(options: OpenOptions): Sequence;
 }

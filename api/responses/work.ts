@@ -29,7 +29,7 @@ import type { ResponseWriter } from './writer.ts';
 
 export type WorkDeps = Pick<
   AppDeps,
-  'stores' | 'engine' | 'tools' | 'lifecycle' | 'usage' | 'clock' | 'newId' | 'logger'
+  'stores' | 'tools' | 'lifecycle' | 'usage' | 'clock' | 'newId' | 'logger'
 >;
 
 /** What the policy is asked. */
@@ -92,7 +92,7 @@ export async function workOn(
 }
 
 function agentCall(
-  { tools, clock, newId, stores, engine }: WorkDeps,
+  { tools, clock, newId, stores }: WorkDeps,
   { policy, sequence }: OpenedPolicy,
   asked: Asked,
   steps: StepWriter,
@@ -114,9 +114,9 @@ function agentCall(
     ...(names.length > 0 && { waits: true }),
     limits: {
       maxToolCalls: names.length > 0 ? before + asked.maxToolCalls : 0,
-      maxTokens: maxTokens ?? policy.generation?.maxNewTokens ?? engine.contextTokens,
+      maxTokens: maxTokens ?? policy.generation?.maxNewTokens ?? sequence.contextTokens,
     },
-    ...(maxTokens !== null && { contextTokens: engine.contextTokens }),
+    ...(maxTokens !== null && { contextTokens: sequence.contextTokens }),
     sampling: asked.sampling,
     likeliest: asked.topLogprobs,
     ...(callEnd !== null && { stopTexts: [callEnd] }),

@@ -33,7 +33,8 @@ interface Version {
 }
 
 export class ScriptedEngine implements PolicyEngine {
-  readonly contextTokens: number;
+  /** The windows of versions, where they differ. */
+  readonly windows = new Map<number, number>();
   script: Script;
   /** Pause before each piece of tokens. */
   pieceMs = 0;
@@ -48,10 +49,15 @@ export class ScriptedEngine implements PolicyEngine {
   /** Samples that were ended by an abort. */
   cancelled = 0;
   private readonly versions = new Map<number, Version>();
+  private readonly contextTokens: number;
 
   constructor(script: Script, contextTokens = 512) {
     this.script = script;
     this.contextTokens = contextTokens;
+  }
+
+  windowOf(version: number): number {
+    return this.windows.get(version) ?? this.contextTokens;
   }
 
   async load(version: number, directory: string): Promise<void> {
@@ -129,11 +135,15 @@ class ScriptedSequence implements Sequence {
     return this.tokens.length;
   }
 
+  get contextTokens(): number {
+    return this.engine.windowOf(this.policyVersion);
+  }
+
   append(tokens: Uint32Array | readonly number[]): void {
-    if (this.length + tokens.length >= this.engine.contextTokens) {
+    if (this.length + tokens.length >= this.contextTokens) {
       throw new AppError(
         'context_length_exceeded',
-        `${this.length + tokens.length} tokens do not fit the window of ${this.engine.contextTokens}`,
+        `${this.length + tokens.length} tokens do not fit the window of ${this.contextTokens}`,
       );
     }
     this.tokens.push(...tokens);
@@ -194,7 +204,7 @@ class ScriptedSequence implements Sequence {
   ): SampleResult['finish'] | null {
     if (request.signal?.aborted === true) return 'cancelled';
     if (sampled.length >= request.maxTokens) return 'length';
-    if (this.length >= this.engine.contextTokens) return 'context';
+    if (this.length >= this.contextTokens) return 'context';
     // A script without a stop token at its end goes on with it, as a policy that rambles.
     const token = wanted[sampled.length % wanted.length] as number;
     for (const list of [sampled, piece, this.tokens]) list.push(token);

@@ -90,12 +90,6 @@ export class LocalEngine implements Sampler, SequenceHost {
     this.prefiller = new Prefiller({ prefixes, admission, share: this.options.prefixCache });
   }
 
-  /** The smallest context window of the loaded versions. */
-  get contextTokens(): number {
-    const windows = [...this.versions.values()].map((version) => version.contextTokens);
-    return windows.length > 0 ? Math.min(...windows) : 0;
-  }
-
   /** Tokens that a sequence of the version can hold. */
   windowOf(version: number): number {
     return must(this.versions.get(version), 'loaded version').contextTokens;

@@ -27,11 +27,11 @@ export interface LocalSequenceOptions {
 
 export class LocalSequence implements Sequence {
   readonly policyVersion: number;
+  readonly contextTokens: number;
   readonly priority: Priority;
   readonly tokens: number[];
   readonly kv: SequenceKv;
   private readonly host: SequenceHost;
-  private readonly contextTokens: number;
   private state: 'idle' | 'sampling' | 'closed' = 'idle';
 
   constructor(host: SequenceHost, options: LocalSequenceOptions) {

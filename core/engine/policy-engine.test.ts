@@ -78,15 +78,22 @@ it('samples what the engine in this thread samples, in pieces, across forks', as
   expect(engine.stats()).toMatchObject({ openSequences: 0, running: 0, versions: [1] });
 });
 
-it('bounds the window by the memory for keys and values', async () => {
+it('bounds the window of each version by the memory for keys and values', async () => {
   // 256 bytes a token, a quarter of the memory for the longest row.
   const settings = { device: 'cpu', threads: 1, kvBytesMax: 4 * 128 * 256 } as const;
   const small = await startPolicyEngine({ ...settings, logger: quiet });
   await small.load(1, directory);
-  expect(small.contextTokens).toBe(128);
+  const narrow = { ...CONFIG, contextTokens: 64 };
+  const other = mkdtempSync(join(tmpdir(), 'ramify-engine-'));
+  savePolicyModel(other, { config: narrow, weights: initialWeights(narrow, new Prng(1)) });
+  await small.load(2, other);
+  rmSync(other, { recursive: true });
+  expect(small.open({ policyVersion: 2 }).contextTokens).toBe(64);
   const sequence = small.open({ policyVersion: 1 });
+  expect(sequence.contextTokens).toBe(128);
   expect(() => sequence.append(new Uint32Array(128))).toThrowError(/window of 128/);
   sequence.append(new Uint32Array(100));
+  expect(sequence.fork(50).contextTokens).toBe(128);
   const result = await sequence.sample({ maxTokens: 99, sampling: SAMPLING, stopTokens: [] });
   expect(result).toMatchObject({ finish: 'context' });
   sequence.close();

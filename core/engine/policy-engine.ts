@@ -66,11 +66,6 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
     this.options = { ...options, kvBytesMax: options.kvBytesMax ?? defaultKvBytes() };
   }
 
-  get contextTokens(): number {
-    const windows = [...this.versions.values()].map((version) => version.contextTokens);
-    return windows.length > 0 ? Math.min(...windows) : 0;
-  }
-
   async start(): Promise<void> {
     this.epoch++;
     this.openSequences = 0;

@@ -20,10 +20,10 @@ export interface RemoteEngine {
 
 export class RemoteSequence implements Sequence {
   readonly policyVersion: number;
+  readonly contextTokens: number;
   private readonly engine: RemoteEngine;
   private readonly epoch: number;
   private readonly id: number;
-  private readonly window: number;
   private held: number;
   private state: 'idle' | 'sampling' | 'closed' = 'idle';
 
@@ -32,14 +32,14 @@ export class RemoteSequence implements Sequence {
     epoch: number,
     id: number,
     policyVersion: number,
-    window: number,
+    contextTokens: number,
     held: number,
   ) {
     this.engine = engine;
     this.epoch = epoch;
     this.id = id;
     this.policyVersion = policyVersion;
-    this.window = window;
+    this.contextTokens = contextTokens;
     this.held = held;
   }
 
@@ -50,7 +50,7 @@ export class RemoteSequence implements Sequence {
   append(tokens: Uint32Array | readonly number[]): void {
     this.requireIdle('append');
     const length = this.held + tokens.length;
-    requireRoom(length, this.window);
+    requireRoom(length, this.contextTokens);
     const message = {
       type: 'append',
       sequence: this.id,
@@ -83,8 +83,8 @@ export class RemoteSequence implements Sequence {
     this.requireIdle('fork');
     const id = this.engine.claimSequence();
     this.engine.sendFor(this.epoch, { type: 'fork', sequence: id, from: this.id, length });
-    const { policyVersion, window } = this;
-    return new RemoteSequence(this.engine, this.epoch, id, policyVersion, window, length);
+    const { policyVersion, contextTokens } = this;
+    return new RemoteSequence(this.engine, this.epoch, id, policyVersion, contextTokens, length);
   }
 
   close(): void {

@@ -330,7 +330,7 @@ describe('memory', () => {
   it('bounds the window by what memory can hold, and refuses to load beneath a block', async () => {
     const bytes = 4 * 2 * bytesPerBlock(CONFIG);
     const engine = await startEngine({ kvBytesMax: bytes });
-    expect(engine.contextTokens).toBe(128);
+    expect(engine.windowOf(1)).toBe(128);
     expect(() => opened(engine, randomTokens(128))).toThrowError(/window of 128/);
     await engine.close();
     const none = startEngine({ kvBytesMax: bytes / 8 });

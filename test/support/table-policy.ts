@@ -188,6 +188,10 @@ class TableSequence implements Sequence {
     return this.tokens.length;
   }
 
+  get contextTokens(): number {
+    return this.sampler.contextTokens;
+  }
+
   append(tokens: Uint32Array | readonly number[]): void {
     this.usable();
     const { contextTokens } = this.sampler;

@@ -133,6 +133,7 @@ export function createBigramSession(config: ModelConfig, weights: Weights): Trai
 export function createBigramSampler(config: ModelConfig, weights: Weights): Sampler {
   const sequence = (policyVersion: number, tokens: number[]): Sequence => ({
     policyVersion,
+    contextTokens: config.contextTokens,
     get length() {
       return tokens.length;
     },
@@ -150,7 +151,6 @@ export function createBigramSampler(config: ModelConfig, weights: Weights): Samp
     close: () => undefined,
   });
   return {
-    contextTokens: config.contextTokens,
     open: ({ policyVersion }) => sequence(policyVersion, []),
   };
 }
