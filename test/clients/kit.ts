@@ -40,10 +40,7 @@ export async function serverForClients({ path, launch }: Fixture): Promise<TestS
   return launch({ dataFolder }).ready();
 }
 
-/**
- * A server whose policy writes thoughts on and on, for tests that stop it. It has no other policy,
- * since the smallest window of those that are loaded bounds all answers.
- */
+/** A server whose policy writes thoughts on and on, for tests that stop it. */
 export async function endlessServer({ path, launch }: Fixture): Promise<TestServer> {
   const policy = path('endless');
   const contextTokens = ENDLESS_TOKENS;

@@ -288,6 +288,30 @@ describe('helpers', () => {
     },
   );
 
+  it('allowed_tools: a call of one of them, the others are not shown', async () => {
+    const tools = ['count', 'rate'].map((name) => zodFunction({ name, parameters: schema }));
+    for (const mode of ['required', 'auto'] as const) {
+      const { choices } = await client.chat.completions.create({
+        ...ask,
+        model: HERMES,
+        tools,
+        tool_choice: {
+          type: 'allowed_tools',
+          allowed_tools: { mode, tools: [{ type: 'function', function: { name: 'rate' } }] },
+        },
+        max_tokens: 500,
+      });
+      const [prompt] = await steps(trajectory());
+      expect(prompt?.text).toContain('"name": "rate"');
+      expect(prompt?.text).not.toContain('"name": "count"');
+      if (mode === 'auto') continue;
+      expect(choices[0]?.finish_reason).toBe('tool_calls');
+      const [made, ...others] = choices[0]?.message.tool_calls ?? [];
+      expect(others).toEqual([]);
+      expect(made).toMatchObject({ type: 'function', function: { name: 'rate' } });
+    }
+  });
+
   it('the models are a list to walk through', async () => {
     const models: string[] = [];
     for await (const { id, object, owned_by } of client.models.list()) {
