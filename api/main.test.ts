@@ -146,7 +146,7 @@ test('a training run in its process, to a verdict; the next one goes on after ki
     groupSize: 4,
     promptsPerStep: 2,
     maxTokens: 16,
-    gateTasks: 4,
+    gateTasks: 20,
     initialRollouts: 2,
     checkpointEvery: 1,
   };

@@ -47,7 +47,7 @@ function job(name: string, change: Partial<TrainingJob> = {}): TrainingJob {
     runId: 'trn_process',
     algorithm: 'arpo',
     steps: 2,
-    settings: { groupSize: 4, promptsPerStep: 2, maxTokens: 16, gateTasks: 6 },
+    settings: { groupSize: 4, promptsPerStep: 2, maxTokens: 16, gateTasks: 20 },
     seed: 3,
     baseVersion: 1,
     baseDirectory: base,

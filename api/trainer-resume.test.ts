@@ -39,7 +39,7 @@ it('ends with the same weights, bit for bit, after four kills', { timeout: 240_0
       groupSize: 4,
       promptsPerStep: 2,
       learningRate: 1e-3,
-      gateTasks: 4,
+      gateTasks: 20,
       checkpointEvery: 1,
     },
     seed: 1,

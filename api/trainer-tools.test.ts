@@ -43,7 +43,7 @@ async function train(tool: string): Promise<{ outcome: string; detail: string }>
   const handle = trainerStarter({ module, args, logger: quiet })(
     {
       ...{ runId: 'trn_tools', algorithm: 'arpo', steps: 1, seed: 3, threads: 1 },
-      settings: { groupSize: 4, promptsPerStep: 1, maxTokens: 16, gateTasks: 1 },
+      settings: { groupSize: 4, promptsPerStep: 1, maxTokens: 16, gateTasks: 20 },
       ...{ baseVersion: 1, baseDirectory: join(root, 'base') },
       candidateDirectory: join(root, `candidate-${tool}`),
       checkpointDirectory: join(root, tool, 'steps'),

@@ -115,7 +115,7 @@ function waits(pieces: readonly number[]): number[] {
 
 /** Starts a run and waits until its base is evaluated and the first step done. */
 async function startTraining(url: string): Promise<string> {
-  const body = { steps: 1_000, seed: 1, settings: { gateTasks: 10 } };
+  const body = { steps: 1_000, seed: 1, settings: { gateTasks: 20 } };
   const { id } = await callServer<TrainingRun>(url, 'POST', '/v1/admin/retrain', body);
   const begunAt = performance.now();
   const path = `/v1/admin/training-runs/${id}`;

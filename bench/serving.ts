@@ -29,7 +29,7 @@ const PHASE_MS = 30_000;
 /** The base's own evaluation comes before the first step. */
 const FIRST_STEP_MS = 300_000;
 const ASK = { maxTokens: 100, temperature: 1 };
-const SETTINGS = { gateTasks: 10 };
+const SETTINGS = { gateTasks: 20 };
 
 const folder = mkdtempSync(join(tmpdir(), 'ramify-bench-'));
 const server = await new TestServer({

@@ -34,7 +34,7 @@ const job: TrainingJob = {
     groupSize: 4,
     promptsPerStep: 4,
     learningRate: 1e-3,
-    gateTasks: 12,
+    gateTasks: 20,
     checkpointEvery: 2,
     training: flags.training,
     ...(JSON.parse(flags.settings) as Record<string, unknown>),

@@ -76,6 +76,7 @@ export const ADMIN_CASES: Case[] = [
   ...[
     { settings: { groupSise: 4 } },
     { settings: { groupSize: 'many' } },
+    { settings: { gateTasks: LIMITS.gateTasksMin - 1 } },
     { algorithm: 'grpo', settings: { beta: 1 } },
     { source: 'live', settings: { multiToolBonus: 0.2 } },
     { algorithm: 'sft' },

@@ -1,7 +1,7 @@
 /**
  * One run of an experiment: an arm with a seed, trained from the common start by the product's own
  * `train`, in this process. Points of evaluation hang in its events, which it awaits. Its gate is
- * cut down to one task, because the points measure more.
+ * as small as one may be, because the points measure more.
  *
  * Simplified: no server, no database, no checkpoints; a run that was cut off is made again.
  */
@@ -14,6 +14,7 @@ import { systemClock } from '../../core/clock.ts';
 import { createLocalEngine } from '../../core/engine/local-engine.ts';
 import { AppError } from '../../core/errors.ts';
 import { idGenerator } from '../../core/ids.ts';
+import { LIMITS } from '../../core/limits.ts';
 import { packageRoot } from '../../core/paths.ts';
 import { loadText } from '../../core/text/load-text.ts';
 import { javascriptTool } from '../../core/tools/javascript-tool.ts';
@@ -51,7 +52,7 @@ export function armSettings(plan: Plan, arm: Arm): ArpoSettings {
   return parseSettings(arm.algorithm, {
     promptsPerStep,
     learningRate,
-    gateTasks: 1,
+    gateTasks: LIMITS.gateTasksMin,
     // The tools answer every call, so that a call executed is one that the rule costs.
     cassette: false,
     ...arm.settings,

@@ -1,5 +1,6 @@
 /** Settings of the trainer's part: what each switch brings into force, and what it then refuses. */
 import { describe, expect, it } from 'vitest';
+import { LIMITS } from '../limits.ts';
 import { parseSettings } from './settings.ts';
 
 const refused = (overrides: Record<string, unknown>, name: string): void => {
@@ -51,6 +52,17 @@ describe('switches of the trainer', () => {
     refused({ earlyStop: 'target' }, 'targetReward');
     refused({ rolloutLag: 17 }, 'rolloutLag');
     refused({ packing: 'dense' }, 'packing');
+  });
+
+  it('refuse a gate that nothing could pass', () => {
+    const least = LIMITS.gateTasksMin;
+    expect(parseSettings('arpo', { gateTasks: least })).toMatchObject({ gateTasks: least });
+    expect(() => parseSettings('arpo', { gateTasks: least - 1 })).toThrowError(
+      expect.objectContaining({
+        ...{ code: 'invalid_request', param: 'settings.gateTasks' },
+        message: 'gateTasks must be at least 20 and at most 10000, not 19',
+      }),
+    );
   });
 
   it('let the clip settings count from the second epoch on', () => {

@@ -102,7 +102,8 @@ export const TRAINER_SPECS = {
   loraAlpha: number(0, 10_000, { above: 0 }),
   loraTargets: { kind: 'names', names: PROJECTIONS, words: ['all-linear'] },
   rsLora: onOff,
-  gateTasks: integer(1, 10_000),
+  // Of fewer the gate would pass nothing.
+  gateTasks: integer(LIMITS.gateTasksMin, 10_000),
   gateSamples: integer(1, 64),
   gateGreedy: onOff,
   tolerance: number(0, 1),

@@ -35,7 +35,7 @@ const EVERYTHING = {
   epochs: 2,
   learningRate: 0.2,
   warmupSteps: 2,
-  gateTasks: 12,
+  gateTasks: 20,
   gateSamples: 2,
   gateGreedy: true,
   maxTokens: 40,

@@ -67,7 +67,7 @@ async function trainOnce(url: string): Promise<string> {
   const task = { family: 'knowledge', question: QUESTION, truths: ['Paris'], verifier: 'qa-f1' };
   const lines = ['train', 'gate'].map((split) => JSON.stringify({ ...task, split }));
   await call(url, 'POST', '/v1/tasks/import', lines.join('\n'), 'application/x-ndjson');
-  const settings = { groupSize: 2, promptsPerStep: 1, gateTasks: 1 };
+  const settings = { groupSize: 2, promptsPerStep: 1, gateTasks: 20 };
   const { id } = await call<Row>(url, 'POST', '/v1/admin/retrain', { steps: 1, settings });
   for (let i = 0; i < CALL_MS / 100; i++) {
     const { status } = await call<Row>(url, 'GET', `/v1/admin/training-runs/${id}`);

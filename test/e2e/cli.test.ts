@@ -50,7 +50,7 @@ const records = (text: string): ReturnType<typeof JSON.parse>[] =>
     .split('\n')
     .map((line) => JSON.parse(line));
 
-const SMALL = ['groupSize=4', 'promptsPerStep=2', 'gateTasks=6', 'maxTokens=64'].flatMap((set) => [
+const SMALL = ['groupSize=4', 'promptsPerStep=2', 'gateTasks=20', 'maxTokens=64'].flatMap((set) => [
   '--set',
   set,
 ]);

@@ -212,7 +212,7 @@ test('a stream that the server ends with "come back" is resumed, other errors ar
 test('a training run is followed to its end; who stops reading leaves it alone', async () => {
   const training = await library.unwrap(
     client().POST('/v1/admin/retrain', {
-      body: { steps: 1, settings: { groupSize: 2, promptsPerStep: 1, gateTasks: 1 } },
+      body: { steps: 1, settings: { groupSize: 2, promptsPerStep: 1, gateTasks: 20 } },
     }),
   );
   const stop = new AbortController();
