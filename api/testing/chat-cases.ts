@@ -249,57 +249,6 @@ export const CHAT_CASES: Case[] = [
       });
     },
   },
-  {
-    operation: 'createChatCompletion',
-    what: 'the same call again: the same answer, and nothing is sampled',
-    status: 200,
-    call: async (h) => {
-      const options = { headers: { 'idempotency-key': 'one' } };
-      const first = await chat(h, { stream: true }, options);
-      expect(first.headers.get('idempotent-replayed')).toBeNull();
-      const again = await chat(h, { stream: true }, options);
-      expect(again.text).toBe(first.text);
-      expect(again.headers.get('x-ramify-trajectory')).toBe(
-        first.headers.get('x-ramify-trajectory'),
-      );
-      return again;
-    },
-    check: ({ headers }, h) => {
-      expect(headers.get('idempotent-replayed')).toBe('true');
-      expect(h.deps.stores.trajectories.list().items).toHaveLength(1);
-    },
-  },
-  {
-    operation: 'createChatCompletion',
-    what: 'another call under a key that was used',
-    status: 409,
-    code: 'idempotency_conflict',
-    call: async (h) => {
-      const options = { headers: { 'idempotency-key': 'one' } };
-      await chat(h, {}, options);
-      return chat(h, { seed: 1 }, options);
-    },
-    check: ({ headers }) => expect(headers.get('x-should-retry')).toBe('false'),
-  },
-  {
-    operation: 'createChatCompletion',
-    what: 'the same call while the first one runs, for longer than it waits',
-    status: 409,
-    code: 'idempotency_key_in_use',
-    call: async (h) => {
-      h.deps.idempotencyWaitMs = 1;
-      h.engine.pieceMs = 100;
-      const options = { headers: { 'idempotency-key': 'one' } };
-      const first = chat(h, {}, options);
-      const second = await chat(h, {}, options);
-      expect((await first).status).toBe(200);
-      return second;
-    },
-    check: ({ headers }) => {
-      expect(headers.get('retry-after')).toBe('1');
-      expect(headers.get('x-should-retry')).toBeNull();
-    },
-  },
   ...[
     { messages: [] },
     { messages: [{ role: 'robot', content: 'x' }] },
