@@ -8,6 +8,7 @@ import {
   hostedMcpTool,
   MaxTurnsExceededError,
   OpenAIProvider,
+  OpenAIResponsesModel,
   run,
   Runner,
   setDefaultOpenAIClient,
@@ -202,9 +203,17 @@ describe.each(['chat_completions', 'responses'] as const)('over %s', (api) => {
 describe('what only responses have', () => {
   beforeEach(() => setOpenAIAPI('responses'));
 
-  it('goes on from a response by its id', async () => {
+  it.each([false, true])('goes on from a response by its id (streamed: %s)', async (stream) => {
     const { agent } = searchAgent();
-    const first = await run(agent, course.question);
+    const first = stream
+      ? await run(agent, course.question, { stream: true })
+      : await run(agent, course.question);
+    if ('completed' in first) {
+      let text = '';
+      for await (const piece of first.toTextStream()) text += piece;
+      await first.completed;
+      expect(text).toBe(course.answer);
+    }
     const answered = await logged(server, wire.trajectories.at(-1) ?? '');
     wire.clear();
     await run(agent, course.question, {
@@ -218,7 +227,7 @@ describe('what only responses have', () => {
   it.each([false, true])('the server runs its own tools (streamed: %s)', async (stream) => {
     const agent = new Agent({
       name: 'Asker',
-      model: 'ramify',
+      model: new OpenAIResponsesModel(clientOf(server), 'ramify'),
       modelSettings: { temperature: 0 },
       tools: [hostedMcpTool({ serverLabel: 'ramify', allowedTools: ['search'] })],
     });
@@ -236,6 +245,8 @@ describe('what only responses have', () => {
       step.tool_call === undefined ? [] : step.tool_call.served,
     );
     expect(served).toEqual(calls.map(() => 'live'));
+    const kinds = calls.map(({ rawItem }) => rawItem.type === 'hosted_tool_call' && rawItem.name);
+    expect(kinds).toEqual(calls.map(() => 'mcp_call'));
   });
 });
 
