@@ -264,6 +264,10 @@ export const trajectories = sqliteTable(
     index('trajectories_branched')
       .on(table.branchedFromStepId)
       .where(sql`"branched_from_step_id" IS NOT NULL`),
+    // Whether a list of tools is still named, when a trajectory that named it goes.
+    index('trajectories_offered')
+      .on(table.offeredTools)
+      .where(sql`"offered_tools" IS NOT NULL`),
   ],
 );
 
@@ -435,6 +439,9 @@ export const agentRuns = sqliteTable(
     index('agent_runs_status').on(table.status, table.id),
     index('agent_runs_tenant').on(table.tenant, table.id),
     index('agent_runs_trajectory').on(table.trajectoryId),
+    index('agent_runs_conversation')
+      .on(table.conversationId)
+      .where(sql`"conversation_id" IS NOT NULL`),
   ],
 );
 
@@ -469,6 +476,9 @@ export const responses = sqliteTable(
     index('responses_conversation')
       .on(table.conversationId, table.id)
       .where(sql`"conversation_id" IS NOT NULL`),
+    index('responses_trajectory')
+      .on(table.trajectoryId)
+      .where(sql`"trajectory_id" IS NOT NULL`),
     index('responses_cut')
       .on(table.id)
       .where(sql`"leaf_step_id" IS NOT NULL`),
