@@ -1,51 +1,29 @@
 /**
  * Takes rollouts out of the log that a resumed training run makes again: their trajectories, and
- * the steps that nothing else uses. In small pieces, so that other writes get their turn. Knows
- * nothing of live conversations: steps that one of them shares stay.
+ * the steps that nothing else uses (step-removal.ts). In small pieces, so that other writes get
+ * their turn. Knows nothing of live conversations: steps that one of them shares stay.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type BetterSqlite3 from 'better-sqlite3';
 import { LIMITS } from '../core/limits.ts';
 import type { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
+import { StepRemoval } from './step-removal.ts';
+import type { RemovedTrajectory } from './step-removal.ts';
 
 const CHOSEN = `
   SELECT id, leaf_step_id AS leaf FROM trajectories
   WHERE training_run_id = @runId AND training_step > @step LIMIT @limit`;
 
-// From the leaf up: a step goes only after its children.
-const PATH = `
-  WITH RECURSIVE path (id, parent_id, position) AS (
-    SELECT id, parent_id, position FROM steps WHERE id = ?
-    UNION ALL SELECT s.id, s.parent_id, s.position
-      FROM path CROSS JOIN steps s ON s.id = path.parent_id)
-  SELECT id FROM path ORDER BY position DESC`;
-
-const DELETE_UNUSED = `
-  DELETE FROM steps WHERE id = @id
-    AND NOT EXISTS (SELECT 1 FROM steps child WHERE child.parent_id = @id)
-    AND NOT EXISTS (SELECT 1 FROM trajectories WHERE leaf_step_id = @id)
-    AND NOT EXISTS (SELECT 1 FROM trajectories WHERE branched_from_step_id = @id)
-    AND NOT EXISTS (SELECT 1 FROM feedback WHERE step_id = @id)`;
-
-interface Chosen {
-  id: string;
-  leaf: string;
-}
-
 export class RolloutRemoval {
   private readonly commits: GroupCommit;
-  private readonly chosen: BetterSqlite3.Statement<[Record<string, unknown>], Chosen>;
-  private readonly path: BetterSqlite3.Statement<[string], { id: string }>;
-  private readonly deleteTrajectory: BetterSqlite3.Statement<[string]>;
-  private readonly deleteStep: BetterSqlite3.Statement<[{ id: string }]>;
+  private readonly chosen: BetterSqlite3.Statement<[Record<string, unknown>], RemovedTrajectory>;
+  private readonly steps: StepRemoval;
 
   constructor(db: Database, commits: GroupCommit) {
     this.commits = commits;
     this.chosen = db.sqlite.prepare(CHOSEN);
-    this.path = db.sqlite.prepare(PATH);
-    this.deleteTrajectory = db.sqlite.prepare('DELETE FROM trajectories WHERE id = ?');
-    this.deleteStep = db.sqlite.prepare(DELETE_UNUSED);
+    this.steps = new StepRemoval(db);
   }
 
   /**
@@ -59,10 +37,7 @@ export class RolloutRemoval {
     for (let found = limit; found === limit; await nextTurn()) {
       found = await this.commits.run(limit, () => {
         const rows = this.chosen.all({ runId, step, limit });
-        for (const { id } of rows) this.deleteTrajectory.run(id);
-        for (const { leaf } of rows) {
-          for (const id of this.path.all(leaf)) this.deleteStep.run(id);
-        }
+        this.steps.remove(rows);
         return rows.length;
       });
       removed += found;
