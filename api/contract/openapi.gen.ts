@@ -107,8 +107,8 @@ export interface paths {
          *     with the label `ramify`: `{"type": "mcp", "server_label": "ramify", "allowed_tools": ["search"]}`.
          *     Their calls are `mcp_call` items, with the result, and the policy goes on by itself.
          *
-         *     A background response goes on without its client, and is read with `GET`; it does not outlive
-         *     the server.
+         *     A background response goes on without its client, and is read with `GET`. It does not outlive
+         *     the server: one that was at work is `failed` after the next start, with the code `not_ready`.
          *
          *     With an `Idempotency-Key` the same call is answered once, as of chat completions. One in the
          *     background that is made again names the same response.

@@ -1,12 +1,14 @@
 /**
  * Agent runs of a real server that is killed (SIGKILL) or stopped (SIGTERM) in the middle of them
  * and started again on the same data folder: they go on from their last durable step, and the end
- * is that of a run that nothing happened to. The shipped policy, real tools, real sockets.
+ * is that of a run that nothing happened to. Responses do not go on: they say so. The shipped
+ * policy, real tools, real sockets.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { serverSentEvents } from '../../scripts/demo/event-stream.ts';
 import { testQuestions } from '../support/clients.ts';
+import { writeScriptedPolicy } from '../support/policy-copies.ts';
 import type { TestServer } from '../support/server-process.ts';
 import { call, fixture, withStores } from './fixture.ts';
 
@@ -230,3 +232,28 @@ it('server and client tools in one run, over a kill while it waits', async () =>
   }
   expect(both).toBe(1);
 }, 240_000);
+
+it('killed, a response in the background has failed after the next start, and says why', async () => {
+  const dataFolder = path('data');
+  const policy = path('endless');
+  writeScriptedPolicy(policy, '<think>y', { after: { y: 'y' }, contextTokens: 32_768 });
+  const options = { dataFolder, environment: { RAMIFY_POLICY: policy } };
+  let server = await launch(options).ready();
+  const asks = { model: 'ramify', input: 'Why?', background: true };
+  const { body: begun } = await call(server, 'POST', '/v1/responses', asks);
+  const url = `/v1/responses/${begun.id}`;
+  expect((await call(server, 'GET', url)).body.status).toBe('in_progress');
+  await server.end('SIGKILL');
+  server = await launch(options).ready();
+  const { status, body: response } = await call(server, 'GET', url);
+  expect(status).toBe(200);
+  expect(response).toMatchObject({
+    ...{ id: begun.id, status: 'failed', background: true, incomplete_details: null },
+    error: { code: 'not_ready', message: 'the server stopped before the response was whole' },
+  });
+  expect(response.completed_at).toBeGreaterThanOrEqual(response.created_at as number);
+  const next = { model: 'ramify', input: 'And?', previous_response_id: begun.id };
+  const { status: refused, body: problem } = await call(server, 'POST', '/v1/responses', next);
+  expect(refused).toBe(400);
+  expect(problem.error.message).toContain('is failed');
+}, 120_000);
