@@ -27,6 +27,9 @@ function band(data: PlanRuns, armRuns: ArmRuns, family: string): Values {
   });
 }
 
+/** A legend of bands and lines shows the colours of the lines. */
+const SOLID = { symbolOpacity: 1 } as const;
+
 const bandLayers = (colour: unknown): readonly ChartSpec[] => [
   {
     mark: { type: 'area', opacity: 0.16 },
@@ -61,6 +64,7 @@ export function accuracyFigure(
     field: 'arm',
     type: 'nominal',
     title: null,
+    legend: SOLID,
     scale: { domain, range: domain.map((_, i) => COLOURS[i % COLOURS.length]) },
   };
   const values = families.flatMap((family) => shown.flatMap((arm) => band(data, arm, family)));
@@ -99,6 +103,7 @@ export function armsFigure(data: PlanRuns): ChartSpec {
     field: 'role',
     type: 'nominal',
     title: null,
+    legend: SOLID,
     scale: { domain: [REFERENCE, 'the arm of the panel'], range: [GREY, COLOURS[0]] },
   };
   return {

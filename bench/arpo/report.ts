@@ -30,8 +30,11 @@ const MARKS = {
   end: '<!-- bench:arpo:report writes to here -->',
 };
 const FAMILIES = ['math', 'knowledge', 'deep-search'] as const;
-/** Drawn together; the others have a panel each. */
-const SHOWN = ['grpo-16', 'grpo-8', 'grpo-4-wide', 'random', 'paper', 'value-3-of-16-tree-wide'];
+/** Drawn together, and in the README; the others have a panel each. */
+const SHOWN = [
+  ...['grpo-16', 'grpo-8', 'grpo-4-wide', 'random', 'paper'],
+  ...['value-3-of-16-tree-wide', 'uniform-3-of-16-tree-wide'],
+];
 
 export interface Report {
   /** Text files by name. */
@@ -110,11 +113,14 @@ function readmeText(rules: PlanRuns | null, offPolicy: PlanRuns | null): string 
   if (rules === null && offPolicy === null) {
     return 'What branching buys over its controls is not measured yet (`npm run bench:arpo`).';
   }
-  const where =
-    'Tables, intervals by family and figures: [docs/evidence/arpo](docs/evidence/arpo/report.md).';
-  const parts =
-    rules === null ? [] : [planText(rules), callsTable(rules), verdictLines(rules).join('\n')];
+  const parts: string[] = [];
+  if (rules !== null) {
+    const shown = { ...rules, arms: rules.arms.filter(({ arm }) => SHOWN.includes(arm.name)) };
+    parts.push(planText(shown), callsTable(shown), verdictLines(shown).join('\n'));
+  }
   if (offPolicy !== null) parts.push(stepsTable(offPolicy));
+  const where =
+    'All arms, intervals by family and figures: [docs/evidence/arpo](docs/evidence/arpo/report.md).';
   return [...parts, where].join('\n\n');
 }
 
