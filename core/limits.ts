@@ -270,6 +270,29 @@ export const LIMITS = {
   importLinesPerTurn: 50,
   /** Trajectories of an imported file that become durable together; bounds memory. */
   trajectoriesPerWrite: 20,
+  /** How often a log that is to be kept small is looked at; each look that finds some is a file. */
+  logLookMs: 600_000,
+  /** The first look: a server that has just started has other work. */
+  logFirstLookMs: 5_000,
+  /** The same while a training run needs the log as it is; such a look costs nothing. */
+  logWaitMs: 10_000,
+  /** Old trajectories looked at before others get their turn: 3 ms. */
+  logRowsPerRead: 50,
+  /** Old trajectories of one file of the archive, and so the figures of them in memory. */
+  logPieceTrajectories: 10_000,
+  /** Of their rows in one file, which has some three times as many bytes of text, compressed. */
+  logPieceBytes: 32 * 1024 * 1024,
+  /** Rows looked at for those that have lost their trajectory, before others get their turn. */
+  leftOverRowsPerWrite: 200,
+  /** Pages that go back to the file system in one piece: 1 MiB. */
+  freedPagesPerWrite: 256,
+  /**
+   * How long a trajectory is kept that a request goes on from: no such request takes longer until
+   * it has stored a step below it.
+   */
+  recentUseMs: 1_200_000,
+  /** Such trajectories in memory, some 100 bytes each; more requests a second than this serves. */
+  recentUsesMax: 200_000,
   /** Exports at once: each holds a thread, a connection and a snapshot of the database. */
   exportsMax: 2,
   exportRetryAfterS: 10,
@@ -386,6 +409,8 @@ export const LIMITS = {
 
 assert(LIMITS.batchRowsMax <= LIMITS.sequencesMax, 'a batch row needs a sequence');
 assert(LIMITS.keptAnswerBytesMax < LIMITS.keptAnswersBytesMax, 'one answer has room');
+assert(LIMITS.recentUseMs > LIMITS.sampleTimeoutMs, 'what a request goes on from outlasts it');
+assert(LIMITS.recentUseMs > LIMITS.replayTimeoutMs, 'what a replay goes on from outlasts it');
 assert(LIMITS.groupCommitMs <= 10, 'ARCHITECTURE.md promises a commit within 10 ms');
 assert(LIMITS.toolCallsDefault <= LIMITS.toolCallsMax, 'the default is within the bound');
 assert(LIMITS.javascriptTimeoutMs < LIMITS.toolTimeoutMs, 'the sandbox gives up before its caller');

@@ -45,6 +45,10 @@ const FORGET_OLD = `
   DELETE FROM kept_answers WHERE rowid IN (
     SELECT rowid FROM kept_answers WHERE tenant = @tenant AND created_at <= @since LIMIT @rowsMax)`;
 
+const EXPIRED = `
+  DELETE FROM kept_answers WHERE rowid IN (
+    SELECT rowid FROM kept_answers WHERE created_at <= @since LIMIT @rowsMax)`;
+
 const BYTES = 'SELECT sum(bytes) FROM kept_answers WHERE tenant = ?';
 
 const FORGET_OLDEST = `
@@ -57,7 +61,7 @@ const ROW_BYTES = 4_096;
 
 export class AnswerStore {
   private readonly commits: GroupCommit;
-  private readonly statements: Record<'keep' | 'forgetOld', BetterSqlite3.Statement>;
+  private readonly statements: Record<'keep' | 'forgetOld' | 'expired', BetterSqlite3.Statement>;
   private readonly bytes: BetterSqlite3.Statement<[string], number>;
   private readonly forgetOldest: BetterSqlite3.Statement<[string], number>;
   private readonly findOne: BetterSqlite3.Statement<[Record<string, unknown>], AnswerRow>;
@@ -68,6 +72,7 @@ export class AnswerStore {
     this.statements = {
       keep: db.sqlite.prepare(KEEP),
       forgetOld: db.sqlite.prepare(FORGET_OLD),
+      expired: db.sqlite.prepare(EXPIRED),
     };
     this.bytes = db.sqlite.prepare<[string], number>(BYTES).pluck();
     this.forgetOldest = db.sqlite.prepare<[string], number>(FORGET_OLDEST).pluck();
@@ -93,6 +98,19 @@ export class AnswerStore {
       this.statements.keep.run(row);
       this.forget(tenant, createdAt - LIMITS.idempotencyKeptMs);
     });
+  }
+
+  /**
+   * Deletes some that are too old, of all tenants: of one that keeps no more nobody else does.
+   * Resolves with whether there may be more.
+   */
+  forgetExpired(nowMs: number): Promise<boolean> {
+    const rowsMax = LIMITS.keptAnswersForgottenMax;
+    const since = nowMs - LIMITS.idempotencyKeptMs;
+    return this.commits.run(
+      rowsMax,
+      () => this.statements.expired.run({ since, rowsMax }).changes === rowsMax,
+    );
   }
 
   private forget(tenant: string, since: number): void {

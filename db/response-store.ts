@@ -124,11 +124,20 @@ export class ResponseStore {
   }
 
   /** Resolves when no one finds the response any more. */
-  remove(id: string, nowMs: number): Promise<void> {
-    return this.commits.run(1, () => {
-      this.orm.update(responses).set({ deletedAt: nowMs }).where(eq(responses.id, id)).run();
-      for (let next: string | null = id; next !== null;) next = this.purge(next);
-    });
+  async remove(id: string, nowMs: number): Promise<void> {
+    await this.commits.run(1, () => this.removeNow(id, nowMs));
+  }
+
+  /** The same as a part of a write; the conversations of all rows that are gone. */
+  removeNow(id: string, nowMs: number): (string | null)[] {
+    this.orm.update(responses).set({ deletedAt: nowMs }).where(eq(responses.id, id)).run();
+    const gone: (string | null)[] = [];
+    for (let next: string | null = id; next !== null;) {
+      const row = this.purge(next);
+      if (row !== null) gone.push(row.conversationId);
+      next = row?.previousId ?? null;
+    }
+    return gone;
   }
 
   /** Resolves when the newest durable step of a response at work is noted. */
@@ -166,14 +175,14 @@ export class ResponseStore {
       .run().changes;
   }
 
-  /** Deletes a row that is marked and that none goes on from; returns the one before it. */
-  private purge(id: string): string | null {
+  /** Deletes a row that is marked and that none goes on from; null: it stays. */
+  private purge(id: string): Pick<ResponseRecord, 'previousId' | 'conversationId'> | null {
     const row = this.orm.select().from(responses).where(eq(responses.id, id)).get();
     if (row === undefined || row.deletedAt === null) return null;
     const next = this.orm.select().from(responses).where(eq(responses.previousId, id)).limit(1);
     if (next.get() !== undefined) return null;
     this.orm.delete(responses).where(eq(responses.id, id)).run();
-    return row.previousId;
+    return row;
   }
 }
 

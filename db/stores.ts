@@ -8,10 +8,12 @@ import { ConversationStore } from './conversation-store.ts';
 import { FeedbackStore } from './feedback-store.ts';
 import { GroupCommit } from './group-commit.ts';
 import { LogReader } from './log-reader.ts';
+import { LogRemoval } from './log-removal.ts';
 import { KeyStore } from './key-store.ts';
 import { LiveSampleStore } from './live-samples.ts';
 import type { Database } from './open.ts';
 import { PolicyStore } from './policy-store.ts';
+import { RecentUse } from './recent-use.ts';
 import { ResponseStore } from './response-store.ts';
 import { RolloutRemoval } from './rollout-removal.ts';
 import { SqliteStepLog } from './step-log.ts';
@@ -22,10 +24,12 @@ import { TrajectoryStore } from './trajectory-store.ts';
 export interface Stores {
   stepLog: SqliteStepLog;
   trajectories: TrajectoryStore;
-  /** For exports of a connection that nobody else uses. */
+  /** Its snapshots are for a connection that nobody else uses. */
   logReader: LogReader;
   liveSamples: LiveSampleStore;
   rolloutRemoval: RolloutRemoval;
+  logRemoval: LogRemoval;
+  recentUse: RecentUse;
   policies: PolicyStore;
   feedback: FeedbackStore;
   tasks: TaskStore;
@@ -46,18 +50,23 @@ export interface Stores {
 export function openStores(db: Database, clock: Clock = systemClock): Stores {
   const commits = new GroupCommit(db);
   const trajectories = new TrajectoryStore(db);
+  const training = new TrainingStore(db);
+  const responses = new ResponseStore(db, commits);
+  const recentUse = new RecentUse(clock);
   return {
     stepLog: new SqliteStepLog(db, commits, clock),
     trajectories,
     logReader: new LogReader(db),
     liveSamples: new LiveSampleStore(db, trajectories),
     rolloutRemoval: new RolloutRemoval(db, commits),
+    logRemoval: new LogRemoval(db, { commits, responses, training, recentUse }),
+    recentUse,
     policies: new PolicyStore(db),
     feedback: new FeedbackStore(db, commits, clock),
     tasks: new TaskStore(db),
-    training: new TrainingStore(db),
+    training,
     agentRuns: new AgentRunStore(db, commits),
-    responses: new ResponseStore(db, commits),
+    responses,
     conversations: new ConversationStore(db, commits),
     answers: new AnswerStore(db, commits),
     path: () => db.path,
