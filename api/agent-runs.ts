@@ -175,9 +175,11 @@ export class AgentRuns {
   /** @throws AppError agent_run_not_found when there is none, or it is another tenant's. */
   requireSeen(id: string, tenant: string | undefined): void {
     const live = this.runs.get(id);
-    if (live === undefined || (tenant !== undefined && live.record.tenant !== tenant)) {
-      this.deps.stores.agentRuns.get(id, tenant);
-    }
+    const seen = live !== undefined && (tenant === undefined || live.record.tenant === tenant);
+    if (seen && live.record.endedAt === null) return;
+    // One that has ended is only there as long as it is on record.
+    if (seen && this.deps.stores.agentRuns.find(id) === null) this.runs.delete(id);
+    this.deps.stores.agentRuns.get(id, tenant);
   }
 
   /** The run in memory, when it still is there. */

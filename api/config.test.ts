@@ -36,6 +36,16 @@ test('by default nothing is a canary, live traffic may take a version back, few 
   expect(policiesKept).toBe(5);
 });
 
+test('the log is kept whole unless an age or a size is set', () => {
+  expect(parseConfig({}, []).keep).toEqual({ days: null, bytes: null });
+  const set = { RAMIFY_KEEP_DAYS: '30', RAMIFY_KEEP_GB: '1.5' };
+  expect(parseConfig(set, []).keep).toEqual({ days: 30, bytes: 1.5e9 });
+  expect(parseConfig(set, ['--keep-gb', 'off', '--keep-days=0.5']).keep).toEqual({
+    days: 0.5,
+    bytes: null,
+  });
+});
+
 test('a share turns the canary on', () => {
   const share = { RAMIFY_CANARY_SHARE: '0.1', RAMIFY_ROLLBACK_TOLERANCE: '0' };
   expect(parseConfig(share, []).release).toEqual({
@@ -64,6 +74,9 @@ test.each([
   ],
   [{ RAMIFY_ROLLBACK_TOLERANCE: '-1' }, [], 'RAMIFY_ROLLBACK_TOLERANCE=-1: must be off, or a'],
   [{ RAMIFY_POLICIES_KEPT: 'all' }, [], 'RAMIFY_POLICIES_KEPT=all: must be an integer'],
+  [{ RAMIFY_KEEP_DAYS: '0' }, [], 'RAMIFY_KEEP_DAYS=0: must be off, or a number of days above 0'],
+  [{ RAMIFY_KEEP_GB: '-1' }, [], 'RAMIFY_KEEP_GB=-1: must be off, or a number of gigabytes'],
+  [{ RAMIFY_KEEP_GB: '5GB' }, [], 'RAMIFY_KEEP_GB=5GB: must be off'],
   [{ RAMIFY_PORT: '70000' }, [], 'RAMIFY_PORT=70000: must be a port from 0 to 65535'],
   [{ RAMIFY_PORT: '80x' }, [], 'RAMIFY_PORT=80x'],
   [{ RAMIFY_HOST: 'a b' }, [], 'RAMIFY_HOST=a b: must be an IP address or host name'],

@@ -14,6 +14,7 @@ import type { CanaryTerms } from '../core/records.ts';
 import type { ScheduledRun, ScheduleSettings } from '../core/trainer/schedule.ts';
 import { parseMetrics } from './feedback-metrics.ts';
 import type { FeedbackMetrics } from './feedback-metrics.ts';
+import type { KeepSettings } from './log-retention.ts';
 import type { ReleaseSettings } from './policy-releases.ts';
 import { NO_TOOLS, readToolsFile } from './tools-file.ts';
 import type { DeclaredTools } from './tools-file.ts';
@@ -48,6 +49,8 @@ export interface Config {
   metrics: FeedbackMetrics;
   /** Policy versions that nothing needs and whose files are kept all the same. */
   policiesKept: number;
+  /** What of the log stays. */
+  keep: KeepSettings;
   logLevel: (typeof LOG_LEVELS)[number];
 }
 
@@ -82,6 +85,8 @@ const SETTINGS = {
   RAMIFY_CANARY_MINUTES: { form: 'off, or a number above 0', fallback: '1440' },
   RAMIFY_ROLLBACK_TOLERANCE: { form: 'off, or a number of at least 0', fallback: '0.02' },
   RAMIFY_POLICIES_KEPT: { form: 'an integer from 0 to 10000', fallback: '5' },
+  RAMIFY_KEEP_DAYS: { form: 'off, or a number of days above 0', fallback: 'off' },
+  RAMIFY_KEEP_GB: { form: 'off, or a number of gigabytes above 0', fallback: 'off' },
   RAMIFY_METRICS: {
     form: 'a JSON object of metric names, as {"stars": {"type": "number", "min": 1, "max": 5}}',
     fallback: '{}',
@@ -134,6 +139,10 @@ export function parseConfig(
     },
     release: releaseSettings(given, text, integer),
     policiesKept: integer('RAMIFY_POLICIES_KEPT', 0, 10_000),
+    keep: {
+      days: numberOrOff('RAMIFY_KEEP_DAYS', text('RAMIFY_KEEP_DAYS')),
+      bytes: bytesOrOff('RAMIFY_KEEP_GB', text('RAMIFY_KEEP_GB')),
+    },
     metrics: declaredMetrics(text('RAMIFY_METRICS')),
     logLevel: choice('RAMIFY_LOG_LEVEL', LOG_LEVELS),
   };
@@ -231,6 +240,12 @@ function numberOrOff(name: SettingName, text: string): number | null {
   if (text === 'off') return null;
   const value = /^\d{1,6}(\.\d{1,6})?$/.test(text) ? Number(text) : 0;
   return value > 0 ? value : refuse(name, text);
+}
+
+/** Of gigabytes. */
+function bytesOrOff(name: SettingName, text: string): number | null {
+  const gigabytes = numberOrOff(name, text);
+  return gigabytes === null ? null : Math.ceil(gigabytes * 1e9);
 }
 
 /** The settings are checked in full, so that a wrong one is known at the start. */

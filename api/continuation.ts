@@ -114,7 +114,9 @@ function findAnswer(deps: Deps, history: History): FoundAnswer | null {
   for (const shown of tools.length > 0 ? [tools, []] : [tools]) {
     const key = continuationKey({ sessionId, tools: shown }, past);
     const trajectory = deps.stores.trajectories.newestByContinuationKey(key, tenant);
-    if (trajectory !== null) return { trajectory, key, past, rest: messages.slice(last + 1) };
+    if (trajectory === null) continue;
+    deps.stores.recentUse.note(trajectory.id);
+    return { trajectory, key, past, rest: messages.slice(last + 1) };
   }
   return null;
 }

@@ -8,9 +8,12 @@ export async function conversationOf(
 ): Promise<string | null> {
   if (sessionId === null) return null;
   const session = { tenant, sessionKey: sessionId };
-  const { conversations } = deps.stores;
+  const { conversations, recentUse } = deps.stores;
   const known = conversations.findBySession(session);
-  if (known !== null) return known.id;
+  if (known !== null) {
+    recentUse.note(known.id);
+    return known.id;
+  }
   const created = { id: deps.newId('conversation'), nowMs: deps.clock.now() };
   return (await conversations.open(session, created)).id;
 }

@@ -3,6 +3,7 @@
  * is bound first, so that a port in use is known before anything is touched; until all parts stand,
  * requests are answered `not_ready`.
  */
+import { join } from 'node:path';
 import { systemClock } from '../core/clock.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Logger } from '../core/log.ts';
@@ -13,6 +14,7 @@ import { KeyRing } from './key-ring.ts';
 import { KeyUsage } from './key-usage.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { closeHttp, listen, requireKeys } from './listen.ts';
+import { LogRetention } from './log-retention.ts';
 import { runCleanups, startParts } from './parts.ts';
 import type { Cleanup, Parts } from './parts.ts';
 
@@ -30,7 +32,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     requireKeys(config, systemClock);
     const front = await listen(config);
     cleanups.push(() => closeHttp(front.server));
-    const { app, stop } = await serve(await startParts(config, logger, cleanups), logger);
+    const { app, stop } = await serve(await startParts(config, logger, cleanups), config, logger);
     front.serve((request) => app.fetch(request));
     return {
       url: front.url,
@@ -48,6 +50,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
 
 async function serve(
   parts: Parts,
+  { keep, dataFolder }: Config,
   logger: Logger,
 ): Promise<{ app: ReturnType<typeof createApp>; stop: () => Promise<void> }> {
   const { training, releases } = parts;
@@ -60,11 +63,14 @@ async function serve(
   const shared = { ...parts, lifecycle, keys, usage, logger };
   const agentRuns = new AgentRuns(shared);
   await agentRuns.start();
+  const folder = join(dataFolder, 'archive');
+  const retention = new LogRetention({ stores, keep, folder, clock, logger });
+  retention.start();
   const app = createApp({ ...shared, agentRuns });
   const stop = async (): Promise<void> => {
     agentRuns.stop();
-    const ends = [lifecycle.stop(LIMITS.shutdownTimeoutMs), training.stop(), releases.stop()];
-    await Promise.all(ends);
+    const answered = lifecycle.stop(LIMITS.shutdownTimeoutMs);
+    await Promise.all([answered, training.stop(), releases.stop(), retention.stop()]);
   };
   return { app, stop };
 }

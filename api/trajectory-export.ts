@@ -5,6 +5,7 @@
  */
 import { must } from '../core/assert.ts';
 import { LIMITS } from '../core/limits.ts';
+import type { TrajectoryRecord } from '../core/records.ts';
 import type { LogReader } from '../db/log-reader.ts';
 import type { TrajectoryFilter } from '../db/trajectory-filter.ts';
 import { LineWriter } from './line-writer.ts';
@@ -21,15 +22,28 @@ export interface ExportChunk {
  * a chunk, a page of rows and the kept steps, however long the log is. For a reader on a connection
  * of its own.
  */
-export function* exportChunks(
+export function exportChunks(
   reader: LogReader,
   filter: TrajectoryFilter,
+  chunkBytes: number,
+): Generator<ExportChunk> {
+  return lineChunks(
+    reader,
+    reader.snapshot(() => reader.trajectories(filter)),
+    chunkBytes,
+  );
+}
+
+/** The same of trajectories that someone else chooses. */
+export function* lineChunks(
+  reader: LogReader,
+  chosen: Iterable<TrajectoryRecord>,
   chunkBytes: number,
 ): Generator<ExportChunk> {
   const writer = new LineWriter(2 * chunkBytes);
   const steps = new StepTexts(reader);
   let trajectories = 0;
-  for (const trajectory of reader.snapshot(() => reader.trajectories(filter))) {
+  for (const trajectory of chosen) {
     const path = steps.path(trajectory.leafStepId);
     const feedback = reader.feedback(trajectory.id);
     const whole = { trajectory: { ...trajectory, offer: reader.offer(trajectory.id) }, feedback };

@@ -44,10 +44,12 @@ export class TrajectoryImport {
 }
 
 async function store(
-  { trajectories, stepLog, feedback }: Stores,
+  { trajectories, stepLog, feedback, recentUse }: Stores,
   batch: readonly LoggedTrajectory[],
   counts: ImportCounts,
 ): Promise<void> {
+  // An old one is not forgotten again before its feedback is there.
+  for (const { trajectory } of batch) recentUse.note(trajectory.id);
   const isNew = ({ trajectory: { id } }: LoggedTrajectory): boolean =>
     trajectories.find(id) === null;
   const fresh = batch.filter(isNew);

@@ -263,16 +263,20 @@ test('rows that lost their trajectory, or never had one, go by age', async () =>
   expect(ids('conversations')).toEqual(['conv_2', 'conv_3']);
 });
 
-test('the bytes of a path are those of its rows, each step once', async () => {
-  const old = await logged('old', 10);
-  const branch = await logged('branch', 11, {}, old[1]);
+test('what a trajectory uses is near what the database grows by; each step counts once', async () => {
+  const before = stores.logRemoval.usedBytes;
   const counted = new Set<string>();
-  const bytesOf = (steps: readonly StepRecord[]): number =>
-    steps.reduce((sum, { tokens, logprobs, behaviourLogprobs, entropies, text }) => {
-      const arrays = [tokens, logprobs, behaviourLogprobs, entropies];
-      const figures = arrays.reduce((bytes, array) => bytes + (array?.byteLength ?? 0), 0);
-      return sum + 200 + figures + Buffer.byteLength(text);
-    }, 0);
-  expect(stores.logRemoval.pathBytes(old[2]!.id, counted)).toBe(bytesOf(old));
-  expect(stores.logRemoval.pathBytes(branch[2]!.id, counted)).toBe(bytesOf(branch));
+  let bytes = 0;
+  for (let i = 0; i < 400; i++) {
+    // Ids as long as real ones.
+    const name = String(i).padStart(30, '0');
+    const old = await logged(`${name}_old`, 10);
+    const branch = await logged(`${name}_new`, 11, {}, old[1]);
+    bytes += stores.logRemoval.bytesOf({ leaf: old[2]!.id }, counted);
+    bytes += stores.logRemoval.bytesOf({ leaf: branch[2]!.id }, counted);
+  }
+  expect(counted.size).toBe(count('steps'));
+  const grown = stores.logRemoval.usedBytes - before;
+  expect(bytes).toBeGreaterThan(0.7 * grown);
+  expect(bytes).toBeLessThan(1.3 * grown);
 });

@@ -51,9 +51,12 @@ const BUSY = `
   WHERE status IN ('queued', 'in_progress', 'requires_action')
   UNION ALL SELECT trajectory_id, conversation_id FROM responses WHERE status = 'in_progress'`;
 
+/** About what a trajectory, and a step, uses besides its figures and text, indexes included. */
+const [TRAJECTORY_BYTES, STEP_BYTES] = [1_000, 450];
+
 // Lengths are in the head of a row: the figures themselves are not read.
-const STEP_BYTES = `
-  SELECT parent_id AS parent, 200 + length(tokens) + octet_length(text)
+const STEP_SIZE = `
+  SELECT parent_id AS parent, ${STEP_BYTES} + length(tokens) + octet_length(text)
     + ifnull(length(logprobs), 0) + ifnull(length(behaviour_logprobs), 0)
     + ifnull(length(entropies), 0) AS bytes
   FROM steps WHERE id = ?`;
@@ -118,7 +121,7 @@ export class LogRemoval {
     oldest: BetterSqlite3.Statement<[Named], OldTrajectory>;
     now: Statement<OldTrajectory>;
     busy: BetterSqlite3.Statement<[], [string | null, string | null]>;
-    stepBytes: Statement<{ parent: string | null; bytes: number }>;
+    stepSize: Statement<{ parent: string | null; bytes: number }>;
     responsesOf: Statement<string>;
     leftOver: Record<LeftOverKind, BetterSqlite3.Statement<[Named], LeftOver>>;
   };
@@ -137,7 +140,7 @@ export class LogRemoval {
       oldest: sqlite.prepare(OLDEST),
       now: sqlite.prepare(NOW),
       busy: sqlite.prepare<[], [string | null, string | null]>(BUSY).raw(),
-      stepBytes: sqlite.prepare(STEP_BYTES),
+      stepSize: sqlite.prepare(STEP_SIZE),
       responsesOf: sqlite.prepare<[string], string>(RESPONSES_OF).pluck(),
       leftOver: {
         agentRun: sqlite.prepare(LEFT_OVER.agentRun),
@@ -177,11 +180,11 @@ export class LogRemoval {
     return { old, last: found.length < limit ? null : (found.at(-1) ?? null) };
   }
 
-  /** About as many bytes as a path uses below the steps that were counted already. */
-  pathBytes(leaf: string, counted: Set<string>): number {
-    let bytes = 0;
+  /** About as many bytes as a trajectory uses, but for steps that were counted already. */
+  bytesOf({ leaf }: Pick<OldTrajectory, 'leaf'>, counted: Set<string>): number {
+    let bytes = TRAJECTORY_BYTES;
     for (let id: string | null = leaf; id !== null && !counted.has(id);) {
-      const step = this.select.stepBytes.get(id);
+      const step = this.select.stepSize.get(id);
       counted.add(id);
       bytes += step?.bytes ?? 0;
       id = step?.parent ?? null;

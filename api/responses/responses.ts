@@ -197,14 +197,25 @@ export class Responses {
   private liveOf(id: string, { seen }: Asker): LiveResponse | null {
     const live = this.live.get(id);
     if (live === undefined || (seen !== undefined && live.record.tenant !== seen)) return null;
+    // One that has ended and is no longer on record was removed with its trajectory.
+    const { record, background } = live;
+    if (background && record.completedAt !== null && !this.isStored(id)) {
+      this.live.delete(id);
+      return null;
+    }
     return live;
+  }
+
+  private isStored(id: string): boolean {
+    return this.deps.stores.responses.find(id, undefined) !== null;
   }
 
   private pastOf(body: Body, asker: Asker): Past {
     const previous = this.previousOf(body, asker);
     const conversationId = conversationIdOf(body);
     if (previous === null) return { previousId: null, items: [], sessionId: null, conversationId };
-    const { id, sessionId } = previous;
+    const { id, sessionId, trajectoryId } = previous;
+    if (trajectoryId !== null) this.deps.stores.recentUse.note(trajectoryId);
     return {
       previousId: id,
       items: this.chainItems(id),

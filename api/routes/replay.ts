@@ -29,6 +29,7 @@ export function replayRoutes(deps: AppDeps): Pick<Handlers, 'replayTrajectory'> 
       if (body.mode === 'resample') requireScope(principal, 'replay with mode resample', 'admin');
       // One of another tenant is not there.
       deps.stores.trajectories.mustFind(path.trajectory_id, tenantSeen(principal));
+      deps.stores.recentUse.note(path.trajectory_id);
       const leave = places.enter(principal.keyId);
       const limit = AbortSignal.timeout(LIMITS.replayTimeoutMs);
       const signal = anySignal([activity.signal, limit]);

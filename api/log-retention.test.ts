@@ -1,0 +1,303 @@
+/**
+ * A log that forgets, on a database on disk: by age and by size, exported before it is deleted, and
+ * nothing deleted that is not exported. What is archived comes back as it was.
+ */
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { ManualClock } from '../core/clock.ts';
+import { LIMITS } from '../core/limits.ts';
+import { quiet } from '../core/log.ts';
+import { Prng } from '../core/prng.ts';
+import type { StepRecord, TrajectoryRecord } from '../core/records.ts';
+import type { Database } from '../db/open.ts';
+import { openDatabase } from '../db/open.ts';
+import type { Stores } from '../db/stores.ts';
+import { openStores } from '../db/stores.ts';
+import { chain, trajectoryOf } from '../test/fixtures/random-records.ts';
+import { LogArchive } from './log-archive.ts';
+import type { KeepSettings } from './log-retention.ts';
+import { LogRetention } from './log-retention.ts';
+import { TrajectoryImport } from './trajectory-import.ts';
+import { readTrajectoryLine } from './trajectory-lines.ts';
+
+const DAY = 24 * 3_600_000;
+
+let folder: string;
+let archive: string;
+let db: Database;
+let stores: Stores;
+let clock: ManualClock;
+let warnings: string[];
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'ramify-retention-'));
+  archive = join(folder, 'archive');
+  clock = new ManualClock();
+  db = openDatabase(join(folder, 'ramify.db'));
+  stores = openStores(db, clock);
+  warnings = [];
+});
+afterEach(() => {
+  stores.close();
+  rmSync(folder, { recursive: true });
+});
+
+function retention(keep: Partial<KeepSettings>): LogRetention {
+  const warn = (_: object, message: string): void => void warnings.push(message);
+  return new LogRetention({
+    ...{ stores, keep: { days: null, bytes: null, ...keep }, folder: archive, clock },
+    logger: { ...quiet, warn },
+  });
+}
+
+const ids = (table = 'trajectories', of = db): string[] =>
+  of.sqlite.prepare<[], string>(`SELECT id FROM ${table} ORDER BY id`).pluck().all();
+
+interface Forest {
+  steps: StepRecord[];
+  trajectories: TrajectoryRecord[];
+}
+
+/** Three trajectories below two shared steps, with a rating of one of them. */
+async function forest(name: string, ageDays: number, length = 3): Promise<Forest> {
+  const prng = new Prng(ageDays * 1_000);
+  const root = chain(prng, `step_${name}_root`, 2);
+  const paths = [0, 1, 2].map((k) => chain(prng, `step_${name}_${k}`, length, root[1]));
+  const tools = [{ name: 'find', description: 'Finds "é".', parameters: { type: 'object' } }];
+  const trajectories = paths.map((path, k) =>
+    trajectoryOf(`traj_${name}_${k}`, path.at(-1)!, {
+      createdAt: clock.now() - ageDays * DAY + k,
+      conversationId: `conv_${name}`,
+      branchedFromStepId: k === 0 ? null : root[1]!.id,
+      reward: k === 0 ? 0.25 : null,
+      offer: { tools, metadata: { order: name } },
+    }),
+  );
+  const steps = [...root, ...paths.flat()];
+  await stores.stepLog.append({ steps, trajectories });
+  const of = { trajectoryId: trajectories[1]!.id, tags: { who: 'é' }, createdAt: clock.now() };
+  const rated = { metricName: 'reward', value: 0.5, stepId: null };
+  await stores.feedback.record({ id: `fb_${name}_a`, ...of, ...rated });
+  const said = { metricName: 'comment', value: 'good', stepId: root[1]!.id };
+  await stores.feedback.record({ id: `fb_${name}_b`, ...of, ...said });
+  return { steps, trajectories };
+}
+
+const files = (): string[] => readdirSync(archive).sort();
+const lines = (name: string): string[] =>
+  gunzipSync(readFileSync(join(archive, name)))
+    .toString()
+    .trimEnd()
+    .split('\n');
+const archived = (name: string): string[] =>
+  lines(name).map((line) => readTrajectoryLine(line).trajectory.id);
+
+/** Into an empty database on disk; it must be closed. */
+async function imported(names: readonly string[]): Promise<{ db: Database; stores: Stores }> {
+  const other = openDatabase(':memory:');
+  const into = openStores(other, clock);
+  for (const name of names) {
+    const all = new TrajectoryImport(into);
+    for (const line of lines(name)) await all.add(readTrajectoryLine(line));
+    await all.flush();
+  }
+  return { db: other, stores: into };
+}
+
+/** All rows of the log, but for columns that an export does not have. */
+function rowsOf(of: Database): Record<string, unknown[]> {
+  const without: Record<string, string[]> = {
+    steps: [],
+    tool_calls: [],
+    trajectories: ['rewarded_at', 'training_step', 'continuation_key', 'consumed_by'],
+    trajectory_tools: [],
+    feedback: ['late'],
+    offered_tools: [],
+  };
+  return Object.fromEntries(
+    Object.entries(without).map(([table, left]) => {
+      const rows = of.sqlite.prepare<[], Record<string, unknown>>(`SELECT * FROM ${table}`).all();
+      const kept = rows.map((row) =>
+        Object.fromEntries(Object.entries(row).filter(([column]) => !left.includes(column))),
+      );
+      const text = (row: object): string => JSON.stringify(row);
+      return [table, kept.sort((a, b) => (text(a) < text(b) ? -1 : 1))];
+    }),
+  );
+}
+
+describe('by age', () => {
+  test('what is older goes to a file of the day, what is younger stays', async () => {
+    const [old, young] = [await forest('old', 10), await forest('young', 9.9)];
+    await retention({ days: 10 - 1 / 86_400 }).look();
+    expect(ids()).toEqual(young.trajectories.map(({ id }) => id));
+    expect(ids('steps')).toEqual(young.steps.map(({ id }) => id).sort());
+    expect(ids('feedback')).toEqual(['fb_young_a', 'fb_young_b']);
+    expect(ids('conversations')).toEqual(['conv_young']);
+    expect(files()).toEqual(['2026-01-01-0001.jsonl.gz']);
+    expect(archived(files()[0]!)).toEqual(old.trajectories.map(({ id }) => id));
+    expect(warnings).toEqual([]);
+  });
+
+  test('a look that finds nothing leaves no file; the next file has the next number', async () => {
+    const looks = retention({ days: 5 });
+    await forest('young', 3);
+    await looks.look();
+    expect(existsSync(archive)).toBe(false);
+    clock.advance(3 * DAY);
+    await looks.look();
+    await forest('other', 6);
+    await looks.look();
+    expect(files()).toEqual(['2026-01-04-0001.jsonl.gz', '2026-01-04-0002.jsonl.gz']);
+    expect(ids()).toEqual([]);
+  });
+
+  test('the archive gives an empty database equal rows, also when it is imported again', async () => {
+    for (let i = 0; i < 12; i++) await forest(`old${i}`, 20 + i, 1 + (i % 4));
+    const before = rowsOf(db);
+    await retention({ days: 7 }).look();
+    for (const rows of Object.values(rowsOf(db))) expect(rows).toEqual([]);
+    const once = await imported(files());
+    expect(rowsOf(once.db)).toEqual(before);
+    expect(once.db.sqlite.pragma('foreign_key_check')).toEqual([]);
+    once.stores.close();
+    const twice = await imported([...files(), ...files()]);
+    expect(rowsOf(twice.db)).toEqual(before);
+    twice.stores.close();
+  });
+
+  test('while a training run needs the log all of it stays', async () => {
+    await forest('old', 10);
+    const counts = { rollouts: 0, branches: 0, toolCallsExecuted: 0, toolCallsSaved: 0 };
+    stores.training.create({
+      ...{ id: 'trn_a', status: 'running', trigger: 'request', algorithm: 'arpo', settings: {} },
+      ...{ baseVersion: 1, candidateVersion: null, step: 0, steps: 1, gate: null, error: null },
+      ...{ counts: { ...counts, tokensSampled: 0 }, createdAt: 1, startedAt: 1, endedAt: null },
+    });
+    const looks = retention({ days: 5, bytes: 1 });
+    await looks.look();
+    expect(ids()).toHaveLength(3);
+    expect(existsSync(archive)).toBe(false);
+    stores.training.update('trn_a', { status: 'failed', endedAt: 2 });
+    await looks.look();
+    expect(ids()).toEqual([]);
+  });
+
+  test('expired answers go too', async () => {
+    const answer = { digest: 'd', status: 200, headers: {}, body: new Uint8Array(3) };
+    for (let i = 0; i < 150; i++) {
+      await stores.answers.keep({ tenant: `t${i}`, key: 'k', ...answer, createdAt: clock.now() });
+    }
+    clock.advance(LIMITS.idempotencyKeptMs);
+    await stores.answers.keep({ tenant: 'last', key: 'k', ...answer, createdAt: clock.now() });
+    await retention({ days: 5 }).look();
+    const tenants = db.sqlite.prepare('SELECT tenant FROM kept_answers').pluck().all();
+    expect(tenants).toEqual(['last']);
+  });
+});
+
+describe('by size', () => {
+  /** Larger than the pages of the tables alone, in the order of their names. */
+  async function fill(count: number): Promise<void> {
+    for (let i = 0; i < count; i++) await forest(`${1_000 + i}`, 30 - i / 100, 12);
+  }
+
+  test('the oldest go until the database is within the bound, and its file gets smaller', async () => {
+    await fill(120);
+    const { usedBytes } = stores.logRemoval;
+    const bytes = Math.round(0.6 * usedBytes);
+    const all = ids();
+    const pages = db.sqlite.pragma('page_count', { simple: true }) as number;
+    await retention({ bytes }).look();
+    expect(stores.logRemoval.usedBytes).toBeLessThanOrEqual(bytes);
+    expect(stores.logRemoval.usedBytes).toBeGreaterThan(0.8 * bytes);
+    const left = ids();
+    expect(left.length).toBeGreaterThan(all.length / 3);
+    expect(left).toEqual(all.slice(-left.length));
+    expect(files().flatMap(archived)).toEqual(all.slice(0, -left.length));
+    expect(db.sqlite.pragma('page_count', { simple: true })).toBeLessThan(0.75 * pages);
+    expect(db.sqlite.pragma('integrity_check', { simple: true })).toBe('ok');
+    expect(warnings).toEqual([]);
+  });
+
+  test('within the bound nothing goes', async () => {
+    await fill(3);
+    await retention({ bytes: stores.logRemoval.usedBytes }).look();
+    expect(ids()).toHaveLength(9);
+  });
+
+  test('that nothing is left to remove is said once, and again after it was otherwise', async () => {
+    await fill(3);
+    const looks = retention({ bytes: 1 });
+    await looks.look();
+    expect(ids()).toEqual([]);
+    await looks.look();
+    expect(warnings).toEqual(['nothing more of the log may be removed']);
+  });
+
+  test('what may not go is passed over', async () => {
+    await fill(3);
+    const kept = stores.trajectories.get('traj_1000_0').trajectory;
+    stores.recentUse.note(kept.id);
+    await retention({ bytes: 1 }).look();
+    expect(ids()).toEqual([kept.id]);
+    expect(stores.trajectories.get(kept.id).steps).toHaveLength(14);
+  });
+});
+
+describe('when the archive fails', () => {
+  test('nothing is deleted, it is said once, and tried again', async () => {
+    await forest('old', 10);
+    const before = rowsOf(db);
+    writeFileSync(archive, 'in the way');
+    const looks = retention({ days: 5 });
+    await looks.look();
+    await looks.look();
+    expect(rowsOf(db)).toEqual(before);
+    expect(warnings).toEqual(['the log could not be made smaller']);
+    rmSync(archive);
+    await looks.look();
+    expect(ids()).toEqual([]);
+    expect(archived(files()[0]!)).toHaveLength(3);
+    rmSync(archive, { recursive: true });
+    writeFileSync(archive, 'in the way');
+    await forest('other', 11);
+    await looks.look();
+    expect(warnings).toHaveLength(2);
+    expect(ids()).toHaveLength(3);
+  });
+
+  test('a process that ends between archive and deletion leaves it in both', async () => {
+    const { trajectories } = await forest('old', 10);
+    const names = trajectories.map(({ id }) => id);
+    const before = rowsOf(db);
+    const first = new LogArchive({ stores, folder: archive, clock });
+    await first.write(names, new AbortController().signal);
+    writeFileSync(join(archive, '2026-01-01-0002.jsonl.gz.partial'), 'half');
+    stores.close();
+    db = openDatabase(join(folder, 'ramify.db'));
+    stores = openStores(db, clock);
+    expect(rowsOf(db)).toEqual(before);
+    await retention({ days: 5 }).look();
+    expect(ids()).toEqual([]);
+    expect(files()).toEqual(['2026-01-01-0001.jsonl.gz', '2026-01-01-0002.jsonl.gz']);
+    for (const name of files()) expect(archived(name)).toEqual(names);
+    const back = await imported(files());
+    expect(rowsOf(back.db)).toEqual(before);
+    back.stores.close();
+  });
+
+  test('a stop ends the work at the next piece, and leaves no half file', async () => {
+    for (let i = 0; i < 40; i++) await forest(`${1_000 + i}`, 10);
+    const looks = retention({ days: 5 });
+    const looking = looks.look();
+    await looks.stop();
+    await looking;
+    expect(ids()).toHaveLength(120);
+    expect(existsSync(archive) ? files() : []).toEqual([]);
+    expect(warnings).toEqual([]);
+  });
+});
