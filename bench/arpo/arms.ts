@@ -202,6 +202,17 @@ const RULES: readonly Arm[] = [
     ...uniform(3, { groupSize: 16, attribution: 'tree', promptsPerStep: 8 }),
     about: 'the same, points drawn evenly',
   },
+  {
+    name: 'uniform-3-of-16-tree-twice',
+    ...uniform(3, { groupSize: 16, attribution: 'tree', promptsPerStep: 8, epochs: 2 }),
+    about: 'the same, and each group is used for two updates',
+  },
+  {
+    name: 'grpo-8-twice',
+    algorithm: 'grpo',
+    settings: { groupSize: 8, promptsPerStep: 8, epochs: 2 },
+    about: 'plain groups of 8 of as many calls a step, each used for two updates',
+  },
 ];
 
 /** Enough that ratios move: two updates a step at three times the rate of the other set. */
