@@ -1,22 +1,25 @@
 /**
  * `npm run bench:log`: the log at size. Fills a database with a million steps through the real step
  * log, then measures what the API asks of it (first and deep pages of every filter, trees, single
- * trajectories), exports through the thread that serves them, the lag of this thread meanwhile, and
- * bytes a token on disk. Beside the clock stands processor time, which says what a query costs
- * where others keep the cores busy.
+ * trajectories), exports through the thread that serves them, forgets a twentieth, the lag of this
+ * thread meanwhile, and bytes a token on disk. Beside the clock stands processor time, which says
+ * what a query costs where others keep the cores busy.
  *
  * `--steps N` for another size, `--data FOLDER` to keep the database and use it again, and
- * `--only fill` (or query, export) for that alone.
+ * `--only fill` (or query, export, forget) for that alone.
  */
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createHistogram } from 'node:perf_hooks';
+import type { RecordableHistogram } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { exportStream } from '../api/export-stream.ts';
+import { LogRetention } from '../api/log-retention.ts';
 import { listView, stepView, trajectoryView } from '../api/views.ts';
 import { must } from '../core/assert.ts';
-import { ManualClock } from '../core/clock.ts';
+import { ManualClock, systemClock } from '../core/clock.ts';
+import { quiet } from '../core/log.ts';
 import { Prng } from '../core/prng.ts';
 import type { TrajectoryRecord } from '../core/records.ts';
 import { openDatabase } from '../db/open.ts';
@@ -51,11 +54,12 @@ try {
   if (wants('export')) {
     for (const compressed of [false, true]) rows.push(await exported(stores, compressed));
   }
+  if (wants('forget')) rows.push(await forgotten(stores));
   stores.close();
 } finally {
   if (values.data === undefined) rmSync(folder, { recursive: true });
 }
-for (const group of ['fill', 'size', 'query', 'export']) {
+for (const group of ['fill', 'size', 'query', 'export', 'forget']) {
   const shown = rows.filter((row) => row.kind === group).map(({ kind: _, ...row }) => row);
   if (shown.length > 0) printTable(shown);
   console.log('');
@@ -272,13 +276,7 @@ function timing(what: string, costs: readonly Cost[]): Row {
 
 /** All of the log, through the thread that serves exports, and how late timers were meanwhile. */
 async function exported(stores: Stores, compressed: boolean): Promise<Row> {
-  const lag = createHistogram();
-  let last = performance.now();
-  const timer = setInterval(() => {
-    const now = performance.now();
-    lag.record(Math.max(1, Math.round((now - last - 1) * 1e6)));
-    last = now;
-  }, 1);
+  const lag = watchLag();
   const task = { path: stores.path(), filter: {}, compressed };
   const start = performance.now();
   const before = process.cpuUsage();
@@ -295,7 +293,6 @@ async function exported(stores: Stores, compressed: boolean): Promise<Row> {
   const trajectories = must(await ended, 'a whole export');
   const seconds = (performance.now() - start) / 1_000;
   const { user, system } = process.cpuUsage(before);
-  clearInterval(timer);
   return {
     kind: 'export',
     form: compressed ? 'gzip' : 'plain',
@@ -304,7 +301,51 @@ async function exported(stores: Stores, compressed: boolean): Promise<Row> {
     seconds,
     'MB/s': bytes / 1e6 / seconds,
     'processor s': (user + system) / 1e6,
-    'lag p99 ms': lag.percentile(99) / 1e6,
+    'lag p99 ms': lag().percentile(99) / 1e6,
     'memory MB': rss / 1e6,
+  };
+}
+
+/** A twentieth of what the log uses, archived and deleted, and how late timers were meanwhile. */
+async function forgotten(stores: Stores): Promise<Row> {
+  const used = stores.logRemoval.usedBytes;
+  const archive = join(folder, 'archive');
+  let trajectories = 0;
+  const retention = new LogRetention({
+    ...{ stores, keep: { days: null, bytes: Math.round(0.95 * used) }, folder: archive },
+    clock: systemClock,
+    logger: { ...quiet, info: (fields) => void (trajectories = Number(fields['trajectories'])) },
+  });
+  const lag = watchLag();
+  const end = begin();
+  await retention.look();
+  const { clock, processor } = end();
+  const lags = lag();
+  const files = readdirSync(archive).map((name) => statSync(join(archive, name)).size);
+  return {
+    kind: 'forget',
+    trajectories,
+    'freed MB': (used - stores.logRemoval.usedBytes) / 1e6,
+    'archive MB': files.reduce((sum, bytes) => sum + bytes, 0) / 1e6,
+    seconds: clock / 1e3,
+    'processor s': processor / 1e3,
+    'lag p50 ms': lags.percentile(50) / 1e6,
+    'lag p99 ms': lags.percentile(99) / 1e6,
+    'lag max ms': lags.max / 1e6,
+  };
+}
+
+/** How late timers of this thread are from here on, in nanoseconds; the end of it is a call. */
+function watchLag(): () => RecordableHistogram {
+  const lag = createHistogram();
+  let last = performance.now();
+  const timer = setInterval(() => {
+    const now = performance.now();
+    lag.record(Math.max(1, Math.round((now - last - 1) * 1e6)));
+    last = now;
+  }, 1);
+  return () => {
+    clearInterval(timer);
+    return lag;
   };
 }

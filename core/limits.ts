@@ -280,7 +280,7 @@ export const LIMITS = {
   logRowsPerRead: 50,
   /** Old trajectories of one file of the archive, and so the figures of them in memory. */
   logPieceTrajectories: 10_000,
-  /** Of their rows in one file, which has some three times as many bytes of text, compressed. */
+  /** Of their rows in one file, which then has some 25 MB. */
   logPieceBytes: 32 * 1024 * 1024,
   /** Rows looked at for those that have lost their trajectory, before others get their turn. */
   leftOverRowsPerWrite: 200,
