@@ -188,11 +188,11 @@ describe('by age', () => {
 
   test('expired answers go too', async () => {
     const answer = { digest: 'd', status: 200, headers: {}, body: new Uint8Array(3) };
-    for (let i = 0; i < 150; i++) {
-      await stores.answers.keep({ tenant: `t${i}`, key: 'k', ...answer, createdAt: clock.now() });
-    }
+    const keep = (tenant: string): Promise<void> =>
+      stores.answers.keep({ tenant, key: 'k', ...answer, createdAt: clock.now() });
+    await Promise.all(Array.from({ length: 150 }, (_, i) => keep(`t${i}`)));
     clock.advance(LIMITS.idempotencyKeptMs);
-    await stores.answers.keep({ tenant: 'last', key: 'k', ...answer, createdAt: clock.now() });
+    await keep('last');
     await retention({ days: 5 }).look();
     const tenants = db.sqlite.prepare('SELECT tenant FROM kept_answers').pluck().all();
     expect(tenants).toEqual(['last']);
@@ -202,7 +202,8 @@ describe('by age', () => {
 describe('by size', () => {
   /** Larger than the pages of the tables alone, in the order of their names. */
   async function fill(count: number): Promise<void> {
-    for (let i = 0; i < count; i++) await forest(`${1_000 + i}`, 30 - i / 100, 12);
+    const days = Array.from({ length: count }, (_, i) => 30 - i / 100);
+    await Promise.all(days.map((age, i) => forest(`${1_000 + i}`, age, 12)));
   }
 
   test('the oldest go until the database is within the bound, and its file gets smaller', async () => {

@@ -31,6 +31,14 @@ export interface LogRetentionOptions {
   logger: Logger;
 }
 
+/** What goes into one file. */
+interface Piece {
+  /** Those of one transaction each. */
+  groups: OldTrajectory[][];
+  /** Where the next one begins; null: there is none. */
+  last: Place | null;
+}
+
 /** Of what kind the last warning was: said once, and again after a look without it. */
 type Trouble = 'failed' | 'too large';
 
@@ -113,7 +121,6 @@ export class LogRetention {
   /** Those created before a time, while there are too many bytes; returns how many went. */
   private async removeOldest(before: number, excess: () => number): Promise<number> {
     const { logRemoval } = this.options.stores;
-    const size: number = LIMITS.rolloutRowsPerWrite;
     let removed = 0;
     // Ends: each round begins behind the one before.
     for (let after: Place | null = { createdAt: 0, id: '' }; after !== null;) {
@@ -121,41 +128,45 @@ export class LogRetention {
       if (most <= 0) break;
       const piece = await this.choose(after, before, Math.min(most, LIMITS.logPieceBytes));
       after = piece.last;
-      if (piece.old.length === 0) continue;
+      if (piece.groups.length === 0) continue;
       if (!this.works) break;
-      await this.archive.write(
-        piece.old.map(({ id }) => id),
-        this.stopped.signal,
-      );
-      for (let i = 0; i < piece.old.length && this.works; i += size) {
-        const now = this.options.clock.now();
-        removed += await logRemoval.remove(piece.old.slice(i, i + size), now);
+      const ids = piece.groups.flat().map(({ id }) => id);
+      await this.archive.write(ids, this.stopped.signal);
+      for (const group of piece.groups) {
+        if (!this.works) break;
+        removed += await logRemoval.remove(group, this.options.clock.now());
         await nextTurn();
       }
     }
     return removed;
   }
 
-  /** The oldest behind a place, as many as have so many bytes of rows; `last`: null at the end. */
-  private async choose(
-    after: Place,
-    before: number,
-    bytes: number,
-  ): Promise<{ old: OldTrajectory[]; last: Place | null }> {
+  /** The oldest behind a place, as many as have so many bytes of rows. */
+  private async choose(after: Place, before: number, bytes: number): Promise<Piece> {
     const { logRemoval } = this.options.stores;
-    const old: OldTrajectory[] = [];
+    const groups: OldTrajectory[][] = [];
     const counted = new Set<string>();
-    let found = 0;
+    let [found, trajectories, groupFrom] = [0, 0, 0];
     for (let last: Place | null = after; last !== null && this.works; await nextTurn()) {
       const next = logRemoval.oldest(last, before, LIMITS.logRowsPerRead);
       for (const one of next.old) {
-        old.push(one);
+        const group = groups.at(-1);
+        const full = counted.size - groupFrom >= LIMITS.removedStepsPerWrite;
+        if (group !== undefined && !full && group.length < LIMITS.rolloutRowsPerWrite) {
+          group.push(one);
+        } else {
+          groups.push([one]);
+          groupFrom = counted.size;
+        }
         found += logRemoval.bytesOf(one, counted);
-        if (found >= bytes || old.length >= LIMITS.logPieceTrajectories) return { old, last: one };
+        trajectories++;
+        if (found >= bytes || trajectories >= LIMITS.logPieceTrajectories) {
+          return { groups, last: one };
+        }
       }
       last = next.last;
     }
-    return { old, last: null };
+    return { groups, last: null };
   }
 
   private async removeLeftOver(before: number): Promise<void> {

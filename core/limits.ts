@@ -282,6 +282,8 @@ export const LIMITS = {
   logPieceTrajectories: 10_000,
   /** Of their rows in one file, which then has some 25 MB. */
   logPieceBytes: 32 * 1024 * 1024,
+  /** Steps deleted before others get their turn: 5 ms, and the disk's. */
+  removedStepsPerWrite: 100,
   /** Rows looked at for those that have lost their trajectory, before others get their turn. */
   leftOverRowsPerWrite: 200,
   /** Pages that go back to the file system in one piece: 1 MiB. */
