@@ -188,9 +188,10 @@ describe('by age', () => {
 
   test('expired answers go too', async () => {
     const answer = { digest: 'd', status: 200, headers: {}, body: new Uint8Array(3) };
-    const keep = (tenant: string): Promise<void> =>
-      stores.answers.keep({ tenant, key: 'k', ...answer, createdAt: clock.now() });
-    await Promise.all(Array.from({ length: 150 }, (_, i) => keep(`t${i}`)));
+    const keep = (tenant: string, key = 'k'): Promise<void> =>
+      stores.answers.keep({ tenant, key, ...answer, createdAt: clock.now() });
+    await Promise.all(['a', 'b', 'z'].map((tenant) => keep(tenant)));
+    await Promise.all(Array.from({ length: 150 }, (_, i) => keep('many', `k${i}`)));
     clock.advance(LIMITS.idempotencyKeptMs);
     await keep('last');
     await retention({ days: 5 }).look();

@@ -95,7 +95,9 @@ export class LogRetention {
     const { keep, stores, clock, logger } = this.options;
     const { logRemoval } = stores;
     const now = clock.now();
-    while (this.works && (await stores.answers.forgetExpired(now))) await nextTurn();
+    for (let after: string | null = ''; after !== null && this.works; await nextTurn()) {
+      after = await stores.answers.forgetExpired(after, now);
+    }
     let removed = 0;
     if (keep.days !== null) {
       const before = now - keep.days * DAY_MS;

@@ -45,9 +45,7 @@ const FORGET_OLD = `
   DELETE FROM kept_answers WHERE rowid IN (
     SELECT rowid FROM kept_answers WHERE tenant = @tenant AND created_at <= @since LIMIT @rowsMax)`;
 
-const EXPIRED = `
-  DELETE FROM kept_answers WHERE rowid IN (
-    SELECT rowid FROM kept_answers WHERE created_at <= @since LIMIT @rowsMax)`;
+const NEXT_TENANT = 'SELECT min(tenant) FROM kept_answers WHERE tenant > ?';
 
 const BYTES = 'SELECT sum(bytes) FROM kept_answers WHERE tenant = ?';
 
@@ -61,8 +59,9 @@ const ROW_BYTES = 4_096;
 
 export class AnswerStore {
   private readonly commits: GroupCommit;
-  private readonly statements: Record<'keep' | 'forgetOld' | 'expired', BetterSqlite3.Statement>;
+  private readonly statements: Record<'keep' | 'forgetOld', BetterSqlite3.Statement>;
   private readonly bytes: BetterSqlite3.Statement<[string], number>;
+  private readonly nextTenant: BetterSqlite3.Statement<[string], string | null>;
   private readonly forgetOldest: BetterSqlite3.Statement<[string], number>;
   private readonly findOne: BetterSqlite3.Statement<[Record<string, unknown>], AnswerRow>;
 
@@ -72,8 +71,8 @@ export class AnswerStore {
     this.statements = {
       keep: db.sqlite.prepare(KEEP),
       forgetOld: db.sqlite.prepare(FORGET_OLD),
-      expired: db.sqlite.prepare(EXPIRED),
     };
+    this.nextTenant = db.sqlite.prepare<[string], string | null>(NEXT_TENANT).pluck();
     this.bytes = db.sqlite.prepare<[string], number>(BYTES).pluck();
     this.forgetOldest = db.sqlite.prepare<[string], number>(FORGET_OLDEST).pluck();
   }
@@ -101,16 +100,18 @@ export class AnswerStore {
   }
 
   /**
-   * Deletes some that are too old, of all tenants: of one that keeps no more nobody else does.
-   * Resolves with whether there may be more.
+   * Deletes some that are too old of the tenant behind another one, in the order of their names: of
+   * one that keeps no more nobody else does. Resolves with where to go on; null: there are no more.
    */
-  forgetExpired(nowMs: number): Promise<boolean> {
+  forgetExpired(after: string, nowMs: number): Promise<string | null> {
     const rowsMax = LIMITS.keptAnswersForgottenMax;
     const since = nowMs - LIMITS.idempotencyKeptMs;
-    return this.commits.run(
-      rowsMax,
-      () => this.statements.expired.run({ since, rowsMax }).changes === rowsMax,
-    );
+    return this.commits.run(rowsMax, () => {
+      const tenant = this.nextTenant.get(after) ?? null;
+      if (tenant === null) return null;
+      const { changes } = this.statements.forgetOld.run({ tenant, since, rowsMax });
+      return changes === rowsMax ? after : tenant;
+    });
   }
 
   private forget(tenant: string, since: number): void {

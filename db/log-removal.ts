@@ -45,11 +45,12 @@ const OLDEST = `
 
 const NOW = `SELECT ${COLUMNS} FROM trajectories t WHERE id = ?`;
 
-// Few: both are bounded, and have an index.
+// Few: both are bounded, and have an index; what is asked of the id makes SQLite take that.
 const BUSY = `
   SELECT trajectory_id, conversation_id FROM agent_runs
   WHERE status IN ('queued', 'in_progress', 'requires_action')
-  UNION ALL SELECT trajectory_id, conversation_id FROM responses WHERE status = 'in_progress'`;
+  UNION ALL SELECT trajectory_id, conversation_id FROM responses
+  WHERE status = 'in_progress' AND id > ''`;
 
 /** About what a trajectory, and a step, uses besides its figures and text, indexes included. */
 const [TRAJECTORY_BYTES, STEP_BYTES] = [1_000, 450];
