@@ -1,9 +1,10 @@
 /**
  * Group commit: writes of many callers gather for a few milliseconds and share one transaction and
  * one fsync (ARCHITECTURE.md, "Data"). How long depends on what the last commit took: nobody waits
- * eight milliseconds for a disk that needs half of one, and a slow disk gets few commits. Each write runs in its own savepoint, so that a write which
- * breaks a rule of the schema fails alone; when the disk fails, everyone is told. A promise settles
- * only after the commit. Knows nothing of tables.
+ * eight milliseconds for a disk that needs half of one, and a slow disk gets few commits. Each
+ * write runs in its own savepoint, so that a write which breaks a rule of the schema fails alone;
+ * when the disk fails, everyone is told. A promise settles only after the commit. Knows nothing of
+ * tables.
  */
 import BetterSqlite3 from 'better-sqlite3';
 import { AppError } from '../core/errors.ts';
@@ -18,7 +19,7 @@ interface Pending {
   reject: (error: AppError) => void;
 }
 
-/** A wait to a commit: so commits take at most a quarter of the thread, until LIMITS ends the wait. */
+/** To one commit: they take a quarter of the thread at most, until LIMITS ends the wait. */
 const WAIT_PER_COMMIT = 3;
 
 type Outcome = { value: unknown } | { failure: AppError };
