@@ -9,8 +9,9 @@
  * event, make the exit code 1. Memory is that of the server and of its policy worker: the median
  * of the last fifth of the minutes against that of the first, after a minute of warm-up.
  *
- * Overhead (`--rounds`): tokens a second of 8 and 16 chat streams through the server and by its
- * engine alone (load-overhead.ts). `--rounds 0` and `--minutes 0` leave a part out.
+ * Overhead (`--rounds`): tokens a second of 8, 16 and 84 chat streams (as many as of 500
+ * streams of the load are sampled) through the server and by its engine alone (load-overhead.ts).
+ * `--rounds 0` and `--minutes 0` leave a part out.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -70,7 +71,7 @@ try {
   if (rounds > 0) {
     const overhead = await measureOverhead(
       served,
-      [8, 16],
+      [8, 16, 84],
       [
         { name: 'short', maxTokens: 100, temperature: 1 },
         { name: 'long', maxTokens: 100, temperature: 2 },
