@@ -68,6 +68,10 @@ const SMALL_TREES = { groupSize: 8, attribution: 'tree' } as const;
 /** So that arms of few calls have made half of the reference's by their end, on every seed. */
 const LONGER = 1.25;
 
+/** For arms whose rate falls: they end where they have made half of the reference's calls. */
+const HALF = 0.525;
+const FALLING = { promptsPerStep: 12, epochs: 2, finalRateRatio: 0.2 } as const;
+
 const RULES: readonly Arm[] = [
   {
     name: 'grpo-16',
@@ -212,6 +216,19 @@ const RULES: readonly Arm[] = [
     algorithm: 'grpo',
     settings: { groupSize: 8, promptsPerStep: 8, epochs: 2 },
     about: 'plain groups of 8 of as many calls a step, each used for two updates',
+  },
+  {
+    name: 'uniform-3-of-16-tree-falling',
+    stretch: HALF,
+    ...uniform(3, { groupSize: 16, attribution: 'tree', ...FALLING }),
+    about: 'the trees of 12 prompts, used twice at a rate that falls to a fifth, half of the calls',
+  },
+  {
+    name: 'grpo-8-falling',
+    stretch: HALF,
+    algorithm: 'grpo',
+    settings: { groupSize: 8, ...FALLING },
+    about: 'plain groups of 8 in the same way',
   },
 ];
 
