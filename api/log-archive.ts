@@ -1,9 +1,11 @@
 /**
- * Files of what the log is about to forget: `DATE-NUMBER.jsonl.gz` in a folder, each a piece of it
- * in the form of an export, so that `ramify import` reads them back. A file has its name only once
+ * Files of what the log is about to forget: `DATE-TIME-RANDOM.jsonl.gz` in a folder, each a piece of
+ * it in the form of an export, so that `ramify import` reads them back. Names are in the order of
+ * time, and none comes back once its file was moved away. A file has its name only once
  * it is whole and on the disk; what a crash leaves half written has another name, is of
  * trajectories that are still in the log, and is deleted by the next process.
  */
+import { randomBytes } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -29,7 +31,8 @@ const PARTIAL = '.partial';
 
 export class LogArchive {
   private readonly options: LogArchiveOptions;
-  private isReady = false;
+  /** Of the newest name. */
+  private lastMs = 0;
 
   constructor(options: LogArchiveOptions) {
     this.options = options;
@@ -43,8 +46,8 @@ export class LogArchive {
   async write(ids: readonly string[], signal: AbortSignal): Promise<string> {
     const { folder } = this.options;
     try {
-      if (!this.isReady) await this.prepare();
-      const path = join(folder, await this.nextName());
+      await this.prepare();
+      const path = join(folder, this.nextName());
       await this.writeWhole(path, ids, signal);
       return path;
     } catch (thrown) {
@@ -58,6 +61,7 @@ export class LogArchive {
     }
   }
 
+  /** Before each file: the folder too may be moved away. */
   private async prepare(): Promise<void> {
     const { folder } = this.options;
     makeFolder(folder);
@@ -65,17 +69,12 @@ export class LogArchive {
       if (name.endsWith(PARTIAL)) await rm(join(folder, name), { force: true });
     }
     await syncPath(dirname(folder));
-    this.isReady = true;
   }
 
-  private async nextName(): Promise<string> {
-    const { folder, clock } = this.options;
-    const date = new Date(clock.now()).toISOString().slice(0, 10);
-    const numbers = (await readdir(folder)).map((name) =>
-      name.startsWith(date) ? Number(/^-(\d+)\./.exec(name.slice(date.length))?.[1] ?? 0) : 0,
-    );
-    const number = numbers.reduce((most, one) => Math.max(most, one), 0) + 1;
-    return `${date}-${String(number).padStart(4, '0')}.jsonl.gz`;
+  private nextName(): string {
+    this.lastMs = Math.max(this.lastMs + 1, this.options.clock.now());
+    const [date, time] = new Date(this.lastMs).toISOString().split('T') as [string, string];
+    return `${date}-${time.replace(/\D/g, '')}-${randomBytes(4).toString('hex')}.jsonl.gz`;
   }
 
   private async writeWhole(

@@ -36,8 +36,11 @@ export class StepRemoval {
     for (const { leaf } of trajectories) this.removePath(leaf);
   }
 
-  /** From the leaf up: a step that stays is used, and so is everything above it. */
-  private removePath(leaf: string): void {
+  /**
+   * From the leaf up: a step that stays is used, and so is everything above it. To be called within
+   * a write.
+   */
+  removePath(leaf: string): void {
     // Ends: each round deletes a step.
     for (let id: string | null | undefined = leaf; typeof id === 'string';) {
       id = this.deleteStep.get({ id });
