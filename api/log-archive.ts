@@ -1,7 +1,7 @@
 /**
- * Files of what the log is about to forget: `DATE-TIME-RANDOM.jsonl.gz` in a folder, each a piece of
- * it in the form of an export, so that `ramify import` reads them back. Names are in the order of
- * time, and none comes back once its file was moved away. A file has its name only once
+ * Files of what the log is about to forget: `DATE-TIME-RANDOM.jsonl.gz` in a folder, each a piece
+ * of it in the form of an export, so that `ramify import` reads them back. Names are in the order
+ * of time, and none comes back once its file was moved away. A file has its name only once
  * it is whole and on the disk; what a crash leaves half written has another name, is of
  * trajectories that are still in the log, and is deleted by the next process.
  */

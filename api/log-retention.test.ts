@@ -246,6 +246,45 @@ describe('by size', () => {
     expect(warnings).toEqual([]);
   });
 
+  test('a little more goes than must, so that a look makes one file', async () => {
+    await fill(400);
+    const bytes = stores.logRemoval.usedBytes;
+    const looks = retention({ bytes });
+    for (let i = 0; i < 8; i++) {
+      await forest(`new${i}`, 2 - i / 10, 24);
+      await looks.look();
+      expect(stores.logRemoval.usedBytes).toBeLessThanOrEqual(bytes);
+    }
+    expect(files().length).toBeLessThanOrEqual(8);
+    for (const name of files()) expect(archived(name).length).toBeGreaterThan(9);
+  });
+
+  test('failed runs, and conversations without a name, go before what is younger', async () => {
+    await fill(20);
+    const at = (ageDays: number): number => clock.now() - ageDays * DAY;
+    const failed = async (id: string, createdAt: number): Promise<void> => {
+      await stores.agentRuns.create({
+        ...{ id, status: 'failed', tenant: 'default', model: 'ramify', policyVersion: 1 },
+        ...{ request: {}, trajectoryId: null, answer: null, usage: null, error: null, createdAt },
+        ...{ startedAt: createdAt, endedAt: createdAt, conversationId: null, leafStepId: null },
+        ...{ waitsUntil: null, progress: null, keyId: null },
+      });
+      const key = { tenant: 'default', sessionKey: id };
+      await stores.conversations.open(key, { id: `conv_0${id}`, nowMs: createdAt });
+    };
+    await failed('run_a', at(31));
+    await failed('run_b', at(29.95));
+    await failed('run_c', at(1));
+    const bytes = stores.logRemoval.usedBytes;
+    await retention({ bytes }).look();
+    expect(ids('agent_runs')).toEqual(['run_a', 'run_b', 'run_c']);
+    await retention({ bytes: 0.6 * bytes }).look();
+    expect(ids()).not.toEqual([]);
+    expect(ids('agent_runs')).toEqual(['run_c']);
+    expect(ids('conversations')).toContain('conv_0run_c');
+    expect(ids('conversations').filter((id) => id.startsWith('conv_0'))).toHaveLength(1);
+  });
+
   test('within the bound nothing goes', async () => {
     await fill(3);
     await retention({ bytes: stores.logRemoval.usedBytes }).look();

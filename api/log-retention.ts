@@ -106,7 +106,7 @@ export class LogRetention {
     }
     const { bytes } = keep;
     const excess = (): number => (bytes === null ? 0 : logRemoval.usedBytes - bytes);
-    if (bytes !== null) removed += await this.removeOldest(EVER, excess);
+    if (bytes !== null && excess() > 0) removed += await this.removeExcess(excess, bytes);
     if (removed > 0) await this.shrink();
     if (!this.works) return;
     const { usedBytes } = logRemoval;
@@ -118,6 +118,18 @@ export class LogRetention {
   /** False when the server stops, or a training run needs the log as it is. */
   private get works(): boolean {
     return !this.stopped.signal.aborted && !this.options.stores.logRemoval.isRead;
+  }
+
+  /** The oldest of all rows: left-over ones too, as far as trajectories go back. */
+  private async removeExcess(excess: () => number, bytes: number): Promise<number> {
+    const { stores, clock } = this.options;
+    const leftOver = (): Promise<void> =>
+      this.removeLeftOver(stores.logRemoval.oldestAt ?? clock.now());
+    await leftOver();
+    const slack = bytes * LIMITS.logSlackShare;
+    const removed = await this.removeOldest(EVER, () => (excess() > 0 ? excess() + slack : 0));
+    await leftOver();
+    return removed;
   }
 
   /** Those created before a time, while there are too many bytes; returns how many went. */

@@ -78,7 +78,7 @@ export const LIMITS = {
   toolRetryMs: 200,
   /** Calls that wait for a slot: at most one an active agent run, so a full queue is a fault. */
   toolQueueMax: 256,
-  /** Of them one key's: as many as it may have agent runs at work. */
+  /** Of them one key's, its responses' calls included: no fewer than its agent runs at work. */
   keyToolQueueMax: 128,
   /** A declared HTTP operation, redirects and tries included. */
   httpTimeoutMs: 30_000,
@@ -270,7 +270,7 @@ export const LIMITS = {
   importLinesPerTurn: 50,
   /** Trajectories of an imported file that become durable together; bounds memory. */
   trajectoriesPerWrite: 20,
-  /** How often a log that is to be kept small is looked at; each look that finds some is a file. */
+  /** How often a log that is to be kept small is looked at; a look that finds some makes a file. */
   logLookMs: 600_000,
   /** The first look: a server that has just started has other work. */
   logFirstLookMs: 5_000,
@@ -282,6 +282,11 @@ export const LIMITS = {
   logPieceTrajectories: 10_000,
   /** Of their rows in one file, which then has some 25 MB. */
   logPieceBytes: 32 * 1024 * 1024,
+  /**
+   * Of the bound, how much more goes once a database is over it: sizes are only about right, and
+   * without it each look would end with files of a few trajectories.
+   */
+  logSlackShare: 1 / 64,
   /** Steps deleted before others get their turn: 5 ms, and the disk's. */
   removedStepsPerWrite: 100,
   /** Rows looked at for those that have lost their trajectory, before others get their turn. */

@@ -236,9 +236,12 @@ test('a response that others go on from is hidden, and goes with the last of the
 });
 
 test('rows that lost their trajectory, or never had one, go by age', async () => {
-  await logged('there', NOW);
+  const kept = await logged('there', NOW);
   const { agentRuns, conversations } = stores;
-  await agentRuns.create(run('run_1', { status: 'failed', trajectoryId: 'traj_gone' }));
+  const prompt = chain(prng, 'step_failed', 1);
+  await stores.stepLog.append({ steps: prompt });
+  const leafStepId = prompt[0]!.id;
+  await agentRuns.create(run('run_1', { status: 'failed', trajectoryId: 'traj_gone', leafStepId }));
   await agentRuns.create(run('run_2', { trajectoryId: 'traj_there' }));
   await agentRuns.create(run('run_3', { status: 'requires_action', endedAt: null }));
   await agentRuns.create(run('run_4', { createdAt: NOW }));
@@ -261,6 +264,7 @@ test('rows that lost their trajectory, or never had one, go by age', async () =>
   expect(ids('agent_runs')).toEqual(['run_2', 'run_3', 'run_4']);
   expect(ids('responses')).toEqual(['resp_2', 'resp_3']);
   expect(ids('conversations')).toEqual(['conv_2', 'conv_3']);
+  expect(ids('steps')).toEqual(kept.map(({ id }) => id));
 });
 
 test('what a trajectory uses is near what the database grows by; each step counts once', async () => {

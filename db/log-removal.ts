@@ -45,6 +45,8 @@ const OLDEST = `
 
 const NOW = `SELECT ${COLUMNS} FROM trajectories t WHERE id = ?`;
 
+const OLDEST_AT = 'SELECT min(created_at) FROM trajectories';
+
 // Few: both are bounded, and have an index; what is asked of the id makes SQLite take that.
 const BUSY = `
   SELECT trajectory_id, conversation_id FROM agent_runs
@@ -82,16 +84,16 @@ const CONVERSATION_UNNAMED = `DELETE FROM conversations AS c WHERE id = ? AND ${
 /** Rows that may be left over, in the order of their ids and so of their creation. */
 const LEFT_OVER = {
   agentRun: `
-    SELECT id, created_at AS createdAt, ended_at IS NOT NULL
+    SELECT id, created_at AS createdAt, leaf_step_id AS leaf, ended_at IS NOT NULL
       AND NOT EXISTS (SELECT 1 FROM trajectories WHERE id = r.trajectory_id) AS over
     FROM agent_runs r WHERE id > @after ORDER BY id LIMIT @limit`,
   response: `
-    SELECT id, created_at AS createdAt, status <> 'in_progress' AND leaf_step_id IS NULL
+    SELECT id, created_at AS createdAt, NULL AS leaf, status <> 'in_progress' AND leaf_step_id IS NULL
       AND deleted_at IS NULL
       AND NOT EXISTS (SELECT 1 FROM trajectories WHERE id = p.trajectory_id) AS over
     FROM responses p WHERE id > @after ORDER BY id LIMIT @limit`,
   conversation: `
-    SELECT id, created_at AS createdAt, updated_at < @before AND ${UNNAMED} AS over
+    SELECT id, created_at AS createdAt, NULL AS leaf, updated_at < @before AND ${UNNAMED} AS over
     FROM conversations c WHERE id > @after ORDER BY id LIMIT @limit`,
 } as const;
 
@@ -101,6 +103,8 @@ export const LEFT_OVER_KINDS = Object.keys(LEFT_OVER) as readonly LeftOverKind[]
 interface LeftOver {
   id: string;
   createdAt: number;
+  /** The last step that it alone may name. */
+  leaf: string | null;
   over: number;
 }
 
@@ -121,6 +125,7 @@ export class LogRemoval {
   private readonly select: {
     oldest: BetterSqlite3.Statement<[Named], OldTrajectory>;
     now: Statement<OldTrajectory>;
+    oldestAt: BetterSqlite3.Statement<[], number | null>;
     busy: BetterSqlite3.Statement<[], [string | null, string | null]>;
     stepSize: Statement<{ parent: string | null; bytes: number }>;
     responsesOf: Statement<string>;
@@ -140,6 +145,7 @@ export class LogRemoval {
     this.select = {
       oldest: sqlite.prepare(OLDEST),
       now: sqlite.prepare(NOW),
+      oldestAt: sqlite.prepare<[], number | null>(OLDEST_AT).pluck(),
       busy: sqlite.prepare<[], [string | null, string | null]>(BUSY).raw(),
       stepSize: sqlite.prepare(STEP_SIZE),
       responsesOf: sqlite.prepare<[string], string>(RESPONSES_OF).pluck(),
@@ -166,6 +172,11 @@ export class LogRemoval {
   get usedBytes(): number {
     const pages = this.number('page_count') - this.number('freelist_count');
     return pages * this.number('page_size');
+  }
+
+  /** When the oldest trajectory was created; null: there is none. */
+  get oldestAt(): number | null {
+    return this.select.oldestAt.get() ?? null;
   }
 
   /** The oldest trajectories behind a place that may go; `last`: where to go on, null: no more. */
@@ -236,8 +247,9 @@ export class LogRemoval {
       if (this.isRead) return null;
       const rows = this.select.leftOver[kind].all({ after, before, limit });
       const old = rows.filter(({ createdAt }) => createdAt < before);
-      for (const { id, over } of old) {
+      for (const { id, over, leaf } of old) {
         if (over === 0) continue;
+        if (leaf !== null) this.steps.removePath(leaf);
         if (kind === 'agentRun') this.delete.run.run(id);
         else if (kind === 'response') this.parts.responses.removeNow(id, nowMs);
         else this.removeConversation(id);
