@@ -96,8 +96,8 @@ export const policyDecisions = sqliteTable(
 );
 
 /**
- * A session key names one conversation of its tenant for ever; `last_trajectory_id` is a
- * trajectory of it.
+ * A session key names one conversation of its tenant for as long as anything is of it: one that
+ * the log has forgotten begins anew. `last_trajectory_id` is a trajectory of it.
  */
 export const conversations = sqliteTable(
   'conversations',
