@@ -173,6 +173,36 @@ test('equal rewards take nothing back, and a switched-off look does not either',
   expect(status(2)).toBe('active');
 });
 
+test('what the log forgets changes no judgement: all stays until it is settled, for good', async () => {
+  await start();
+  await converseMany(30, () => 1);
+  await release();
+  await converseMany(1, () => 1, 't');
+  const { logRemoval, stepLog, trajectories } = h.deps.stores;
+  const copies = (policyVersion: number, count: number) => {
+    const [one] = trajectories.list({ policyVersion, source: 'live' }).items;
+    return Array.from({ length: count }, () => {
+      const id = h.deps.newId('trajectory');
+      return { ...one!, id, conversationId: `conv_of_${id}` };
+    });
+  };
+  const old = () => {
+    const after = { createdAt: 0, id: '' };
+    const found = logRemoval.oldest(after, Number.MAX_SAFE_INTEGER, 2_000).old;
+    return found.filter(({ conversation }) => conversation?.startsWith('conv_of_') === true);
+  };
+  const [before, own] = [copies(1, 5), copies(2, LIMITS.liveTrajectoriesMax)];
+  await stepLog.append({ trajectories: before });
+  await stepLog.append({ trajectories: own.slice(1) });
+  expect(old().map(({ policyVersion }) => policyVersion)).toEqual([1, 1, 1, 1, 1]);
+  await h.releases.look();
+  expect(await logRemoval.remove(old(), Date.now())).toBe(LIMITS.liveTrajectoriesMax + 4);
+  expect(old()).toEqual([]);
+  await converseMany(60, () => 0, 'u');
+  await h.releases.look();
+  expect(status(2)).toBe('active');
+});
+
 test('what an operator activated is left alone', async () => {
   await start();
   await converseMany(30, () => 1);

@@ -6,8 +6,10 @@
  * A canary and the live version get conversations by lot at the same time, so their difference is
  * the versions' own. A version that is live is compared with the newest conversations of the one
  * that it replaced, until it has LIMITS.liveTrajectoriesMax; what changes later is not its doing. A
- * version that an operator activated is left alone: a person has decided.
+ * version that an operator activated is left alone: a person has decided. That a version has had so
+ * many is remembered, and until then the log forgets none of them.
  */
+import { must } from '../core/assert.ts';
 import type { Clock } from '../core/clock.ts';
 import { toAppError } from '../core/errors.ts';
 import type { NewId } from '../core/ids.ts';
@@ -19,7 +21,6 @@ import type {
   LiveComparison,
   LiveOutcomes,
   PolicyDecision,
-  PolicyRecord,
   TrainingRunRecord,
 } from '../core/records.ts';
 import { compareLive, whyWorse } from '../core/trainer/live-comparison.ts';
@@ -130,14 +131,14 @@ export class PolicyReleases {
   }
 
   private async lookOnce(): Promise<void> {
-    const { policies } = this.options.stores;
-    const canary = policies.canary();
-    if (canary !== null) return this.lookAtCanary(canary);
-    const active = policies.active();
-    if (active !== null) await this.lookAtActive(active);
+    const watched = this.options.stores.policies.watched();
+    if (watched === null) return;
+    const { version, activated } = watched;
+    if (activated === null) await this.lookAtCanary(version);
+    else await this.lookAtActive(version, activated);
   }
 
-  private async lookAtCanary({ version }: PolicyRecord): Promise<void> {
+  private async lookAtCanary(version: number): Promise<void> {
     const { stores, policies, clock } = this.options;
     const started = stores.policies.decisions.newest(version, ['canary_started']);
     const terms = started?.figures.canary;
@@ -156,17 +157,18 @@ export class PolicyReleases {
     await policies.activate(version, { cause: 'live', reason, figures: { live, canary: terms } });
   }
 
-  private async lookAtActive({ version }: PolicyRecord): Promise<void> {
-    const { policies, trajectories } = this.options.stores;
-    const { decisions } = policies;
-    const activated = decisions.newest(version, ['activated']);
-    if (activated === null || activated.cause === 'request') return;
-    if (activated.otherVersion === null) return;
-    const canary = decisions.newest(version, ['canary_started']);
+  private async lookAtActive(version: number, activated: PolicyDecision): Promise<void> {
+    const { stores, clock } = this.options;
+    const { policies, trajectories } = stores;
+    const canary = policies.decisions.newest(version, ['canary_started']);
     const since = canary?.createdAt ?? activated.createdAt;
     const own = trajectories.liveOutcomes(version, since);
-    if (own.trajectories >= LIMITS.liveTrajectoriesMax) return;
-    await this.tookBack(version, this.compare({ version: activated.otherVersion, since: 0 }, own));
+    if (own.trajectories >= LIMITS.liveTrajectoriesMax) {
+      policies.settle(version, clock.now());
+      return;
+    }
+    const base = must(activated.otherVersion, 'a watched version took the place of another');
+    await this.tookBack(version, this.compare({ version: base, since: 0 }, own));
   }
 
   private async tookBack(version: number, live: LiveComparison): Promise<boolean> {

@@ -5,14 +5,16 @@
  * api/log-retention.ts.
  *
  * Never removed: what is under way or waits, or shares its conversation with such; what a request
- * goes on from (recent-use.ts); anything while a training run is queued, running or to be resumed,
- * as that may read any of it.
+ * goes on from (recent-use.ts); what live traffic has shown of a version that it may still take
+ * back, as the judgement is over all of it; anything while a training run is queued, running or to
+ * be resumed, as that may read any of it.
  */
 import { isDeepStrictEqual } from 'node:util';
 import type BetterSqlite3 from 'better-sqlite3';
 import { LIMITS } from '../core/limits.ts';
 import type { GroupCommit } from './group-commit.ts';
 import type { Database } from './open.ts';
+import type { PolicyStore } from './policy-store.ts';
 import type { RecentUse } from './recent-use.ts';
 import type { ResponseStore } from './response-store.ts';
 import { StepRemoval } from './step-removal.ts';
@@ -24,6 +26,8 @@ export interface OldTrajectory extends RemovedTrajectory {
   createdAt: number;
   conversation: string | null;
   offeredTools: string | null;
+  source: string;
+  policyVersion: number;
   status: string;
   reward: number | null;
   rewardedAt: number | null;
@@ -35,7 +39,7 @@ export type Place = Pick<OldTrajectory, 'createdAt' | 'id'>;
 
 const COLUMNS = `
   id, leaf_step_id AS leaf, created_at AS createdAt, conversation_id AS conversation,
-  offered_tools AS offeredTools, status, reward, rewarded_at AS rewardedAt,
+  offered_tools AS offeredTools, source, policy_version AS policyVersion, status, reward, rewarded_at AS rewardedAt,
   (SELECT max(rowid) FROM feedback WHERE trajectory_id = t.id) AS newestFeedback`;
 
 const OLDEST = `
@@ -108,12 +112,18 @@ interface LeftOver {
   over: number;
 }
 
+interface Busy {
+  ids: ReadonlySet<string | null>;
+  version: number | null;
+}
+
 type Named = Record<string, unknown>;
 type Statement<Row> = BetterSqlite3.Statement<[string], Row>;
 
 export interface LogRemovalParts {
   commits: GroupCommit;
   responses: ResponseStore;
+  policies: Pick<PolicyStore, 'watched'>;
   training: TrainingStore;
   recentUse: RecentUse;
 }
@@ -280,17 +290,19 @@ export class LogRemoval {
     if (id !== null && !this.parts.recentUse.has(id)) this.delete.conversation.run(id);
   }
 
-  /** Trajectories and conversations of what is under way or waits. */
-  private busy(): ReadonlySet<string | null> {
-    return new Set(this.select.busy.all().flat());
+  /** Trajectories and conversations of what is under way or waits, and the watched version. */
+  private busy(): Busy {
+    return {
+      ids: new Set(this.select.busy.all().flat()),
+      version: this.parts.policies.watched()?.version ?? null,
+    };
   }
 
-  private isBusy(
-    { id, conversation }: Pick<OldTrajectory, 'id' | 'conversation'>,
-    busy: ReadonlySet<string | null>,
-  ): boolean {
+  private isBusy({ id, conversation, ...one }: OldTrajectory, { ids, version }: Busy): boolean {
     const { recentUse } = this.parts;
-    if (busy.has(id) || recentUse.has(id)) return true;
-    return conversation !== null && (busy.has(conversation) || recentUse.has(conversation));
+    if (ids.has(id) || recentUse.has(id)) return true;
+    const isLive = one.source === 'live' && one.status !== 'cancelled';
+    if (isLive && one.policyVersion === version) return true;
+    return conversation !== null && (ids.has(conversation) || recentUse.has(conversation));
   }
 }

@@ -16,6 +16,12 @@ import { policies } from './schema.ts';
 /** A policy to register; without a version it gets the next one. */
 export type NewPolicy = Omit<PolicyRecord, 'version' | 'removedAt'> & { version?: number };
 
+export interface WatchedPolicy {
+  version: number;
+  /** How it became live; null: it is a canary. */
+  activated: PolicyDecision | null;
+}
+
 /** No rollback goes to one of these. */
 const TAKEN_BACK: ReadonlySet<PolicyStatus> = new Set(['rejected', 'rolled_back']);
 
@@ -104,6 +110,23 @@ export class PolicyStore {
     return this.withStatus('canary');
   }
 
+  /** The version that live traffic may take back: a canary, or a live one that is not settled. */
+  watched(): WatchedPolicy | null {
+    const canary = this.canary();
+    if (canary !== null) return { version: canary.version, activated: null };
+    const active = this.orm.select().from(policies).where(eq(policies.status, 'active')).get();
+    if (active === undefined || active.settledAt !== null) return null;
+    const activated = this.decisions.newest(active.version, ['activated']);
+    // A person has decided, or there is nothing to compare it with.
+    if (activated?.cause === 'request' || typeof activated?.otherVersion !== 'number') return null;
+    return { version: active.version, activated };
+  }
+
+  /** Live traffic takes the version back no more, whatever of it the log forgets. */
+  settle(version: number, nowMs: number): void {
+    this.orm.update(policies).set({ settledAt: nowMs }).where(eq(policies.version, version)).run();
+  }
+
   /** Every version whose files are there, oldest first: a bounded number, see retention. */
   withFiles(): PolicyRecord[] {
     const rows = this.orm
@@ -179,8 +202,10 @@ export class PolicyStore {
   }
 
   private fromRow(row: typeof policies.$inferSelect): PolicyRecord {
-    if (this.dataFolder === null || isAbsolute(row.path)) return row;
-    return { ...row, path: join(this.dataFolder, row.path) };
+    const policy: PolicyRecord & { settledAt?: number | null } = { ...row };
+    delete policy.settledAt;
+    if (this.dataFolder === null || isAbsolute(row.path)) return policy;
+    return { ...policy, path: join(this.dataFolder, row.path) };
   }
 
   private storedPath(path: string): string {

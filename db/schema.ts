@@ -62,6 +62,8 @@ export const policies = sqliteTable(
     evaluation: text({ mode: 'json' }).$type<GateReport>(),
     createdAt: integer('created_at').notNull(),
     removedAt: integer('removed_at'),
+    /** When live traffic had shown enough of it; null: it may still be taken back for that. */
+    settledAt: integer('settled_at'),
   },
   (table) => [
     uniqueIndex('policies_one_active')

@@ -50,6 +50,7 @@ export interface Stores {
 export function openStores(db: Database, clock: Clock = systemClock): Stores {
   const commits = new GroupCommit(db);
   const trajectories = new TrajectoryStore(db);
+  const policies = new PolicyStore(db);
   const training = new TrainingStore(db);
   const responses = new ResponseStore(db, commits);
   const recentUse = new RecentUse(clock);
@@ -59,9 +60,9 @@ export function openStores(db: Database, clock: Clock = systemClock): Stores {
     logReader: new LogReader(db),
     liveSamples: new LiveSampleStore(db, trajectories),
     rolloutRemoval: new RolloutRemoval(db, commits),
-    logRemoval: new LogRemoval(db, { commits, responses, training, recentUse }),
+    logRemoval: new LogRemoval(db, { commits, responses, policies, training, recentUse }),
     recentUse,
-    policies: new PolicyStore(db),
+    policies,
     feedback: new FeedbackStore(db, commits, clock),
     tasks: new TaskStore(db),
     training,

@@ -1,0 +1,1 @@
+ALTER TABLE `policies` ADD `settled_at` integer;
