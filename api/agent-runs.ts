@@ -295,10 +295,9 @@ export class AgentRuns {
     if (waiting >= max) {
       throw new AppError('queue_full', `${waiting} agent runs wait for their clients; no more fit`);
     }
-    // A run that waits since before the start of this process is not counted as the key's.
-    const own = this.unendedOf(keyId).filter(({ record }) => record.status === 'requires_action');
-    if (keyId === null || own.length < keyMax) return;
-    const message = `the key has ${own.length} agent runs that wait, as many as it may have of ${max}`;
+    const own = keyId === null ? 0 : this.deps.stores.agentRuns.countWaiting(keyId);
+    if (own < keyMax) return;
+    const message = `the key has ${own} agent runs that wait, as many as it may have of ${max}`;
     throw new AppError('rate_limit_exceeded', message);
   }
 

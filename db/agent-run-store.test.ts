@@ -121,5 +121,8 @@ describe('AgentRunStore', () => {
     await agentRuns.update('run_soon', { status: 'in_progress', waitsUntil: null });
     expect(ids(agentRuns.expired(10))).toEqual(['run_requires_action']);
     expect(agentRuns.countWaiting()).toBe(2);
+    await agentRuns.create({ ...waiting('run_keyed', 12), keyId: 'key_a' });
+    const counts = [agentRuns.countWaiting('key_a'), agentRuns.countWaiting('key_b')];
+    expect([...counts, agentRuns.countWaiting()]).toEqual([1, 0, 3]);
   });
 });

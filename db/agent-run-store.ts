@@ -104,10 +104,11 @@ export class AgentRunStore {
       .all();
   }
 
-  /** How many wait for their clients. */
-  countWaiting(): number {
-    const { status } = agentRuns;
-    const where = eq(status, 'requires_action');
+  /** How many wait for their clients, of one key or of all: few, and found by their status. */
+  countWaiting(ofKey?: string): number {
+    const { status, keyId } = agentRuns;
+    const isOfKey = ofKey === undefined ? undefined : eq(keyId, ofKey);
+    const where = and(eq(status, 'requires_action'), isOfKey);
     return this.orm.select({ rows: count() }).from(agentRuns).where(where).get()?.rows ?? 0;
   }
 
