@@ -76,7 +76,7 @@ export const LIMITS = {
   toolGroupConcurrencyMax: 8,
   /** Before a call that failed by the world is made again; twice as long each further time. */
   toolRetryMs: 200,
-  /** Calls that wait for a slot: at most one an active agent run, so a full queue is a fault. */
+  /** Calls that wait for a slot: of an active agent run one at most, and those of responses. */
   toolQueueMax: 256,
   /** Of them one key's, its responses' calls included: no fewer than its agent runs at work. */
   keyToolQueueMax: 128,
@@ -287,7 +287,10 @@ export const LIMITS = {
    * without it each look would end with files of a few trajectories.
    */
   logSlackShare: 1 / 64,
-  /** Steps deleted before others get their turn: 5 ms, and the disk's. */
+  /**
+   * New steps of one deletion, and so about what it deletes: 5 ms, and the disk's. Steps that
+   * several trajectories share all go with the last of them, up to a piece's at once.
+   */
   removedStepsPerWrite: 100,
   /** Rows looked at for those that have lost their trajectory, before others get their turn. */
   leftOverRowsPerWrite: 200,
