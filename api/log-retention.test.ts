@@ -201,8 +201,10 @@ describe('by age', () => {
     });
     const looks = retention({ days: 5, bytes: 1 });
     await looks.look();
+    await looks.look();
     expect(ids()).toHaveLength(3);
     expect(existsSync(archive)).toBe(false);
+    expect(warnings).toEqual(['the log is too large, but a training run needs it as it is']);
     stores.training.update('trn_a', { status: 'failed', endedAt: 2 });
     await looks.look();
     expect(ids()).toEqual([]);

@@ -40,7 +40,7 @@ interface Piece {
 }
 
 /** Of what kind the last warning was: said once, and again after a look without it. */
-type Trouble = 'failed' | 'too large';
+type Trouble = 'failed' | 'too large' | 'held';
 
 const DAY_MS = 24 * 3_600_000;
 /** Later than every trajectory. */
@@ -108,6 +108,9 @@ export class LogRetention {
     const excess = (): number => (bytes === null ? 0 : logRemoval.usedBytes - bytes);
     if (bytes !== null && excess() > 0) removed += await this.removeExcess(excess, bytes);
     if (removed > 0) await this.shrink();
+    if (logRemoval.isRead && excess() > 0) {
+      this.warn('held', { bytes }, 'the log is too large, but a training run needs it as it is');
+    }
     if (!this.works) return;
     const { usedBytes } = logRemoval;
     if (removed > 0) logger.info({ trajectories: removed, usedBytes }, 'old trajectories removed');
