@@ -32,9 +32,11 @@ const MARKS = {
 const FAMILIES = ['math', 'knowledge', 'deep-search'] as const;
 /** Drawn together, and in the README; the others have a panel each. */
 const SHOWN = [
-  ...['grpo-16', 'grpo-8', 'grpo-4-wide', 'random', 'paper'],
-  ...['value-3-of-16-tree-wide', 'uniform-3-of-16-tree-wide'],
+  ...['grpo-16', 'grpo-8', 'random', 'paper'],
+  ...['wide', 'twice', 'falling'].map((way) => `uniform-3-of-16-tree-${way}`),
 ];
+/** Of the token entropies around tool results. */
+const ENTROPIES = ['grpo-16', 'paper', ...SHOWN.slice(4, 6)];
 
 export interface Report {
   /** Text files by name. */
@@ -62,7 +64,7 @@ function figures(data: PlanRuns): [string, ChartSpec][] {
     ['accuracy-calls', accuracyFigure(data, SHOWN, ['all'])],
     ['accuracy-calls-families', accuracyFigure(data, SHOWN, FAMILIES)],
     ['arms', armsFigure(data)],
-    ['entropy-around-calls', entropyFigure(data, SHOWN.slice(0, 1).concat(SHOWN.slice(4)))],
+    ['entropy-around-calls', entropyFigure(data, ENTROPIES)],
     ['forks', forksFigure(data)],
   ];
 }
