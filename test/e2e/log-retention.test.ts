@@ -45,7 +45,7 @@ test('what is too old moves to the archive, from which it can be read back', asy
 
   const archive = join(dataFolder, 'archive');
   const files = readdirSync(archive);
-  expect(files).toEqual([expect.stringMatching(/^\d{4}-\d\d-\d\d-0001\.jsonl\.gz$/)]);
+  expect(files).toEqual([expect.stringMatching(/^\d{4}-\d\d-\d\d-\d{9}-[0-9a-f]{8}\.jsonl\.gz$/)]);
   const words = ['import', join(archive, files[0]!), '--data', other, '--device', 'cpu'];
   const child = spawn(process.execPath, [commandLine, ...words], { timeout: IMPORT_MS });
   await once(child, 'close');
