@@ -1,25 +1,11 @@
 /** The command line as a process, doctor included: real devices, real measurements. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
-import { builtModule } from '../../core/paths.ts';
+import { ramify } from '../../test/support/command-line.ts';
 import { writeRandomPolicy } from '../testing/random-policy.ts';
 import type { DoctorReport } from './doctor.ts';
-
-const main = fileURLToPath(builtModule(import.meta.url, './main.ts'));
-
-async function ramify(...words: string[]) {
-  const child = spawn(process.execPath, [main, ...words], { env: { PATH: process.env['PATH'] } });
-  let [out, err] = ['', ''];
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text));
-  await once(child, 'close');
-  return { code: child.exitCode, out, err };
-}
 
 test.each([
   [

@@ -3,44 +3,22 @@
  * scored and imported elsewhere; a short run is trained, interrupted and resumed; a folder in use
  * is refused to what writes and open to what reads.
  */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { builtModule } from '../../core/paths.ts';
+import { startCommand } from '../support/command-line.ts';
+import type { EndedCommand, StartedCommand } from '../support/command-line.ts';
 import type { TestServer } from '../support/server-process.ts';
 import { call, fixture, withStores } from './fixture.ts';
 
 const { path, launch } = fixture();
-const main = fileURLToPath(builtModule(import.meta.url, '../../api/cli/main.ts'));
 const dataFolder = path('data');
-const LINES_MS = 60_000;
 
-interface Ended {
-  code: number | null;
-  out: string;
-  err: string;
-}
+const start = (words: readonly string[], folder: string): StartedCommand =>
+  startCommand(...words, '--data', folder, '--device', 'cpu');
 
-/** Kept out of the environment: settings of whoever runs the tests. */
-function start(words: readonly string[], folder: string) {
-  const args = [main, ...words, '--data', folder, '--device', 'cpu'];
-  const child = spawn(process.execPath, args, {
-    env: { PATH: process.env['PATH'] },
-    timeout: LINES_MS,
-    killSignal: 'SIGKILL',
-  });
-  let [out, err] = ['', ''];
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text));
-  const ended = once(child, 'close').then((): Ended => ({ code: child.exitCode, out, err }));
-  return { child, ended };
-}
-
-const ramify = (words: readonly string[], folder = dataFolder): Promise<Ended> =>
+const ramify = (words: readonly string[], folder = dataFolder): Promise<EndedCommand> =>
   start(words, folder).ended;
 
 /** Every line of an output is JSON. */

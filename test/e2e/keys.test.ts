@@ -3,31 +3,22 @@
  * a client of OpenAI's with a key, tokens that are counted over a kill of the server, limits that
  * the client understands, and a body that never ends, which holds a key's only place.
  */
-import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import OpenAI from 'openai';
 import { expect, it } from 'vitest';
-import { builtModule } from '../../core/paths.ts';
+import { ramify } from '../support/command-line.ts';
 import { fixture } from './fixture.ts';
 import type { HttpAnswer } from './fixture.ts';
 
 const { path, launch } = fixture();
-const command = fileURLToPath(builtModule(import.meta.url, '../../api/cli/main.ts'));
 const POLL = { timeout: 20_000 };
 const messages = [{ role: 'user' as const, content: 'What is the capital of France?' }];
 
-function ramify(...words: string[]): { code: number | null; out: string; err: string } {
-  const env = { PATH: process.env['PATH'] };
-  const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...words], { env });
-  return { code: status, out: String(stdout), err: String(stderr) };
-}
-
 it('a server for other machines, from its first key to a restart', async () => {
   const dataFolder = path('data');
-  const refused = ramify('key', 'create', '--data', dataFolder);
+  const refused = await ramify('key', 'create', '--data', dataFolder);
   expect(refused).toMatchObject({ code: 2, out: '' });
   expect(refused.err).toContain('the first key must have the scope admin');
-  const made = ramify('key', 'create', '--admin', '--data', dataFolder);
+  const made = await ramify('key', 'create', '--admin', '--data', dataFolder);
   expect(made.out).toMatch(/^rk_[\w-]{43}\n$/);
   const admin = made.out.trim();
 
@@ -56,8 +47,8 @@ it('a server for other machines, from its first key to a restart', async () => {
   const nobody = await api(server, null, '/v1/models');
   expect([nobody.status, nobody.body.error.code]).toEqual([401, 'invalid_api_key']);
   expect(nobody.headers.get('www-authenticate')).toMatch(/^Bearer /);
-  expect(ramify('key', 'create', '--data', dataFolder)).toMatchObject({ code: 1 });
-  expect(ramify('key', 'list', '--data', dataFolder).out).toContain(admin.slice(0, 11));
+  expect(await ramify('key', 'create', '--data', dataFolder)).toMatchObject({ code: 1 });
+  expect((await ramify('key', 'list', '--data', dataFolder)).out).toContain(admin.slice(0, 11));
 
   const request = { name: 'shop', tenant: 'shop', tokens_per_day: 40, concurrency: 1 };
   const { key, secret } = (await api(server, admin, '/v1/admin/keys', request)).body;
@@ -104,6 +95,6 @@ it('a server for other machines, from its first key to a restart', async () => {
   expect((await api(next, secret as string, '/v1/trajectories')).status).toBe(200);
   await next.end('SIGTERM');
 
-  expect(ramify('key', 'revoke', key.id as string, '--data', dataFolder).code).toBe(0);
-  expect(ramify('key', 'list', '--data', dataFolder, '--json').out).toContain('"revoked"');
+  expect((await ramify('key', 'revoke', key.id as string, '--data', dataFolder)).code).toBe(0);
+  expect((await ramify('key', 'list', '--data', dataFolder, '--json')).out).toContain('"revoked"');
 });

@@ -2,21 +2,16 @@
  * RAMIFY_KEEP_DAYS in the real server: what is old is archived and forgotten while it serves, and
  * the command line reads the archive into another folder, as it was.
  */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { systemClock } from '../../core/clock.ts';
-import { builtModule } from '../../core/paths.ts';
 import { Prng } from '../../core/prng.ts';
 import { chain, trajectoryOf } from '../fixtures/random-records.ts';
+import { ramify } from '../support/command-line.ts';
 import { call, fixture, withStores } from './fixture.ts';
 
 const { path, launch } = fixture();
-const commandLine = fileURLToPath(builtModule(import.meta.url, '../../api/cli/main.ts'));
-const IMPORT_MS = 60_000;
 
 test('what is too old moves to the archive, from which it can be read back', async () => {
   const [dataFolder, other] = [path('data'), path('other')];
@@ -47,9 +42,8 @@ test('what is too old moves to the archive, from which it can be read back', asy
   const files = readdirSync(archive);
   expect(files).toEqual([expect.stringMatching(/^\d{4}-\d\d-\d\d-\d{9}-[0-9a-f]{8}\.jsonl\.gz$/)]);
   const words = ['import', join(archive, files[0]!), '--data', other, '--device', 'cpu'];
-  const child = spawn(process.execPath, [commandLine, ...words], { timeout: IMPORT_MS });
-  await once(child, 'close');
-  expect(child.exitCode).toBe(0);
+  const imported = await ramify(...words);
+  expect(imported.code, imported.err).toBe(0);
   const after = await withStores(other, ({ trajectories, feedback }) => ({
     ...trajectories.get(id),
     feedback: feedback.list(id).items,

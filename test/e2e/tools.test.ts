@@ -3,19 +3,17 @@
  * HTTP and by the command line beside it; a declared HTTP operation; the tool `python`. A policy of
  * random weights is made to call each; calls and results are real.
  */
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { systemClock } from '../../core/clock.ts';
-import { builtModule } from '../../core/paths.ts';
 import type { ToolCallRecord } from '../../core/records.ts';
 import { offerPython } from '../../core/tools/python-tool.ts';
 import { createToolRegistry } from '../../core/tools/registry.ts';
+import { ramify } from '../support/command-line.ts';
 import { writeHermesPolicy } from '../support/hermes-policy.ts';
 import type { TestServer } from '../support/server-process.ts';
 import { call, fixture } from './fixture.ts';
@@ -75,12 +73,8 @@ async function names(): Promise<string[]> {
   return body.data.map(({ name }: { name: string }) => name);
 }
 
-async function ramify(...words: string[]): Promise<number | null> {
-  const main = fileURLToPath(builtModule(import.meta.url, '../../api/cli/main.ts'));
-  const args = [main, 'collection', ...words, '--data', dataFolder];
-  const child = spawn(process.execPath, args, { env: {}, stdio: 'ignore', timeout: 60_000 });
-  await once(child, 'close');
-  return child.exitCode;
+async function collection(...words: string[]): Promise<number | null> {
+  return (await ramify('collection', ...words, '--data', dataFolder)).code;
 }
 
 it('lists its tools', async () => {
@@ -102,11 +96,11 @@ it('documents that another program adds are a tool of the running server', async
   const docs = path('docs');
   mkdirSync(docs);
   writeFileSync(join(docs, 'a.md'), '# Shop\n## Hours\nOpen from 9 to 18.\n');
-  expect(await ramify('import', 'handbook', docs)).toBe(0);
+  expect(await collection('import', 'handbook', docs)).toBe(0);
   await expect.poll(names, { timeout: 10_000 }).toContain('search_handbook');
   // Random words find nothing, but they ask.
   expect(await result('search_handbook')).toMatchObject({ error: null });
-  expect(await ramify('delete', 'handbook')).toBe(0);
+  expect(await collection('delete', 'handbook')).toBe(0);
   await expect.poll(names, { timeout: 10_000 }).not.toContain('search_handbook');
 });
 
