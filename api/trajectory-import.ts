@@ -34,7 +34,9 @@ export class TrajectoryImport {
   async flush(): Promise<void> {
     const batch = this.batch;
     this.batch = [];
-    await store(this.stores, batch, this.counts);
+    const ids = batch.map(({ trajectory }) => trajectory.id);
+    // An old one is not forgotten again before its feedback is there.
+    await this.stores.recentUse.during(ids, () => store(this.stores, batch, this.counts));
   }
 
   /** Policy versions that made some of them and are not known here. */
@@ -44,12 +46,10 @@ export class TrajectoryImport {
 }
 
 async function store(
-  { trajectories, stepLog, feedback, recentUse }: Stores,
+  { trajectories, stepLog, feedback }: Stores,
   batch: readonly LoggedTrajectory[],
   counts: ImportCounts,
 ): Promise<void> {
-  // An old one is not forgotten again before its feedback is there.
-  for (const { trajectory } of batch) recentUse.note(trajectory.id);
   const isNew = ({ trajectory: { id } }: LoggedTrajectory): boolean =>
     trajectories.find(id) === null;
   const fresh = batch.filter(isNew);

@@ -220,6 +220,21 @@ test('of the noted uses only the newest are remembered', () => {
   expect(stores.recentUse.has(`traj_${LIMITS.recentUsesMax}`)).toBe(true);
 });
 
+test('what is worked on stays, even behind more notes than are kept, and for no longer', async () => {
+  await logged('old', 10);
+  const { old } = oldest();
+  const { recentUse } = stores;
+  await recentUse.during(['traj_old'], async () => {
+    await recentUse.during(['traj_old'], async () => {});
+    for (let i = 0; i <= LIMITS.recentUsesMax; i++) recentUse.note(`traj_${i}`);
+    expect(await stores.logRemoval.remove(old, NOW)).toBe(0);
+  });
+  expect(await stores.logRemoval.remove(old, NOW)).toBe(1);
+  const failing = recentUse.during(['traj_old'], () => Promise.reject(new Error('full')));
+  await expect(failing).rejects.toThrow('full');
+  expect(recentUse.has('traj_old')).toBe(false);
+});
+
 test('a response that others go on from is hidden, and goes with the last of them', async () => {
   await logged('first', 10, { conversationId: 'conv_a' });
   await logged('second', 500);

@@ -10,6 +10,8 @@ export class RecentUse {
   private readonly clock: Clock;
   /** Ids with the time of their last use, the longest unused first. */
   private readonly used = new Map<string, number>();
+  /** How many are at work on an id. */
+  private readonly held = new Map<string, number>();
 
   constructor(clock: Clock) {
     this.clock = clock;
@@ -26,7 +28,22 @@ export class RecentUse {
     }
   }
 
+  /** Keeps trajectories until `work` has ended, however many others are noted meanwhile. */
+  async during(ids: readonly string[], work: () => Promise<void>): Promise<void> {
+    for (const id of ids) this.held.set(id, (this.held.get(id) ?? 0) + 1);
+    try {
+      await work();
+    } finally {
+      for (const id of ids) {
+        const left = (this.held.get(id) ?? 1) - 1;
+        if (left > 0) this.held.set(id, left);
+        else this.held.delete(id);
+      }
+    }
+  }
+
   has(id: string): boolean {
+    if (this.held.has(id)) return true;
     const at = this.used.get(id);
     return at !== undefined && this.clock.now() - at < LIMITS.recentUseMs;
   }
