@@ -232,8 +232,8 @@ const RULES: readonly Arm[] = [
   },
 ];
 
-/** Enough that ratios move: two updates a step at three times the rate of the other set. */
-const OLD_DATA = { learningRate: 3e-4, miniBatches: 2 } as const;
+/** Two updates a step, so that ratios move, even those of fresh rollouts. */
+const OLD_DATA = { miniBatches: 2 } as const;
 
 const OFF_POLICY: readonly Arm[] = [
   {

@@ -23,6 +23,9 @@ describe('parseOptions', () => {
     expect(options.seeds).toHaveLength(8);
     expect(options.arms).toEqual(ARM_SETS.rules);
     expect(options.plan).toMatchObject({ set: 'rules', steps: 80 });
+    const old = parseOptions(['--set', 'off-policy'])!;
+    expect(old.seeds).toHaveLength(3);
+    expect(old.plan).toMatchObject({ set: 'off-policy', steps: 40, learningRate: 2e-4 });
     expect(parseOptions(['--help'])).toBeNull();
   });
 
