@@ -72,6 +72,9 @@ const LONGER = 1.25;
 const HALF = 0.525;
 const FALLING = { promptsPerStep: 12, epochs: 2, finalRateRatio: 0.2 } as const;
 
+/** What is right under the mode becomes right when it is sampled. */
+const SHARP = { entropyCoefficient: -0.3 } as const;
+
 const RULES: readonly Arm[] = [
   {
     name: 'grpo-16',
@@ -229,6 +232,23 @@ const RULES: readonly Arm[] = [
     algorithm: 'grpo',
     settings: { groupSize: 8, ...FALLING },
     about: 'plain groups of 8 in the same way',
+  },
+  {
+    name: 'uniform-3-of-16-tree-sharp',
+    ...uniform(3, { groupSize: 16, attribution: 'tree', promptsPerStep: 8, ...SHARP }),
+    about: 'the trees of 8 prompts, used once, with a price on entropy',
+  },
+  {
+    name: 'grpo-8-sharp',
+    algorithm: 'grpo',
+    settings: { groupSize: 8, promptsPerStep: 8, ...SHARP },
+    about: 'plain groups of 8 of as many calls a step, with a price on entropy',
+  },
+  {
+    name: 'grpo-16-sharp',
+    algorithm: 'grpo',
+    settings: { groupSize: 16, ...SHARP },
+    about: 'the reference with a price on entropy',
   },
 ];
 

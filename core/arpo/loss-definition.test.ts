@@ -36,9 +36,10 @@ function combinations(prng: Prng): Settings[] {
         MASKS.flatMap((geometricMask) =>
           ATTRIBUTIONS.flatMap((attribution) =>
             COEFFICIENTS.flatMap((klCoefficient) =>
-              COEFFICIENTS.map((entropyCoefficient) => ({
+              COEFFICIENTS.map((size) => ({
                 ...{ clip, aggregate, importance, geometricMask, attribution },
-                ...{ klCoefficient, entropyCoefficient, maxTokens: 10, importanceCap: 2 },
+                ...{ klCoefficient, maxTokens: 10, importanceCap: 2 },
+                entropyCoefficient: size * prng.pick([1, -1]),
                 ...{ epsLow: 0.2, epsHigh: 0.3, dualClip: 2.5 },
                 normalise: prng.pick(['std', 'mean', 'leave-one-out'] as const),
                 entropyAdvantage: prng.pick([0, 0.2]),

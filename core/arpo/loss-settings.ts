@@ -34,7 +34,7 @@ export interface LossSettings {
   maxStaleness?: number;
   /** Of the divergence from the base policy; 0: not in the loss. */
   klCoefficient: number;
-  /** Of the entropy bonus; 0: not in the loss. */
+  /** Of the entropy of the predictions; above 0 a bonus, below 0 a price; 0: not in the loss. */
   entropyCoefficient: number;
   /**
    * Absent where no task is trained on (ratings are the rewards of conversations), and where a
@@ -58,7 +58,7 @@ export const LOSS_SPECS = {
   geometricMask: pair(0, 1_000, { nullable: true }),
   maxStaleness: integer(0, LIMITS.liveStalenessMax),
   klCoefficient: number(0, 100),
-  entropyCoefficient: number(0, 100),
+  entropyCoefficient: number(-100, 100),
   multiToolBonus: number(0, 1),
 } as const satisfies Record<keyof LossSettings, SettingSpec>;
 

@@ -14,7 +14,7 @@ const SHAPE = { vocabulary: 37, rowsMax: 10, tokensMax: 24 };
 
 const LOSSES = (['ppo', 'entropy-balanced', 'gspo', 'cispo'] as ClipRule[]).flatMap((clip) =>
   [0, 0.2].flatMap((klCoefficient) =>
-    [0, 0.1].map((entropyCoefficient): LossSettings => ({
+    [0, 0.1, -0.1].map((entropyCoefficient): LossSettings => ({
       ...{ clip, klCoefficient, entropyCoefficient },
       ...{ epsLow: 0.2, epsHigh: 0.28, dualClip: 3, weightSum: 17 },
     })),

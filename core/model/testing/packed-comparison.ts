@@ -16,7 +16,7 @@ const CLIP = { epsLow: 0.2, epsHigh: 0.28, dualClip: 3, weightSum: 17 };
 export const LOSSES: readonly LossSettings[] = [
   CLIP,
   { ...CLIP, clip: 'entropy-balanced', entropyCoefficient: 0.1 },
-  { ...CLIP, clip: 'gspo' },
+  { ...CLIP, clip: 'gspo', entropyCoefficient: -0.1 },
   { ...CLIP, clip: 'cispo', klCoefficient: 0.2 },
 ];
 
