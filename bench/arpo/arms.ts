@@ -54,14 +54,6 @@ const uniform = (
   settings: { branch: 'uniform', initialRollouts, ...more },
 });
 
-const settledGroups = (
-  initialRollouts: number,
-  more: Arm['settings'] = {},
-): Pick<Arm, 'algorithm' | 'settings'> => ({
-  algorithm: 'grpo',
-  settings: { groupSize: 16, settleEarly: true, initialRollouts, ...more },
-});
-
 /** As many calls a group as plain groups of 4 to 5. */
 const SMALL_TREES = { groupSize: 8, attribution: 'tree' } as const;
 
@@ -118,60 +110,6 @@ const RULES: readonly Arm[] = [
   },
   { name: 'uniform-8', ...uniform(8), about: 'deferred from 8 roots, points drawn evenly' },
   { name: 'entropy-8', ...deferred(8, 'entropy'), about: 'deferred from 8 roots by entropy' },
-  { name: 'value-8', ...deferred(8, 'value'), about: 'deferred from 8 roots by value' },
-  {
-    name: 'uniform-4',
-    stretch: LONGER,
-    ...uniform(4),
-    about: 'deferred from 4 roots, points drawn evenly',
-  },
-  {
-    name: 'entropy-4',
-    stretch: LONGER,
-    ...deferred(4, 'entropy'),
-    about: 'deferred from 4 roots by entropy',
-  },
-  {
-    name: 'value-4',
-    stretch: LONGER,
-    ...deferred(4, 'value'),
-    about: 'deferred from 4 roots by value',
-  },
-  {
-    name: 'entropy-max-4',
-    stretch: LONGER,
-    ...deferred(4, 'entropy', { entropy: 'max' }),
-    about: 'deferred from 4 roots by the largest entropy of a step',
-  },
-  {
-    name: 'grpo-16-settled',
-    stretch: LONGER,
-    ...settledGroups(8),
-    about: 'plain groups of 8, filled to 16 unless all 8 were rewarded alike',
-  },
-  {
-    name: 'uniform-8-settled',
-    ...uniform(8, { settleEarly: true }),
-    about: 'as uniform-8; equal rewards of the roots end the group',
-  },
-  {
-    name: 'value-8-settled',
-    ...deferred(8, 'value', { settleEarly: true }),
-    about: 'as value-8; equal rewards of the roots end the group',
-  },
-  {
-    name: 'value-4-settled',
-    stretch: LONGER,
-    ...deferred(4, 'value', { settleEarly: true }),
-    about: 'as value-4; equal rewards of the roots end the group',
-  },
-  {
-    name: 'grpo-8-curriculum',
-    stretch: LONGER,
-    algorithm: 'grpo',
-    settings: { groupSize: 8, curriculum: 'solved-share' },
-    about: 'plain groups of 8, tasks by the share that is solved, for more steps',
-  },
   {
     name: 'uniform-3-of-8-tree',
     stretch: 2,

@@ -111,7 +111,7 @@ export interface LossSettings {
   dualClip: number;
   /** Of the divergence from `referenceLogprobs`; absent or 0: not in the loss. */
   klCoefficient?: number;
-  /** Of the entropy of the predictions, which is made larger; absent or 0: not in the loss. */
+  /** Of the entropy of the predictions: above 0 a bonus, below a price; absent or 0: not there. */
   entropyCoefficient?: number;
   /**
    * Divides the weighted sum. Given by the caller for the whole mini-batch, as in
