@@ -103,7 +103,7 @@ function rulesText(data: PlanRuns): string {
 function offPolicyText(data: PlanRuns): string {
   const failures = failureLines(data.arms.flatMap(({ runs }) => runs));
   return [
-    '# Old data',
+    '## Old data',
     planText(data),
     stepsTable(data),
     costTable(data),
@@ -120,10 +120,16 @@ function readmeText(rules: PlanRuns | null, offPolicy: PlanRuns | null): string 
     const shown = { ...rules, arms: rules.arms.filter(({ arm }) => SHOWN.includes(arm.name)) };
     parts.push(planText(shown), callsTable(shown), verdictLines(shown).join('\n'));
   }
-  if (offPolicy !== null) parts.push(stepsTable(offPolicy));
+  if (offPolicy !== null) parts.push(oldDataText(offPolicy), stepsTable(offPolicy));
   const where =
     'All arms, intervals by family and figures: [docs/evidence/arpo](docs/evidence/arpo/report.md).';
   return [...parts, where].join('\n\n');
+}
+
+function oldDataText({ plan, arms }: PlanRuns): string {
+  const about = arms.map(({ arm }) => `\`${arm.name}\`: ${arm.about}`).join('; ');
+  const rate = `${plan.promptsPerStep} prompts a step, learning rate ${plan.learningRate}`;
+  return `Learning from rollouts of older weights, ${rate} (${about}):`;
 }
 
 async function pretty(markdown: string): Promise<string> {
