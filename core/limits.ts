@@ -26,7 +26,7 @@ export const LIMITS = {
   laneWeightBytesMax: 32 * 1024 * 1024,
   /** Each lane holds the weights once more. */
   lanesMax: 8,
-  /** One run of a lane: 16 tokens of a few rows; a slow machine needs some seconds at most. */
+  /** One run of a lane: a chunk of a few rows; a slow machine needs some seconds at most. */
   laneRunTimeoutMs: 120_000,
   /** Tokens of one prefill piece, so that a long prompt does not stall the other streams. */
   prefillTokensMax: 256,

@@ -321,8 +321,6 @@ export interface GateReport {
   candidate: Record<string, EvalScore>;
   /** Mean paired difference of accuracy and its bootstrap 95 % interval. */
   difference: Interval;
-  /** The same of format errors: above 0 the candidate makes more. */
-  formatDifference?: Interval;
   tolerance: number;
   /** Sampled answers to each task; 1 when left out. */
   samples?: number;

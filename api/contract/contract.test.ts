@@ -139,6 +139,9 @@ test('bounds are those of core/limits.ts', () => {
   const toolCalls = schemas['AgentRunRequest']?.properties?.['max_tool_calls'];
   expect(toolCalls?.maximum).toBe(LIMITS.toolCallsMax);
   expect(toolCalls?.default).toBe(LIMITS.toolCallsDefault);
+  const replayed = schemas['ReplayRequest']?.properties?.['max_tool_calls'];
+  expect(replayed?.maximum).toBe(LIMITS.toolCallsMax);
+  expect(schemas['ChatCompletionRequest']?.properties?.['n']?.maximum).toBe(LIMITS.choicesMax);
   expect(schemas['RetrainRequest']?.properties?.['steps']?.maximum).toBe(LIMITS.trainingStepsMax);
   expect(schemas['TextPart']?.properties?.['text']?.maxLength).toBe(LIMITS.messageCharsMax);
   expect(parameters['Limit']?.schema.maximum).toBe(LIMITS.pageItemsMax);

@@ -33,7 +33,8 @@ const FAMILIES = ['math', 'knowledge', 'deep-search'] as const;
 /** Drawn together, and in the README; the others have a panel each. */
 const SHOWN = [
   ...['grpo-16', 'grpo-8', 'random', 'paper'],
-  ...['wide', 'twice', 'falling'].map((way) => `uniform-3-of-16-tree-${way}`),
+  ...['wide', 'sharp'].map((way) => `uniform-3-of-16-tree-${way}`),
+  ...['grpo-8-sharp', 'grpo-16-sharp'],
 ];
 /** Of the token entropies around tool results. */
 const ENTROPIES = ['grpo-16', 'paper', ...SHOWN.slice(4, 6)];

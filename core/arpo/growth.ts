@@ -2,9 +2,8 @@
  * How a group grows, by its branch rule (arpo.md section 3): freely, in rounds, or from the
  * finished roots. What is common to them is here: the roots, and the draws.
  *
- * Deviations from the released codes: slots are never handed out by the order of indexes
- * (algorithms.md 1e, defect 10), and only the rules that reproduce turn-synchronous codes keep a
- * barrier between turns.
+ * Deviations from the released codes: slots are never handed out by the order of indexes, and only
+ * the rules that reproduce turn-synchronous codes keep a barrier between turns.
  */
 import { assert } from '../assert.ts';
 import { mean } from './number.ts';

@@ -49,9 +49,8 @@ export interface RolloutGroup {
   rescored?: ReadonlyMap<string, Float32Array>;
 }
 
-/** Calls of a trajectory that was given are of no count: somebody else made them. */
+/** Without what was given: somebody else made it. */
 export interface GroupCounts {
-  /** Those that were given too. */
   rootRollouts: number;
   branches: number;
   /** Calls that reached a tool. */
@@ -76,11 +75,11 @@ export function countGroup(trajectories: readonly RolloutTrajectory[]): GroupCou
     tokensShared: 0,
   };
   for (const { steps, branch, given } of trajectories) {
+    if (given === true) continue;
     const sharedSteps = branch === null ? 1 : branch.stepIndex + 1;
     const [shared, own] = [steps.slice(0, sharedSteps), steps.slice(sharedSteps)];
     if (branch === null) counts.rootRollouts++;
     else counts.branches++;
-    if (given === true) continue;
     const recorded = callsRun(own, 'recorded');
     counts.toolCallsExecuted += callsRun(own) - recorded;
     counts.toolCallsCached += recorded;

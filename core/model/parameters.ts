@@ -99,10 +99,3 @@ export function checkWeights(
     if (!shapes.has(name)) throw new AppError('policy_invalid', `${where}: unknown tensor ${name}`);
   }
 }
-
-/** A deep copy: training changes weights in place, the base must stay as it is. */
-export function copyWeights(weights: Weights): Weights {
-  return new Map(
-    [...weights].map(([name, { shape, data }]) => [name, { shape, data: data.slice() }]),
-  );
-}

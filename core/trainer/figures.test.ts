@@ -41,6 +41,10 @@ it('counts rollouts, branches, tool calls and tokens', () => {
   const unique = new Map(trajectories.flatMap(({ steps }) => steps.map((step) => [step.id, step])));
   const sampled = [...unique.values()].reduce((sum, step) => sum + (step.logprobs?.length ?? 0), 0);
   expect(counts.tokensSampled).toBe(sampled);
+  const figures = rolloutFigures(groups);
+  expect(figures['root_rollouts']).toBe(48 - branches.length);
+  const all = trajectories.reduce((sum, { record }) => sum + record.sampledTokens, 0);
+  expect(figures['tokens_shared']).toBe(all - sampled);
 });
 
 it('averages rewards over all, and by family', () => {
@@ -78,10 +82,12 @@ it('measures the entropy jump after results, by tool, and dH where branches open
 it('leaves out figures over nothing', () => {
   expect(rolloutFigures([])).toEqual({
     rollouts: 0,
+    root_rollouts: 0,
     branches: 0,
     tool_calls_executed: 0,
     tool_calls_saved: 0,
     tool_calls_cached: 0,
     tokens_sampled: 0,
+    tokens_shared: 0,
   });
 });

@@ -19,13 +19,17 @@ export type Figures = Record<string, number>;
 export function rolloutFigures(groups: readonly RolloutGroup[]): Figures {
   const trajectories = groups.flatMap(sampled);
   const counts = countGroups(groups);
+  const sum = (name: 'rootRollouts' | 'toolCallsCached' | 'tokensShared'): number =>
+    groups.reduce((total, group) => total + group.counts[name], 0);
   const figures: Figures = {
     rollouts: counts.rollouts,
+    root_rollouts: sum('rootRollouts'),
     branches: counts.branches,
     tool_calls_executed: counts.toolCallsExecuted,
     tool_calls_saved: counts.toolCallsSaved,
-    tool_calls_cached: groups.reduce((sum, group) => sum + group.counts.toolCallsCached, 0),
+    tool_calls_cached: sum('toolCallsCached'),
     tokens_sampled: counts.tokensSampled,
+    tokens_shared: sum('tokensShared'),
     ...scores(trajectories),
   };
   const families = new Set(groups.map((group) => group.task.family));

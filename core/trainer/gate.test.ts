@@ -172,15 +172,4 @@ describe('judgeCandidate', () => {
     expect(report.candidate['all']).toMatchObject({ accuracy: 0.625, passAtK: 0.75 });
     expect(report.candidate['math']).toMatchObject({ tasks: 2, accuracy: 1, passAtK: 1 });
   });
-
-  it('says how format errors changed', () => {
-    const report = judgeCandidate(
-      outcomes(answered(100, 40), 4),
-      outcomes(answered(100, 80), 5),
-      SETTINGS,
-    );
-    expect(report.passed).toBe(true);
-    expect(report.formatDifference?.mean).toBeCloseTo(0.01, 12);
-    expect(report.formatDifference?.high).toBeGreaterThan(0.01);
-  });
 });

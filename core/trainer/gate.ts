@@ -48,9 +48,7 @@ export function judgeCandidate(
   settings: GateSettings,
 ): GateReport {
   const accuracy = pairedDifferences(base, candidate, ({ correct }) => Number(correct));
-  const errors = pairedDifferences(base, candidate, ({ formatOk }) => Number(!formatOk));
   const difference = bootstrapMean(accuracy, settings);
-  const formatDifference = bootstrapMean(errors, settings);
   const scores = { base: gateScores(base), candidate: gateScores(candidate) };
   const reason = tooFew(accuracy.length) ?? refusal(scores, difference, settings.tolerance);
   return {
@@ -59,7 +57,6 @@ export function judgeCandidate(
     tasks: accuracy.length,
     ...scores,
     difference,
-    formatDifference,
     tolerance: settings.tolerance,
     samples: base.sampled.length,
   };
