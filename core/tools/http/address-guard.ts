@@ -20,6 +20,11 @@ export type Lookup = (
   done: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
 ) => void;
 
+/** Public by their range, and yet services of a cloud to the machines in it. */
+const CLOUD_ADDRESSES: ReadonlyMap<string, string> = new Map([
+  ['168.63.129.16', "Azure's platform address"],
+]);
+
 /** Null, or what kind of address it is that keeps it from being public. */
 export function privateKind(address: string): string | null {
   // An IPv6 zone (`fe80::1%eth0`) says through which interface, not where.
@@ -27,7 +32,7 @@ export function privateKind(address: string): string | null {
   // IPv4 in the clothes of IPv6 is judged as IPv4.
   const parsed = ipaddr.process(address);
   const range = parsed.range();
-  return range === 'unicast' ? null : range;
+  return range === 'unicast' ? (CLOUD_ADDRESSES.get(parsed.toString()) ?? null) : range;
 }
 
 export interface GuardOptions {

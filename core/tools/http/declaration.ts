@@ -17,6 +17,7 @@ export interface HttpOperation {
   url: string;
   /** JSON Schema of the arguments. */
   parameters: Record<string, unknown>;
+  /** By names in lower case. */
   headers: Readonly<Record<string, string>>;
   effects: 'none' | 'writes';
   timeoutMs: number;
@@ -147,8 +148,11 @@ function headersOf(
     });
     // eslint-disable-next-line no-control-regex
     demand(/^[^\u0000-\u0008\u000a-\u001f\u007f\u0100-\uffff]*$/.test(value), 'headers', SENDABLE);
-    return [name, value] as const;
+    return [name.toLowerCase(), value] as const;
   });
+  const names = filled.map(([name]) => name);
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  demand(twice === undefined, 'headers', `names that differ in more than case; ${twice} is twice`);
   return Object.fromEntries(filled);
 }
 

@@ -2,7 +2,7 @@
  * One call of a declared HTTP operation: the address from its template and the arguments, the
  * request, redirects one by one, and the answer as text within a bound. Every redirect goes through
  * the same guarded connections (address-guard.ts); what the operator declared as headers, secrets
- * among them, is sent to the declared origin only.
+ * among them, is sent to the declared origin only, and not after a redirect has left it.
  */
 import { request } from 'undici';
 import type { Dispatcher } from 'undici';
@@ -22,6 +22,7 @@ interface Message {
 
 /** What may be different the next time. */
 const PASSING_STATUS = new Set([408, 425, 429, 500, 502, 503, 504]);
+const ACCEPT = 'application/json, text/*;q=0.9, */*;q=0.1';
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const WITH_BODY = new Set(['POST', 'PUT', 'PATCH']);
 /** Of failures that another try may not have. */
@@ -35,13 +36,12 @@ export async function callHttp(
   args: Arguments,
   options: { dispatcher: Dispatcher; signal: AbortSignal },
 ): Promise<string> {
-  const own = messageOf(operation, args);
-  let message = own;
+  let message = messageOf(operation, args);
   for (let hops = 0; ; hops++) {
     const { status, location, text } = await sent(message, options);
     if (location === null) return judged(status, text);
     if (hops === LIMITS.httpRedirectsMax) throw failed(`more than ${hops} redirects`);
-    message = redirected(message, status, location, own);
+    message = redirected(message, status, location);
   }
 }
 
@@ -58,7 +58,7 @@ export function messageOf(operation: HttpOperation, args: Arguments): Message {
   const url = new URL(search === undefined ? path : `${path}?${search}`);
   const named = new Set(placeholders(template));
   const others = Object.entries(args).filter(([name]) => !named.has(name));
-  const headers = { accept: 'application/json, text/*;q=0.9, */*;q=0.1', ...operation.headers };
+  const headers = { accept: ACCEPT, ...operation.headers };
   if (WITH_BODY.has(method)) {
     const body = JSON.stringify(Object.fromEntries(others));
     return { url, method, headers: { 'content-type': 'application/json', ...headers }, body };
@@ -156,7 +156,7 @@ function judged(status: number, text: string): string {
   throw failed(`status ${status}: ${text.trim().replaceAll(/\s+/g, ' ')}`);
 }
 
-function redirected(message: Message, status: number, location: string, own: Message): Message {
+function redirected(message: Message, status: number, location: string): Message {
   if (!URL.canParse(location, message.url.href)) throw failed(`a redirect to no address`);
   const url = new URL(location, message.url.href);
   if (url.protocol !== 'http:' && url.protocol !== 'https:') {
@@ -167,17 +167,17 @@ function redirected(message: Message, status: number, location: string, own: Mes
   }
   const isRead = message.method === 'GET';
   const becomesGet = status === 303 || (!isRead && (status === 301 || status === 302));
-  const sameOrigin = url.origin === own.url.origin;
+  const sameOrigin = url.origin === message.url.origin;
   if (!sameOrigin && !isRead && !becomesGet) {
     throw failed(`a redirect of ${message.method} to another server (${url.host})`);
   }
   url.username = '';
   url.password = '';
-  const { accept = '*/*' } = own.headers;
   return {
     url,
     method: becomesGet ? 'GET' : message.method,
-    headers: sameOrigin ? own.headers : { accept },
+    // Gone for good: back on the declared server the path would still be the other's choice.
+    headers: sameOrigin ? message.headers : { accept: ACCEPT },
     body: becomesGet ? null : message.body,
   };
 }

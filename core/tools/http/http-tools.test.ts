@@ -23,6 +23,7 @@ interface Seen {
   method: string;
   url: string;
   headers: IncomingMessage['headers'];
+  rawHeaders: string[];
   body: string;
 }
 
@@ -32,8 +33,8 @@ async function served(listener: RequestListener, host = '127.0.0.1') {
     let body = '';
     request.on('data', (chunk: Buffer) => (body += chunk.toString()));
     request.on('end', () => {
-      const { method = '', url = '', headers } = request;
-      seen.push({ method, url, headers, body });
+      const { method = '', url = '', headers, rawHeaders } = request;
+      seen.push({ method, url, headers, rawHeaders, body });
       listener(request, response);
     });
   }).listen(0, host);
@@ -67,6 +68,9 @@ function toolOf(entry: object, options: Parameters<typeof httpTools>[1] = {}): T
   return made.tools[0] as Tool;
 }
 
+const lowered = (headers: Record<string, string>): Record<string, string> =>
+  Object.fromEntries(Object.entries(headers).map(([name, text]) => [name.toLowerCase(), text]));
+
 const never = (): AbortSignal => new AbortController().signal;
 
 describe('a request', () => {
@@ -94,6 +98,23 @@ describe('a request', () => {
     expect(await tool.run({ city: 'x', days: 3 }, never())).toBe('done (status 204)');
     expect(seen[0]).toMatchObject({ method: 'POST', url: '/x', body: '{"days":3}' });
     expect(seen[0]?.headers['content-type']).toBe('application/json');
+  });
+
+  test('declared headers take the place of ours, however their names are written', async () => {
+    const { seen, base } = await answering('x');
+    const headers = {
+      'Content-Type': 'application/merge-patch+json',
+      ACCEPT: 'application/hal+json',
+      'User-Agent': 'me',
+    };
+    const tool = toolOf({ method: 'PATCH', url: base, parameters: PARAMETERS, headers });
+    await tool.run({ days: 1 }, never());
+    // With two of a name this list is longer, and `headers` has but one of them.
+    const sent = seen[0]?.rawHeaders.filter((_, i) => i % 2 === 0).map((x) => x.toLowerCase());
+    expect(sent?.filter((name) => name in lowered(headers)).sort()).toEqual(
+      Object.keys(lowered(headers)).sort(),
+    );
+    expect(seen[0]?.headers).toMatchObject(lowered(headers));
   });
 
   test.each(['..', '.', ''])('%j is no part of a path', async (city) => {
@@ -206,6 +227,7 @@ describe('addresses', () => {
     ...['fe80::1%eth0', 'fc00::1', 'fd12::1', 'ff02::1', '::ffff:127.0.0.1', '::ffff:10.0.0.1'],
     ...['::ffff:a9fe:a9fe', '64:ff9b::7f00:1', '2002:7f00:1::', '2001::1', '2001:db8::1'],
     ...['fec0::1', '100::1', '::127.0.0.1', '::ffff:0:127.0.0.1', 'localhost', ''],
+    ...['168.63.129.16', '::ffff:168.63.129.16'],
   ])('%j is not public', (address) => {
     expect(privateKind(address)).not.toBeNull();
   });
@@ -213,6 +235,7 @@ describe('addresses', () => {
   test.each([
     '8.8.8.8',
     '1.1.1.1',
+    '168.63.129.17',
     '172.32.0.1',
     '100.128.0.1',
     '2606:4700::1111',
@@ -319,7 +342,10 @@ describe('redirects', () => {
   test('to another server: no header of the declaration, and no body', async () => {
     const other = await answering('other');
     const { base } = await redirecting(307, () => `${other.base}/x`);
-    const headers = { authorization: 'Bearer ${TOKEN}', cookie: 'a=b', 'x-key': '${TOKEN}' };
+    const headers = {
+      ...{ authorization: 'Bearer ${TOKEN}', cookie: 'a=b', 'x-key': '${TOKEN}' },
+      accept: 'text/a=b',
+    };
     expect(await toolOf({ url: base, headers }).run({}, never())).toBe('other');
     expect(JSON.stringify(other.seen)).not.toMatch(/s3cret|a=b/);
     const writing = toolOf({ url: base, headers, method: 'POST', parameters: PARAMETERS });
@@ -327,6 +353,19 @@ describe('redirects', () => {
       message: expect.stringContaining('a redirect of POST to another server'),
     });
     expect(other.seen).toHaveLength(1);
+  });
+
+  test('to another server and back: the other chose the path, so still no header', async () => {
+    const other = await served((_, response) => {
+      response.writeHead(302, { location: `${base}/end` }).end();
+    });
+    const { seen, base } = await redirecting(302, () => `${other.base}/x`);
+    const headers = { authorization: 'Bearer ${TOKEN}' };
+    expect(await toolOf({ url: base, headers }).run({}, never())).toBe('the end');
+    expect(seen.map(({ url, headers: sent }) => [url, sent.authorization])).toEqual([
+      ['/', 'Bearer s3cret'],
+      ['/end', undefined],
+    ]);
   });
 
   test.each([
@@ -374,6 +413,10 @@ describe('a declaration', () => {
     ['.headers must be of variables that are set; NONE', { headers: { a: '${NONE}' } }],
     ['.headers must be names', { headers: { 'a b': 'x' } }],
     ['.headers must be names', { headers: { Host: 'x' } }],
+    [
+      '.headers must be names that differ in more than case; x-a',
+      { headers: { 'X-A': '1', 'x-a': '1' } },
+    ],
     ['.headers must be of signs', { headers: { a: 'x\r\ny: z' } }],
     ['.effects must be', { effects: 'some' }],
     ['.retries must be 0 with effects', { effects: 'writes', retries: 1 }],
