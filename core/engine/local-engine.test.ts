@@ -268,6 +268,50 @@ describe('sequences', () => {
     second.close();
   });
 
+  it('may leave a version that drains in the middle of a turn of several versions', async () => {
+    const several = new LocalEngine({ device: 'cpu', threads: 1 });
+    for (const version of [1, 2, 3]) await several.load(version, { config: CONFIG, weights });
+    const [first, second, third] = [1, 2, 3].map((policyVersion) => {
+      const sequence = several.open({ policyVersion });
+      sequence.append(prompt(3));
+      return sequence;
+    });
+    const abort = new AbortController();
+    let pieces = 0;
+    const request = { maxTokens: 100, sampling: PLAIN, stopTokens: [] };
+    // While version 1 has its part of a turn, the only client of version 3 goes.
+    const onTokens = () => void (++pieces === 2 && abort.abort());
+    const stay = [first!.sample({ ...request, onTokens }), second!.sample(request)];
+    const left = third!.sample({ ...request, signal: abort.signal });
+    const closed = left.then(() => third!.close());
+    await several.unload(3);
+    expect((await left).finish).toBe('cancelled');
+    await closed;
+    expect((await Promise.all(stay)).map(({ finish }) => finish)).toEqual(['length', 'length']);
+    expect(several.stats()).toMatchObject({ versions: [1, 2], openSequences: 2, running: 0 });
+    await several.close();
+  }, 20_000);
+
+  it('fail with their turn, and the next one is served', async () => {
+    let now = () => 0;
+    const other = new LocalEngine({ device: 'cpu', threads: 1, clock: { now: () => now() } });
+    await other.load(1, { config: CONFIG, weights });
+    const sequence = other.open({ policyVersion: 1 });
+    sequence.append(prompt(3));
+    const request = { maxTokens: 100, sampling: PLAIN, stopTokens: [] };
+    const onTokens = () => {
+      now = () => {
+        throw new Error('no time');
+      };
+    };
+    await expect(sequence.sample({ ...request, onTokens })).rejects.toThrowError(/no time/);
+    now = () => 0;
+    const { finish } = await sequence.sample(request);
+    expect(finish).toBe('length');
+    expect(other.stats()).toMatchObject({ queued: 0, running: 0 });
+    await other.close();
+  }, 20_000);
+
   it('are refused beyond the bounds', async () => {
     const small = new LocalEngine({
       device: 'cpu',

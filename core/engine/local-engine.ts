@@ -246,29 +246,39 @@ export class LocalEngine implements Sampler, SequenceHost {
     await loaded.model.dispose();
   }
 
-  /**
-   * Works until no job is left. Between runs the event loop turns once, so that callers can react.
-   */
+  /** Works until no job is left. Never rejects: nobody waits for it. */
   private async run(): Promise<void> {
     while (this.jobs.size > 0 && !this.closed) {
-      await new Promise(setImmediate);
-      this.settleEnded();
-      const { batchRowsMax: rowsMax, agingTurns } = this.options;
-      const turns = planTurn(this.jobs, { rowsMax, agingTurns });
-      for (const { jobs } of turns) for (const job of jobs) this.running.add(job);
-      for (const [index, turn] of turns.entries()) {
-        if (index > 0) await new Promise(setImmediate);
-        this.settleEnded();
-        await this.serve(turn);
+      try {
+        await this.takeTurn();
+      } catch (thrown) {
+        // Nothing says whose fault it is, and a job that stays would bring it up again.
+        this.fail([...this.jobs], toAppError(thrown));
       }
       this.running.clear();
     }
     this.pump = null;
   }
 
+  /** Between runs the event loop turns once, so that callers can react. */
+  private async takeTurn(): Promise<void> {
+    await new Promise(setImmediate);
+    this.settleEnded();
+    const { batchRowsMax: rowsMax, agingTurns } = this.options;
+    const turns = planTurn(this.jobs, { rowsMax, agingTurns });
+    for (const { jobs } of turns) for (const job of jobs) this.running.add(job);
+    for (const [index, turn] of turns.entries()) {
+      if (index > 0) await new Promise(setImmediate);
+      this.settleEnded();
+      await this.serve(turn);
+    }
+  }
+
   private async serve({ version, jobs }: Turn<Job>): Promise<void> {
-    const loaded = must(this.versions.get(version), 'version of a job');
+    // With its last client a version that drains goes too.
+    if (this.left(jobs).length === 0) return;
     try {
+      const loaded = must(this.versions.get(version), 'version of a job');
       await this.prefiller.run(loaded, this.left(jobs));
       await this.decode(loaded, this.left(jobs).filter(isReady));
     } catch (thrown) {
@@ -380,10 +390,7 @@ export class LocalEngine implements Sampler, SequenceHost {
 
   private fail(jobs: readonly Job[], error: AppError): void {
     for (const job of jobs) {
-      if (!this.jobs.delete(job)) continue;
-      // A run may have cached what was sampled and never delivered.
-      job.sequence.kv.truncate(Math.max(0, job.sequence.length - 1));
-      job.reject(error);
+      if (this.jobs.delete(job)) job.reject(error);
     }
   }
 }

@@ -73,6 +73,10 @@ export class LocalSequence implements Sequence {
     this.state = 'sampling';
     try {
       return await this.host.submit(this, request);
+    } catch (error) {
+      // A run may have cached what was sampled and never delivered.
+      this.kv.truncate(this.tokens.length - 1);
+      throw error;
     } finally {
       if (this.state === 'sampling') this.state = 'idle';
     }
