@@ -208,3 +208,48 @@ it('rejects what waits when it is stopped', async () => {
   await rejected;
   expect(other.stats().state).toBe('stopped');
 });
+
+/** Milliseconds until the engine has stopped; a worker that is waited for in vain takes 5,000. */
+async function stopped(other: PolicyEngine): Promise<number> {
+  const start = performance.now();
+  await other.stop();
+  expect(other.stats()).toMatchObject({ state: 'stopped', openSequences: 0 });
+  return performance.now() - start;
+}
+
+it('stops at once although callers close what was sampling', async () => {
+  const other = await startPolicyEngine({ device: 'cpu', threads: 1, logger: quiet });
+  await other.load(1, directory);
+  const sequence = other.open({ policyVersion: 1 });
+  sequence.append([1]);
+  const begun = new Promise<void>((resolve, reject) => {
+    const request = { maxTokens: 2_000, sampling: SAMPLING, stopTokens: [] };
+    void sequence
+      .sample({ ...request, onTokens: () => resolve() })
+      .catch(reject)
+      .finally(() => sequence.close());
+  });
+  await begun;
+  expect(await stopped(other)).toBeLessThan(3_000);
+});
+
+it('stops at once when its process dies meanwhile', async () => {
+  const other = await startPolicyEngine({ device: 'cpu', threads: 1, logger: quiet });
+  const pid = other.stats().pid as number;
+  // So that it cannot answer before it dies.
+  process.kill(pid, 'SIGSTOP');
+  const loading = other.load(1, directory);
+  const stopping = stopped(other);
+  process.kill(pid, 'SIGKILL');
+  await expect(loading).rejects.toThrowError('the server is stopping');
+  expect(await stopping).toBeLessThan(3_000);
+});
+
+it('stops at once while a new process starts', async () => {
+  const other = await startPolicyEngine({ device: 'cpu', threads: 1, logger: quiet });
+  const { pid } = other.stats();
+  process.kill(pid as number, 'SIGKILL');
+  while ([pid, null].includes(other.stats().pid)) await new Promise(setImmediate);
+  expect(other.stats().state).toBe('starting');
+  expect(await stopped(other)).toBeLessThan(3_000);
+});

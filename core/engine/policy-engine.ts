@@ -77,6 +77,7 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
       execArgv: [],
     });
     this.worker = worker;
+    worker.on('exit', (code, signal) => this.exited(worker, signal ?? `exit code ${code}`));
     await started(worker);
     try {
       if (this.isStopped()) throw gone('the server is stopping');
@@ -93,7 +94,6 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
     worker.on('error', (error) =>
       this.options.logger.error({ err: error }, 'the policy worker failed'),
     );
-    worker.on('exit', (code, signal) => this.exited(worker, signal ?? `exit code ${code}`));
     let failure: AppError | null = null;
     for (const [version, loaded] of this.versions) {
       try {
@@ -160,7 +160,6 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
     // Its sessions are closed, or it hangs: a process can always be killed, in the middle of a
     // native call too. (A thread cannot: its end during `session.run` takes the process with it.)
     await killed(worker);
-    this.rejectCalls('the server is stopping');
     this.state = 'stopped';
     this.worker = null;
   }
@@ -177,9 +176,10 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
 
   /** @internal */
   releaseSequence(epoch: number, id: number): void {
-    if (epoch !== this.epoch || this.state === 'stopped') return;
+    if (epoch !== this.epoch) return;
     this.openSequences--;
-    this.send({ type: 'close', sequence: id });
+    // A sample that was rejected because the engine stops may still run in the worker.
+    if (!this.isStopped()) this.send({ type: 'close', sequence: id });
   }
 
   /** @internal Sends on behalf of a sequence, unless its worker is gone. */
@@ -187,6 +187,7 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
     if (epoch !== this.epoch || this.worker === null) {
       throw gone('the policy worker of this conversation is gone');
     }
+    if (this.isStopped()) throw gone('the server is stopping');
     this.send(message);
   }
 
@@ -273,11 +274,13 @@ class WorkerEngine implements PolicyEngine, RemoteEngine {
   }
 
   private exited(worker: ChildProcess, how: string): void {
-    if (worker !== this.worker || this.isStopped()) return;
-    this.options.logger.error({ how }, 'the policy worker stopped');
+    if (worker !== this.worker) return;
     this.worker = null;
-    this.rejectSamples('the policy worker stopped');
-    this.rejectCalls('the policy worker stopped');
+    const reason = this.isStopped() ? 'the server is stopping' : 'the policy worker stopped';
+    this.rejectSamples(reason);
+    this.rejectCalls(reason);
+    if (this.isStopped()) return;
+    this.options.logger.error({ how }, reason);
     // One that dies at its start is the matter of whoever starts it.
     if (this.state === 'ready') void this.restart();
   }
