@@ -28,8 +28,8 @@ interface HeldRow {
 }
 
 export class BatchKv implements Mirror {
+  readonly shape: KvShape;
   private readonly memory: KvMemory;
-  private readonly shape: KvShape;
   private layers: LayerKv[] = [];
   private columnCount = 0;
   private held: HeldRow[] = [];

@@ -3,7 +3,8 @@
  * blocks are counted by reference, so that forks and the prefix cache share them. `KvMemory` counts
  * the bytes of all blocks and batch rows against one budget: half for blocks, half for the dense
  * batches, which only mirror blocks. It refuses nothing itself: the engine asks for room before it
- * lets a sequence grow.
+ * lets a sequence grow. Buffers of freed blocks wait to be used again; they are counted too, and
+ * never keep a block from being allocated.
  *
  * Layout, per layer, of keys and values alike: (K, BLOCK_TOKENS, d). What one head holds of a run
  * of tokens is contiguous, so copies are few and long.
@@ -17,7 +18,7 @@ import type { ModelConfig } from '../model/types.ts';
  * ones are copied in longer pieces.
  */
 export const BLOCK_TOKENS = 64;
-/** Buffers of freed blocks that wait to be used again, so that turnover makes no garbage. */
+/** Buffers of freed blocks kept for one shape, so that turnover makes no garbage. */
 const SPARE_BUFFERS_MAX = 64;
 
 export type KvShape = Pick<ModelConfig, 'layers' | 'kvHeads' | 'headDim'>;
@@ -57,16 +58,26 @@ export class KvBlock {
 
 /** A dense batch that gives back its memory when another needs it. */
 export interface Mirror {
+  readonly shape: KvShape;
   readonly bytes: number;
   clear(): void;
+}
+
+/** What is kept for a shape while a version has it, and so batches. */
+interface ShapeUse {
+  mirrors: number;
+  readonly spare: (readonly LayerKv[])[];
+  /** Of one block. */
+  readonly bytes: number;
 }
 
 export class KvMemory {
   readonly bytesMax: number;
   private blockBytes = 0;
+  private spareBytes = 0;
   private nextId = 1;
   private readonly mirrors = new Set<Mirror>();
-  private readonly spare = new Map<string, (readonly LayerKv[])[]>();
+  private readonly shapes = new Map<string, ShapeUse>();
 
   /** @param bytesMax the budget; null: a quarter of the memory that is free now. */
   constructor(bytesMax: number | null) {
@@ -74,7 +85,7 @@ export class KvMemory {
   }
 
   get bytesUsed(): number {
-    return this.blockBytes + this.mirrorBytes();
+    return this.blockBytes + this.spareBytes + this.mirrorBytes();
   }
 
   /** Bytes that blocks may still take. */
@@ -99,8 +110,10 @@ export class KvMemory {
   /** An empty block. The caller has made sure that there is room. */
   allocate(shape: KvShape): KvBlock {
     const bytes = bytesPerBlock(shape);
+    const buffers = this.shapes.get(keyOf(shape))?.spare.pop();
+    if (buffers !== undefined) this.spareBytes -= bytes;
+    else this.dropSpare(bytes);
     this.blockBytes += bytes;
-    const buffers = this.spare.get(spareKey(shape))?.pop();
     return new KvBlock(this.nextId++, buffers ?? allocateKv(shape, BLOCK_TOKENS), bytes);
   }
 
@@ -114,10 +127,10 @@ export class KvMemory {
     assert(block.references >= 0, 'a KV block was released twice');
     if (block.references > 0) return;
     this.blockBytes -= block.bytes;
-    const key = spareKey(shape);
-    const buffers = this.spare.get(key) ?? [];
-    if (buffers.length < SPARE_BUFFERS_MAX) buffers.push(block.layers);
-    this.spare.set(key, buffers);
+    const use = this.shapes.get(keyOf(shape));
+    if (use === undefined || use.spare.length >= SPARE_BUFFERS_MAX) return;
+    use.spare.push(block.layers);
+    this.spareBytes += block.bytes;
   }
 
   /** The block's contents get a new name, because a token of it is replaced. */
@@ -127,10 +140,21 @@ export class KvMemory {
 
   addMirror(mirror: Mirror): void {
     this.mirrors.add(mirror);
+    const key = keyOf(mirror.shape);
+    const bytes = bytesPerBlock(mirror.shape);
+    const use = this.shapes.get(key) ?? { mirrors: 0, spare: [], bytes };
+    use.mirrors++;
+    this.shapes.set(key, use);
   }
 
   removeMirror(mirror: Mirror): void {
-    this.mirrors.delete(mirror);
+    if (!this.mirrors.delete(mirror)) return;
+    const key = keyOf(mirror.shape);
+    const use = must(this.shapes.get(key), 'shape of a batch');
+    use.mirrors--;
+    if (use.mirrors > 0) return;
+    this.shapes.delete(key);
+    this.spareBytes -= use.spare.length * use.bytes;
   }
 
   /** Makes room for a batch to hold `bytes`; the batches of other models give theirs up. */
@@ -138,6 +162,16 @@ export class KvMemory {
     for (const other of this.mirrors) {
       if (this.mirrorBytes() - mirror.bytes + bytes <= this.bytesMax / 2) return;
       if (other !== mirror) other.clear();
+    }
+  }
+
+  /** Makes room for a new block among the blocks that are in use. */
+  private dropSpare(bytes: number): void {
+    for (const use of this.shapes.values()) {
+      while (use.spare.length > 0 && this.blockRoom - this.spareBytes < bytes) {
+        use.spare.pop();
+        this.spareBytes -= use.bytes;
+      }
     }
   }
 
@@ -155,7 +189,7 @@ export function defaultKvBytes(): number {
   return Math.floor(available / 4);
 }
 
-function spareKey({ layers, kvHeads, headDim }: KvShape): string {
+function keyOf({ layers, kvHeads, headDim }: KvShape): string {
   return `${layers} ${kvHeads} ${headDim}`;
 }
 

@@ -232,6 +232,66 @@ describe('the KV cache', () => {
     expect(BLOCK_TOKENS).toBe(64);
   });
 
+  it('uses the buffers of freed blocks again and counts them until then', () => {
+    const shape = { layers: 1, kvHeads: 1, headDim: 2 };
+    const memory = new KvMemory(2 ** 20);
+    const batch = new BatchKv(memory, shape);
+    const first = memory.allocate(shape);
+    memory.release(shape, first);
+    expect(memory.bytesUsed).toBe(bytesPerBlock(shape));
+    expect(memory.blockRoom).toBe(2 ** 19);
+    const second = memory.allocate(shape);
+    expect(second.layers).toBe(first.layers);
+    expect(memory.bytesUsed).toBe(bytesPerBlock(shape));
+    memory.release(shape, second);
+    batch.dispose();
+    expect(memory.bytesUsed).toBe(0);
+  });
+
+  it('keeps freed buffers of a shape while a version has it, and no longer', () => {
+    const shape = { layers: 1, kvHeads: 1, headDim: 2 };
+    const memory = new KvMemory(2 ** 20);
+    const [before, after] = [new BatchKv(memory, shape), new BatchKv(memory, { ...shape })];
+    const [freed, late] = [memory.allocate(shape), memory.allocate(shape)];
+    memory.release(shape, freed);
+    before.dispose();
+    before.dispose();
+    const again = memory.allocate(shape);
+    expect(again.layers).toBe(freed.layers);
+    memory.release(shape, again);
+    after.dispose();
+    expect(memory.bytesUsed).toBe(bytesPerBlock(shape));
+    // What a sequence of a stopped engine held waits for nobody.
+    memory.release(shape, late);
+    expect(memory.bytesUsed).toBe(0);
+  });
+
+  it('drops freed buffers of other shapes when the budget has no room for a block', () => {
+    const [shape, other] = [
+      { layers: 1, kvHeads: 1, headDim: 2 },
+      { layers: 1, kvHeads: 1, headDim: 4 },
+    ];
+    // Half of it is for blocks: four of one shape or two of the other.
+    const memory = new KvMemory(8 * bytesPerBlock(shape));
+    const batches = [new BatchKv(memory, shape), new BatchKv(memory, other)];
+    const turn = (of: typeof shape, count: number): void => {
+      const blocks = Array.from({ length: count }, () => memory.allocate(of));
+      expect(memory.bytesUsed).toBeLessThanOrEqual(4 * bytesPerBlock(shape));
+      for (const block of blocks) memory.release(of, block);
+    };
+    turn(shape, 3);
+    expect(memory.bytesUsed).toBe(3 * bytesPerBlock(shape));
+    // One of the three would fit beside it.
+    turn(other, 1);
+    expect(memory.bytesUsed).toBe(4 * bytesPerBlock(shape));
+    turn(other, 2);
+    expect(memory.bytesUsed).toBe(2 * bytesPerBlock(other));
+    turn(shape, 4);
+    expect(memory.bytesUsed).toBe(4 * bytesPerBlock(shape));
+    for (const batch of batches) batch.dispose();
+    expect(memory.bytesUsed).toBe(0);
+  });
+
   it('leaves rows in their places when others leave or join', () => {
     const shape = { layers: 1, kvHeads: 1, headDim: 2 };
     const memory = new KvMemory(2 ** 20);

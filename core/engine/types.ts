@@ -17,7 +17,7 @@ export interface EngineStats {
 /** What an operator wants to know of the memory for keys and values and of shared prefixes. */
 export interface KvStats {
   queuedBy: Record<Priority, number>;
-  /** Blocks of sequences, cached blocks and batch rows. */
+  /** Blocks of sequences, cached blocks, buffers of freed ones, and batch rows. */
   bytesUsed: number;
   bytesMax: number;
   /** Full blocks that new sequences can take, in use or not. */
