@@ -151,6 +151,8 @@ export const LIMITS = {
   workerStopTimeoutMs: 5_000,
   /** Trying one device: the first use of a GPU compiles its programs, some seconds at worst. */
   deviceProbeTimeoutMs: 20_000,
+  /** What a trial of a device prints: some kilobytes of figures, and what its driver has to say. */
+  childOutputCharsMax: 1024 * 1024,
   /** Loading a version: a checkpoint of some gigabytes is read and packed. */
   workerCallTimeoutMs: 600_000,
   /** A policy worker that does not end a cancelled sample for so long hangs, and is replaced. */

@@ -7,7 +7,10 @@ import { fileURLToPath } from 'node:url';
 import { LIMITS } from '../limits.ts';
 
 export interface ChildOutput {
-  /** Lines of its output that are JSON objects, parsed; those before a fault are kept. */
+  /**
+   * Lines of its output that are JSON objects, parsed; those before a fault are kept. A driver may
+   * print others among them, which are skipped.
+   */
   lines: unknown[];
   /** The end of its error output. */
   errors: string;
@@ -32,20 +35,34 @@ export function childOutput(
       env: { ...process.env, ...environment },
     });
     let [output, errors] = ['', ''];
-    child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+      if (output.length > LIMITS.childOutputCharsMax) child.kill('SIGKILL');
+    });
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       errors = (errors + text).slice(-LIMITS.trainerStderrCharsMax);
     });
     const done = (ended: string | null): void => {
       const whole = output.slice(0, output.lastIndexOf('\n') + 1).split('\n');
-      const lines = whole.filter((line) => line.startsWith('{'));
-      resolve({ lines: lines.map((line) => JSON.parse(line) as unknown), errors, ended });
+      resolve({ lines: whole.flatMap(parsedObject), errors, ended });
     };
     child.once('error', (error) => done(`it could not be started: ${error.message}`));
     child.once('close', (_code, signal) => {
       if (signal === null) done(null);
-      else if (signal === 'SIGKILL') done(`it was not done within ${timeoutMs / 1000} s`);
+      else if (output.length > LIMITS.childOutputCharsMax) {
+        done(`it printed more than ${LIMITS.childOutputCharsMax} characters`);
+      } else if (signal === 'SIGKILL') done(`it was not done within ${timeoutMs / 1000} s`);
       else done(`it was ended by ${signal}, a fault of the driver`);
     });
   });
+}
+
+/** The object that a line is in JSON, or nothing. */
+function parsedObject(line: string): unknown[] {
+  if (!line.startsWith('{')) return [];
+  try {
+    return [JSON.parse(line) as unknown];
+  } catch {
+    return [];
+  }
 }
