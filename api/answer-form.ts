@@ -6,6 +6,7 @@
 import { AppError, toAppError } from '../core/errors.ts';
 import type { ToolSpec } from '../core/ports.ts';
 import type { JsonSchema } from '../core/records.ts';
+import { CompileBudget } from '../core/text/compile-budget.ts';
 import { compileConstraint } from '../core/text/constraint.ts';
 import type { AnswerForm, Protocol } from '../core/text/types.ts';
 import type { Schemas } from './handlers.ts';
@@ -79,12 +80,13 @@ export function requireWritable(
   form: AnswerForm,
   answerField = 'response_format',
 ): void {
-  form.calls.forEach((tool) => {
-    requirePart(protocol, { calls: [tool], answer: null }, `tools: ${tool.name}`);
-  });
-  if (form.answer !== null) {
-    requirePart(protocol, { calls: [], answer: form.answer }, answerField);
+  const budget = new CompileBudget();
+  const requirePart = (part: AnswerForm, param: string) =>
+    asFaultOf(param, () => compileConstraint(protocol.constrain(part, ''), budget));
+  for (const tool of form.calls) {
+    requirePart({ calls: [tool], answer: null }, `tools: ${tool.name}`);
   }
+  if (form.answer !== null) requirePart({ calls: [], answer: form.answer }, answerField);
 }
 
 /** @throws AppError unsupported_parameter */
@@ -98,9 +100,9 @@ export function requireOneCall({ name, opening }: Protocol): void {
   );
 }
 
-function requirePart(protocol: Protocol, form: AnswerForm, param: string): void {
+function asFaultOf(param: string, check: () => unknown): void {
   try {
-    compileConstraint(protocol.constrain(form, ''));
+    check();
   } catch (thrown) {
     const { code, message, param: named } = toAppError(thrown);
     if (code !== 'invalid_request' || named !== null) throw thrown;

@@ -387,6 +387,11 @@ export const LIMITS = {
   schedulePollMs: 5_000,
   /** States of a compiled output form, about 200 bytes each: a very large JSON schema has some. */
   constraintStatesMax: 50_000,
+  /**
+   * Schemas, members, required names, types and values of an output form. What is of use takes
+   * states of its own, mostly more; repetitions take none, and compiling them takes time.
+   */
+  constraintPartsMax: 50_000,
   /** Calls of rules inside one another; a level of nested JSON takes one or two. */
   constraintDepthMax: 64,
   /** Positions of one output form that are remembered, and of them those with a token mask. */

@@ -5,31 +5,42 @@
  *
  * Knows neither JSON nor vocabularies.
  */
-import { AppError } from '../errors.ts';
-import { LIMITS } from '../limits.ts';
+import { CompileBudget } from './compile-budget.ts';
+
+interface Call {
+  readonly rule: number;
+  readonly to: number;
+}
 
 export interface AutomatonState {
   readonly bytes: { low: number; high: number; to: number }[];
   readonly tokens: { token: number; to: number }[];
   readonly empty: number[];
-  readonly calls: { rule: number; to: number }[];
+  readonly calls: Call[];
   /** A rule may end here. */
   end: boolean;
+}
+
+/** In flat lists: there is one for each edge of a large automaton. */
+interface Links {
+  readonly from: number[];
+  readonly call: (Call | null)[];
+  readonly before: number[];
 }
 
 const ENCODER = new TextEncoder();
 
 export class Automaton {
   readonly states: AutomatonState[] = [];
+  readonly budget: CompileBudget;
+
+  constructor(budget = new CompileBudget()) {
+    this.budget = budget;
+  }
 
   /** @throws AppError invalid_request when there are too many. */
   state(): number {
-    if (this.states.length >= LIMITS.constraintStatesMax) {
-      throw new AppError(
-        'invalid_request',
-        `the output form needs more than ${LIMITS.constraintStatesMax} states; make it smaller`,
-      );
-    }
+    this.budget.takeState();
     return this.states.push({ bytes: [], tokens: [], empty: [], calls: [], end: false }) - 1;
   }
 
@@ -92,27 +103,48 @@ export class Automaton {
    */
   depths(): number[] {
     const depths = new Array<number>(this.states.length).fill(Infinity);
-    const of = (state: number) => depths[state] as number;
-    // Edges mostly go to later states, so a pass from the back settles nearly everything. Each
-    // further pass settles at least one state, so it ends.
-    for (let changed = true; changed;) {
-      changed = false;
-      for (let s = this.states.length - 1; s >= 0; s--) {
-        const { bytes, tokens, empty, calls, end } = this.at(s);
-        let depth = end ? 0 : Infinity;
-        for (const { to } of bytes) depth = Math.min(depth, of(to));
-        for (const { to } of tokens) depth = Math.min(depth, of(to));
-        for (const to of empty) depth = Math.min(depth, of(to));
-        for (const { rule, to } of calls) {
-          depth = Math.min(depth, Math.max(1 + of(rule), of(to)));
-        }
-        if (depth < of(s)) {
-          depths[s] = depth;
-          changed = true;
+    const { last, links } = this.leadingTo();
+    let level = this.states.flatMap(({ end }, state) => (end ? [state] : []));
+    // No edge leads to a lower depth, so the depths are settled in their order, each state once
+    // (Knuth 1977, a generalisation of Dijkstra's algorithm).
+    for (let depth = 0; level.length > 0; depth++) {
+      const next: number[] = [];
+      for (let state = level.pop(); state !== undefined; state = level.pop()) {
+        if (depths[state] !== Infinity) continue;
+        depths[state] = depth;
+        for (let at = last[state] as number; at !== -1; at = links.before[at] as number) {
+          const from = links.from[at] as number;
+          const call = links.call[at];
+          if (!call) level.push(from);
+          else if (depths[call.to] === Infinity || depths[call.rule] === Infinity) continue;
+          else (depths[call.rule] === depth ? next : level).push(from);
         }
       }
+      level = next;
     }
     return depths;
+  }
+
+  /** Edges and calls by the states that they lead to: `last` of each state, the others before. */
+  private leadingTo(): { last: Int32Array; links: Links } {
+    const last = new Int32Array(this.states.length).fill(-1);
+    const links: Links = { from: [], call: [], before: [] };
+    const add = (to: number, from: number, call: Call | null) => {
+      links.before.push(last[to] as number);
+      links.call.push(call);
+      last[to] = links.from.push(from) - 1;
+    };
+    for (let from = 0; from < this.states.length; from++) {
+      const { bytes, tokens, empty, calls } = this.at(from);
+      for (const { to } of bytes) add(to, from, null);
+      for (const { to } of tokens) add(to, from, null);
+      for (const to of empty) add(to, from, null);
+      for (const call of calls) {
+        add(call.rule, from, call);
+        add(call.to, from, call);
+      }
+    }
+    return { last, links };
   }
 
   private at(state: number): AutomatonState {

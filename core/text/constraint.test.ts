@@ -146,6 +146,36 @@ describe('JSON', () => {
     for (let i = 0; i < 300; i++) nested = { type: 'array', items: nested };
     expect(() => compileConstraint(json(nested))).toThrowError(/nested deeper/);
   });
+
+  it('refuses more parts than the bound, also where references repeat them', () => {
+    const half = LIMITS.constraintPartsMax / 2;
+    const many = new Array<boolean>(half).fill(true);
+    const words = Array.from({ length: half }, (_, i) => `a${i % 9}`);
+    const schemas: JsonSchema[] = [
+      { anyOf: [...many, ...many] },
+      { type: 'object', required: [...words, ...words] },
+      { type: 'object', properties: Object.fromEntries([...many, ...many].entries()) },
+      { type: ['null', ...many.map(() => 'string'), ...many.map(() => 'string')] },
+      { type: 'null', enum: [null, ...words, ...words] },
+      // The same list under three names.
+      {
+        anyOf: ['0', '00', '000'].map((name) => ({ $ref: `#/$defs/${name}` })),
+        $defs: [{ anyOf: many }] as unknown as JsonSchema,
+      },
+    ];
+    for (const schema of schemas) {
+      expect(() => compileConstraint(json(schema))).toThrowError(
+        expect.objectContaining({
+          code: 'invalid_request',
+          message: expect.stringContaining(`has more than ${LIMITS.constraintPartsMax} schemas`),
+        }),
+      );
+    }
+    // Repetitions within the bound are no more than one.
+    const repeated: JsonSchema = { type: ['object', 'object'], required: words.slice(0, 9_000) };
+    const keys = Array.from({ length: 9 }, (_, i) => `"a${i}":0`);
+    expect(accepts(json(repeated).slice(0, 1), `{${keys.join()}}`)).toBe(true);
+  });
 });
 
 it('is refused where a schema doubles the ways to read a text at each byte', () => {

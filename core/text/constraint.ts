@@ -5,12 +5,16 @@
 import type { Constraint, ConstraintPart } from '../records.ts';
 import { Automaton } from './automaton.ts';
 import { AutomatonRun } from './automaton-run.ts';
+import type { CompileBudget } from './compile-budget.ts';
 import { wideCharacters } from './json-rules.ts';
 import { schemaRule } from './json-schema.ts';
 
-/** @throws AppError invalid_request, naming the keyword of a schema that is not supported. */
-export function compileConstraint(constraint: Constraint): AutomatonRun {
-  const automaton = new Automaton();
+/**
+ * `budget`: of several constraints that have one bound.
+ * @throws AppError invalid_request, naming the keyword of a schema that is not supported.
+ */
+export function compileConstraint(constraint: Constraint, budget?: CompileBudget): AutomatonRun {
+  const automaton = new Automaton(budget);
   const start = automaton.state();
   automaton.endAt(addParts(automaton, start, constraint));
   return new AutomatonRun(automaton, start);

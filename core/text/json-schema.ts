@@ -56,6 +56,7 @@ class SchemaCompiler {
   /** The rule of a schema that stands at `place`, a JSON pointer. */
   rule(schema: unknown, place: string): number {
     this.nesting++;
+    this.automaton.budget.takeParts(1);
     if (this.nesting > NESTING_MAX) throw refused(place, `is nested deeper than ${NESTING_MAX}`);
     const rule = this.ruleOf(schema, place);
     this.nesting--;
@@ -104,7 +105,7 @@ class SchemaCompiler {
 
   private either(rules: readonly number[]): number {
     const start = this.automaton.state();
-    for (const rule of rules) this.automaton.empty(start, rule);
+    for (const rule of new Set(rules)) this.automaton.empty(start, rule);
     return start;
   }
 
@@ -113,7 +114,8 @@ class SchemaCompiler {
     requireOnly(keywords, [keyword, 'type'], place);
     const values: unknown = keyword === 'enum' ? schema.enum : [schema.const];
     if (!Array.isArray(values)) throw refused(`${place}/enum`, 'is no list');
-    const types = schema.type === undefined ? null : typesOf(schema.type, place);
+    this.automaton.budget.takeParts(values.length);
+    const types = schema.type === undefined ? null : this.typesOf(schema.type, place);
     const fitting = values.filter((value) => types === null || types.some((t) => isOf(value, t)));
     if (fitting.length === 0) throw refused(`${place}/${keyword}`, 'allows no value');
     const start = this.automaton.state();
@@ -127,10 +129,19 @@ class SchemaCompiler {
     const types =
       schema.type === undefined
         ? Object.keys(OF_TYPE).filter((type) => OF_TYPE[type]?.some((k) => keywords.includes(k)))
-        : typesOf(schema.type, place);
+        : this.typesOf(schema.type, place);
     const known = ['type', ...types.flatMap((type) => OF_TYPE[type] ?? [])];
     requireOnly(keywords, known, place);
     return this.either(types.map((type) => this.ofType(type, schema, place)));
+  }
+
+  private typesOf(type: unknown, place: string): string[] {
+    const types = new Set<unknown>(Array.isArray(type) ? type : [type]);
+    this.automaton.budget.takeParts(Array.isArray(type) ? type.length : 1);
+    return Array.from(types, (name) => {
+      if (typeof name === 'string' && Object.hasOwn(OF_TYPE, name)) return name;
+      throw refused(`${place}/type`, `${JSON.stringify(name)} is no JSON type`);
+    });
   }
 
   private ofType(type: string, schema: JsonObject, place: string): number {
@@ -167,18 +178,20 @@ class SchemaCompiler {
     const { properties = {}, required = [], additionalProperties: further = true } = schema;
     if (!isObject(properties)) throw refused(`${place}/properties`, 'is no object');
     if (!Array.isArray(required)) throw refused(`${place}/required`, 'is no list');
-    const names = Object.keys(properties);
-    const undeclared = required.map(String).filter((name) => !names.includes(name));
-    if (names.length + undeclared.length === 0) {
+    this.automaton.budget.takeParts(required.length);
+    const needed = new Set(required.map(String));
+    const names = new Set([...Object.keys(properties), ...needed]);
+    this.automaton.budget.takeParts(names.size);
+    if (names.size === 0) {
       if (further === false) return this.json.words('{}');
       return this.json.freeObject(this.rule(further, `${place}/additionalProperties`));
     }
-    const members = [...names, ...undeclared].map((name) => ({
+    const members = Array.from(names, (name) => ({
       name,
       value: Object.hasOwn(properties, name)
         ? this.rule(properties[name], `${place}/properties/${name}`)
         : this.rule(further, `${place}/additionalProperties`),
-      required: required.includes(name),
+      required: needed.has(name),
     }));
     return this.json.object(members);
   }
@@ -204,14 +217,6 @@ class SchemaCompiler {
     if (rule !== null) return rule;
     throw refused(place, `no integer of at most 15 digits lies between ${low} and ${high}`);
   }
-}
-
-function typesOf(type: unknown, place: string): string[] {
-  const types: unknown[] = Array.isArray(type) ? type : [type];
-  return types.map((name) => {
-    if (typeof name === 'string' && Object.hasOwn(OF_TYPE, name)) return name;
-    throw refused(`${place}/type`, `${JSON.stringify(name)} is no JSON type`);
-  });
 }
 
 function isOf(value: unknown, type: string): boolean {
