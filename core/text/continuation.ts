@@ -6,10 +6,15 @@
  */
 import { toAppError } from '../errors.ts';
 import type { ChatTemplate, RenderedText } from './chat-template.ts';
-import type { ChatMessage, FinishedStep } from './types.ts';
+import type { ChatMessage, FinishedStep, Tokenizer } from './types.ts';
 
 /** The stand-in's words, which no template writes by itself. */
 const MARK = 'ramify continues here';
+
+/** The texts of those end-of-turn tokens that have one; ids of a padded embedding have none. */
+export function endTexts(tokenizer: Tokenizer, tokens: readonly number[]): string[] {
+  return tokens.map((token) => tokenizer.decode([token])).filter((text) => text !== '');
+}
 
 /** The results among the messages, in the order of the step's calls, and the rest. */
 export function splitAnswers(

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { must } from '../assert.ts';
 import { writeEmbeddedTextFiles } from './embedded-text-files.ts';
 import { loadText } from './load-text.ts';
 import { QWEN_TEMPLATE, writeQwenFiles } from './testing/qwen-files.ts';
@@ -50,6 +51,49 @@ test('a tokenizer with more ids than the model embeds is refused, with fewer it 
     write('config.json', { vocab_size: rows });
     expect(loadText(directory).tokenizer.vocabularySize).toBe(size);
   }
+});
+
+test.each(['generation_config.json', 'config.json'])(
+  'an end of turn in %s that the model has not is refused, one without a text leaves no trace',
+  (name) => {
+    const { tokenizer } = writeEmbeddedTextFiles(directory, EMBEDDED);
+    const size = tokenizer.vocabularySize;
+    const ends = [size + 63, must(tokenizer.tokenId('<|im_end|>'), 'end')];
+    const state = (rows: number) => {
+      write('config.json', { vocab_size: rows });
+      write(name, { ...(name === 'config.json' && { vocab_size: rows }), eos_token_id: ends });
+    };
+    state(size + 63);
+    expect(() => loadText(directory)).toThrow(
+      expect.objectContaining({
+        code: 'policy_invalid',
+        message:
+          `${join(directory, name)}: eos_token_id ${size + 63} is none of the model's ` +
+          `${size + 63} token ids`,
+      }),
+    );
+    state(size + 64);
+    const { protocol } = loadText(directory);
+    expect(protocol.stopTokens).toEqual(expect.arrayContaining(ends));
+    const text = '<answer>\\boxed{4}</answer><|im_end|>';
+    expect(protocol.parseStep(text)).toMatchObject({ answer: '4', malformed: null });
+    const next = protocol.renderContinuation({ text, calls: [] }, [
+      { role: 'user', content: 'on' },
+    ]);
+    expect(tokenizer.decode(must(next, 'the template shows its ends'))).toBe(
+      '\n<|im_start|>user\non<|im_end|>\n<|im_start|>assistant\n',
+    );
+  },
+);
+
+test('a turn that padding did not end is cut at the end that has a text', () => {
+  writeQwenFiles(directory);
+  const padding = loadText(directory).tokenizer.vocabularySize;
+  write('config.json', { vocab_size: padding + 1, eos_token_id: padding });
+  const { protocol, tokenizer } = loadText(directory);
+  expect(protocol.parseStep('Paris<|im_end|>').answer).toBe('Paris');
+  const results = protocol.renderToolResults([{ name: 'search', result: 'x' }]);
+  expect(tokenizer.decode(results)).toMatch(/^\n<\|im_start\|>user/);
 });
 
 test('a tool of one’s own names its argument', () => {
@@ -106,6 +150,14 @@ test.each<[string, () => void, string]>([
     'an odd end of turn',
     () => write('config.json', { eos_token_id: 'x' }),
     'eos_token_id holds "x"',
+  ],
+  [
+    'no end of turn but padding',
+    () => {
+      write('tokenizer_config.json', {});
+      write('config.json', { vocab_size: 1e6, eos_token_id: 999_999 });
+    },
+    'no end-of-turn token with a text: the tokenizer has none for 999999',
   ],
   [
     'a template without tool results',

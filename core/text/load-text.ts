@@ -10,6 +10,7 @@ import { JsonFields } from '../json-fields.ts';
 import { invalidFile } from '../json-file.ts';
 import { loadChatTemplate, tokenText, type ChatTemplate } from './chat-template.ts';
 import { HERMES_CALLS, LLAMA_CALLS, NO_CALLS, type CallSyntax } from './call-syntax.ts';
+import { endTexts } from './continuation.ts';
 import { endTokens, readGenerationConfig, type GenerationConfig } from './generation-config.ts';
 import { isObject, readOptionalJson } from './policy-files.ts';
 import { FIXED_TAGS, TagProtocol } from './tag-protocol.ts';
@@ -100,7 +101,7 @@ export function readToolTags(tools: unknown): ToolTag[] {
   });
 }
 
-/** eos_token_id of generation_config.json (or config.json) and eos_token of the tokenizer. */
+/** eos_token_id of generation_config.json and config.json, and eos_token of the tokenizer. */
 function readEndTokens(
   directory: string,
   tokenizer: BpeTokenizer,
@@ -109,6 +110,10 @@ function readEndTokens(
   const model = readOptionalJson(directory, 'config.json');
   const path = join(directory, 'config.json');
   const stated = model === null ? [] : (endTokens(new JsonFields(model, path)) ?? []);
+  const rows = model?.vocab_size;
+  const ids = typeof rows === 'number' ? rows : tokenizer.vocabularySize;
+  requireIds(generation.eosTokenIds ?? [], ids, join(directory, 'generation_config.json'));
+  requireIds(stated, ids, path);
   const ends = new Set([...(generation.eosTokenIds ?? []), ...stated]);
   const config = readOptionalJson(directory, 'tokenizer_config.json');
   const text = tokenText(config?.eos_token);
@@ -120,5 +125,18 @@ function readEndTokens(
       'no end-of-turn token: neither eos_token_id nor eos_token is given',
     );
   }
+  if (endTexts(tokenizer, [...ends]).length === 0) {
+    throw invalidFile(
+      directory,
+      `no end-of-turn token with a text: the tokenizer has none for ${[...ends].join(', ')}`,
+    );
+  }
   return [...ends];
+}
+
+/** Ids above the tokenizer's are the model's own where its embedding is padded. */
+function requireIds(tokens: readonly number[], ids: number, path: string): void {
+  const strange = tokens.find((token) => token >= ids);
+  if (strange === undefined) return;
+  throw invalidFile(path, `eos_token_id ${strange} is none of the model's ${ids} token ids`);
 }

@@ -15,7 +15,7 @@ import type { Constraint } from '../records.ts';
 import { bodyParts, formConstraint, jsonPart, markPart, textPart } from './answer-form.ts';
 import { extractBoxed } from './boxed.ts';
 import type { ChatTemplate } from './chat-template.ts';
-import { renderAfterTurn, splitAnswers } from './continuation.ts';
+import { endTexts, renderAfterTurn, splitAnswers } from './continuation.ts';
 import { parseObject } from './policy-files.ts';
 import type { BpeTokenizer } from './tokenizer.ts';
 import type {
@@ -82,7 +82,7 @@ export class TagProtocol implements Protocol {
     }
     this.stopTokens = [...endTokens, ...tools.map((tool) => this.tag(`</${tool.name}>`))];
     this.endTokens = endTokens;
-    this.endTexts = endTokens.map((token) => tokenizer.decode([token]));
+    this.endTexts = endTexts(tokenizer, endTokens);
     this.reserved = [...tagTokens(tools), ...this.endTexts];
     const names = [...FIXED_TAGS, ...this.argumentOf.keys()];
     this.tagPattern = new RegExp(`<(/?)(${names.join('|')})>`, 'g');

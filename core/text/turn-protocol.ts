@@ -10,7 +10,7 @@ import type { Constraint, ConstraintPart } from '../records.ts';
 import { formConstraint, jsonPart } from './answer-form.ts';
 import { noCalls, type CallSyntax } from './call-syntax.ts';
 import type { ChatTemplate } from './chat-template.ts';
-import { renderAfterTurn, splitAnswers } from './continuation.ts';
+import { endTexts, renderAfterTurn, splitAnswers } from './continuation.ts';
 import type { BpeTokenizer } from './tokenizer.ts';
 import type {
   AnswerForm,
@@ -46,7 +46,7 @@ export class TurnProtocol implements Protocol {
     this.name = options.syntax.name;
     this.opening = options.syntax.opening;
     this.stopTokens = options.endTokens;
-    this.endTexts = options.endTokens.map((token) => options.tokenizer.decode([token]));
+    this.endTexts = endTexts(options.tokenizer, options.endTokens);
     if (this.name !== 'plain') this.renderToolResults([{ name: 'probe', result: 'probe' }]);
   }
 
