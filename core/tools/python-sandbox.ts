@@ -21,20 +21,12 @@ export interface PythonRun {
 export async function runPython(command: Command, run: PythonRun): Promise<string> {
   const { code, timeoutMs, signal } = run;
   if (signal.aborted) throw cancelled();
-  const child = spawn(command.file, command.args, {
-    // Whatever bubblewrap itself is given could be read inside, in /proc/1/environ.
-    env: {},
-    cwd: '/',
-    stdio: ['pipe', 'pipe', 'pipe'],
-    detached: true,
-    ...command.identity,
-  });
+  const child = await started(command);
   const stopped: { why: AppError | null } = { why: null };
   const stop = (why: AppError): void => {
     stopped.why ??= why;
     killGroup(child);
   };
-  const ended = endOf(child);
   const timer = setTimeout(() => {
     stop(new AppError('tool_timeout', `the code ran longer than ${timeoutMs} ms`));
   }, timeoutMs);
@@ -43,13 +35,14 @@ export async function runPython(command: Command, run: PythonRun): Promise<strin
   const flood = (): void => {
     stop(failed(`the code printed more than ${LIMITS.pythonOutputBytesMax} bytes`));
   };
-  const printed = bounded(child.stdout, flood);
-  const errors = bounded(child.stderr, flood);
-  // It may end without having read its program.
-  child.stdin.on('error', () => undefined);
-  child.stdin.end(code);
   try {
-    const status = await ended;
+    if (signal.aborted) leave();
+    const printed = bounded(child.stdout, flood);
+    const errors = bounded(child.stderr, flood);
+    // It may end without having read its program.
+    child.stdin.on('error', () => undefined);
+    child.stdin.end(code);
+    const status = await endOf(child);
     if (stopped.why !== null) throw stopped.why;
     if (status !== 0) throw failed(faultOf(status, errors()));
     return printed().replace(/\n$/, '') || 'None';
@@ -60,19 +53,33 @@ export async function runPython(command: Command, run: PythonRun): Promise<strin
   }
 }
 
+/** A child that could not be started may have no streams, and no event but its error. */
+async function started(command: Command): Promise<ChildProcessWithoutNullStreams> {
+  try {
+    const child = spawn(command.file, command.args, {
+      // Whatever bubblewrap itself is given could be read inside, in /proc/1/environ.
+      env: {},
+      cwd: '/',
+      stdio: ['pipe', 'pipe', 'pipe'],
+      detached: true,
+      ...command.identity,
+    });
+    await once(child, 'spawn');
+    return child;
+  } catch (thrown) {
+    throw failed(`the sandbox cannot be started: ${toAppError(thrown).message}`);
+  }
+}
+
 /**
  * The exit status, when all who held its output are gone. Bubblewrap passes on that of the program,
  * and a signal's number and 128.
  */
 async function endOf(child: ChildProcessWithoutNullStreams): Promise<number> {
-  const closed = once(child, 'close').catch((thrown: unknown) => {
-    throw failed(`the sandbox cannot be started: ${toAppError(thrown).message}`);
-  });
-  const lingering = once(child, 'exit').then(
-    () => sleep(LIMITS.pythonEndMs, undefined, { ref: false }),
-    () => closed,
+  const lingering = once(child, 'exit').then(() =>
+    sleep(LIMITS.pythonEndMs, undefined, { ref: false }),
   );
-  await Promise.race([closed, lingering]);
+  await Promise.race([once(child, 'close'), lingering]);
   for (const stream of [child.stdin, child.stdout, child.stderr]) stream.destroy();
   return child.exitCode ?? 128;
 }

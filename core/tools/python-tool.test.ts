@@ -17,7 +17,7 @@ import { builtModule, packageRoot } from '../paths.ts';
 import type { Tool } from '../ports.ts';
 import { offerPython } from './python-tool.ts';
 import { createToolRegistry } from './registry.ts';
-import { alive, descendants, until } from './testing/processes.ts';
+import { alive, descendants, printedWithFewFiles, until } from './testing/processes.ts';
 import { ENDING_PROBES, PROBES, STOPPED_PROBES } from './testing/python-probes.ts';
 
 const offer = await offerPython();
@@ -61,6 +61,25 @@ test.each([offer, hasty])('it is offered, or says what is missing', (one) => {
   }
   expect(one.fault).toMatch(/needs .*install|namespaces/);
   expect(process.env['RAMIFY_TEST_REQUIRE'] ?? '', one.fault).not.toContain('python');
+});
+
+test('a server that can open no more files fails the call, and lives on', async () => {
+  const module = builtModule(import.meta.url, './python-sandbox.ts').href;
+  const printed = await printedWithFewFiles(`
+    const { runPython } = await import(${JSON.stringify(module)});
+    const { signal } = new AbortController();
+    const run = (file) => runPython({ file, args: ['said'], identity: {} },
+      { code: '', timeoutMs: 10_000, signal }).catch(({ code, message }) => code + ': ' + message);
+    takeFiles();
+    const failed = await run('/bin/echo');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    freeFiles();
+    console.log(failed + '\\n' + await run('/bin/echo') + '\\n' + await run('/nowhere'));`);
+  expect(printed.trim().split('\n')).toEqual([
+    'tool_failed: the sandbox cannot be started: spawn /bin/echo EMFILE',
+    'said',
+    'tool_failed: the sandbox cannot be started: spawn /nowhere ENOENT',
+  ]);
 });
 
 if ('tool' in offer && 'tool' in hasty) {

@@ -17,7 +17,7 @@ import { LIMITS } from '../../limits.ts';
 import { quiet } from '../../log.ts';
 import { builtModule, packageRoot } from '../../paths.ts';
 import type { Tool } from '../../ports.ts';
-import { alive } from '../testing/processes.ts';
+import { alive, printedWithFewFiles } from '../testing/processes.ts';
 import type { McpServerDeclaration } from './declaration.ts';
 import { McpServers } from './mcp-servers.ts';
 
@@ -287,6 +287,21 @@ describe('odd servers over stdio', () => {
     expect(pids.map(alive)).toEqual([true, true]);
     owner.kill('SIGKILL');
     await until(() => !pids.some(alive));
+  });
+
+  test('one that cannot be started for want of files is told as such, and started later', async () => {
+    const module = builtModule(import.meta.url, './mcp-servers.ts').href;
+    const printed = await printedWithFewFiles(`
+      const { McpServers } = await import(${JSON.stringify(module)});
+      takeFiles();
+      const servers = new McpServers([{ ...${JSON.stringify(odd())}, effects: new Map() }], {
+        onTools: () => { console.log('connected'); void servers.stop(); },
+        logger: {
+          debug: () => undefined,
+          warn: ({ why }) => { console.log(why); freeFiles(); },
+        },
+        delaysMs: [20] });`);
+    expect(printed).toBe(`spawn ${process.execPath} EMFILE\nconnected\n`);
   });
 
   test('tools that are added while it runs are known', async () => {

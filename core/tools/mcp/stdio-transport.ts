@@ -71,16 +71,21 @@ export class StdioTransport implements Transport {
       child.once('error', () => resolve());
     });
     void this.gone.then(() => this.onclose?.());
+    // One that could not be started may have no streams.
+    await new Promise<void>((resolve, reject) => {
+      child.once('spawn', resolve);
+      child.once('error', (error) => {
+        // Before it is heard that it ended, which says less.
+        this.onBroken(new AppError('tool_failed', error.message));
+        reject(error);
+      });
+    });
     for (const stream of [child.stdin, child.stdout, child.stderr]) {
       stream.on('error', (error) => this.onerror?.(error));
     }
     child.stdout.on('data', (chunk: Buffer) => this.receive(chunk));
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.errors = (this.errors + text).slice(-LIMITS.mcpStderrCharsMax);
-    });
-    await new Promise<void>((resolve, reject) => {
-      child.once('spawn', resolve);
-      child.once('error', reject);
     });
     if (OWN_GROUP && child.exitCode === null && child.signalCode === null) {
       this.guard = guardOf(must(child.pid, 'a child that runs has a number'));
@@ -148,14 +153,18 @@ export class StdioTransport implements Transport {
   }
 }
 
-/** In a group of its own, as what ends ours must not end it before. */
-function guardOf(group: number): ChildProcess {
+/**
+ * In a group of its own, as what ends ours must not end it before. Null where it cannot be started:
+ * the child does without.
+ */
+function guardOf(group: number): ChildProcess | null {
   const guard = spawn('/bin/sh', ['-c', GUARD, 'sh', String(group)], {
     env: {},
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
   });
   guard.on('error', () => undefined);
+  if (guard.pid === undefined) return null;
   guard.stdin.on('error', () => undefined);
   guard.unref();
   (guard.stdin as Socket).unref();
