@@ -74,7 +74,7 @@ test('YAML, by the name of the file', () => {
       name: 'weather',
       method: 'GET',
       effects: 'writes',
-      headers: { Authorization: 'Bearer s3cret' },
+      headers: { authorization: 'Bearer s3cret' },
     },
   ]);
   expect(() => read('http: [')).toThrow(
