@@ -52,7 +52,7 @@ async function connectMcpServers(
   if (mcp.length === 0) return async () => undefined;
   const { McpServers } = await import('../core/tools/mcp/mcp-servers.ts');
   const servers = new McpServers(mcp, {
-    onTools: (server, tools) => registry.replaceGroup(server, tools),
+    onTools: (server, tools, signal) => registry.replaceGroupInTurns(server, tools, signal),
     logger,
   });
   await servers.settled(waitMs);

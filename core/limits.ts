@@ -51,6 +51,14 @@ export const LIMITS = {
   toolArgumentsCharsMax: 65_536,
   /** Checking them, for which the server stands still; by a sensible schema far below 1 ms. */
   toolArgumentsCheckMs: 250,
+  /**
+   * Compiling the schema of one tool, for which the server stands still: one of 2,000 characters
+   * takes some 5 ms, one of 40,000 a quarter of a second, and one that means harm ten seconds.
+   */
+  toolSchemaCompileMs: 500,
+  /** Those of one list of an MCP server, in slices; 512 small ones take less than a second. */
+  toolSchemasCompileMs: 5_000,
+  toolSchemaSliceMs: 10,
   /** One JavaScript call: run time, heap and output. */
   javascriptTimeoutMs: 2_000,
   javascriptHeapBytes: 32 * 1024 * 1024,
@@ -119,6 +127,9 @@ export const LIMITS = {
   mcpStableMs: 60_000,
   /** Between two lists of the tools of a server that says again and again that they changed. */
   mcpListPauseMs: 100,
+  /** And at least so many times what the last one took, up to a bound: it may be made to cost. */
+  mcpListPauseRatio: 10,
+  mcpListPauseMaxMs: 60_000,
   /** After the end of input and after SIGTERM a server has so long to end. */
   mcpCloseStepMs: 500,
   /** What a process that has ended still had to say comes within this. */

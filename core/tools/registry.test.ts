@@ -224,6 +224,33 @@ test('a group of tools is replaced as a whole, while calls of the old ones run o
   expect(known.filter((name) => tools.has(name))).toEqual(['echo', 'other']);
 });
 
+test('tools of a stranger come in turns, the old ones stay until then, and a later list wins', async () => {
+  const { signal } = new AbortController();
+  const many = Array.from({ length: 512 }, (_, i) => ({
+    ...echo,
+    name: `many${i}`,
+    parameters: { ...echo.parameters, title: `${i}` },
+  }));
+  const broken = { ...echo, name: 'broken', parameters: { type: 'object', $ref: '#/$defs/none' } };
+  const tools = registry([]);
+  await tools.replaceGroupInTurns('a', [echo, broken], signal);
+  expect(tools.list().map(({ name }) => name)).toEqual(['echo']);
+  const replaced = tools.replaceGroupInTurns('a', [broken, ...many], signal);
+  await new Promise(setImmediate);
+  expect(await tools.call('echo', ARGS)).toMatchObject({ result: 'echo hi' });
+  await replaced;
+  expect(tools.list().map(({ name }) => name)).toEqual(many.map(({ name }) => name));
+  expect(await tools.call('many511', '{}')).toMatchObject({ error: 'tool_arguments_invalid' });
+  const older = tools.replaceGroupInTurns(
+    'a',
+    many.map((one) => ({ ...one, parameters: { ...one.parameters, title: `new ${one.name}` } })),
+    signal,
+  );
+  await tools.replaceGroupInTurns('a', [{ ...echo, name: 'last' }], signal);
+  await older;
+  expect(tools.list().map(({ name }) => name)).toEqual(['last']);
+});
+
 test('a schema is read in the dialect that it names', async () => {
   const of = (name: string, schema: object): Tool => ({
     ...echo,

@@ -8,6 +8,7 @@
  * Knows nothing of protocols, logs or recorded results.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { must } from '../assert.ts';
 import type { Clock } from '../clock.ts';
 import { AppError } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
@@ -15,8 +16,8 @@ import { LIMITS } from '../limits.ts';
 import { quiet } from '../log.ts';
 import type { Logger } from '../log.ts';
 import type { Tool, ToolCatalogue, ToolOutcome, ToolRunner, ToolSpec } from '../ports.ts';
-import { argumentCheck } from './argument-schema.ts';
-import type { ArgumentCheck } from './argument-schema.ts';
+import { argumentCheck, checkOf, compileAll, compileInTurns } from './argument-schema.ts';
+import type { ArgumentCheck, Compiled } from './argument-schema.ts';
 import { Semaphore } from './semaphore.ts';
 import type { Caller } from './semaphore.ts';
 
@@ -57,6 +58,7 @@ interface Call {
 interface Group {
   names: string[];
   slots: Semaphore;
+  compiled: readonly Compiled[];
 }
 
 /** Throws config_invalid when two tools share a name or a schema does not compile. */
@@ -73,6 +75,8 @@ export class ToolRegistry implements ToolCatalogue {
   private readonly entries = new Map<string, Entry>();
   /** Of tools that come and go. */
   private readonly groups = new Map<string, Group>();
+  /** Of each group, the tools that are to be its next ones. */
+  private readonly coming = new Map<string, readonly Tool[]>();
   private readonly clock: Clock;
   private readonly log: Logger;
   private readonly slots: Semaphore;
@@ -92,16 +96,16 @@ export class ToolRegistry implements ToolCatalogue {
 
   /** Throws config_invalid when the name is taken or the schema does not compile. */
   add(tool: Tool): void {
-    this.addWith(this.slots, tool);
+    this.addWith(this.slots, tool, () => argumentCheck(tool));
   }
 
-  private addWith(shared: Semaphore, tool: Tool): void {
+  private addWith(shared: Semaphore, tool: Tool, check: () => ArgumentCheck): void {
     if (this.entries.has(tool.name)) {
       throw new AppError('config_invalid', `two tools are called ${tool.name}`);
     }
     const { concurrencyMax } = tool;
     const slots = concurrencyMax === undefined ? shared : this.newSlots(concurrencyMax);
-    this.entries.set(tool.name, { tool, check: argumentCheck(tool), slots });
+    this.entries.set(tool.name, { tool, check: check(), slots });
   }
 
   /**
@@ -109,18 +113,39 @@ export class ToolRegistry implements ToolCatalogue {
    * at any time. One that cannot be added is left out. Calls that run are not disturbed.
    */
   replaceGroup(group: string, tools: readonly Tool[]): void {
+    this.put(group, tools, compileAll(tools, this.groups.get(group)?.compiled));
+  }
+
+  /**
+   * The same for tools of a stranger, whose schemas may take long to compile: others get their turn
+   * between, and the old tools are there until all new ones are. A later call for the group wins.
+   */
+  async replaceGroupInTurns(
+    group: string,
+    tools: readonly Tool[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    this.coming.set(group, tools);
+    const before = this.groups.get(group)?.compiled ?? [];
+    const compiled = await compileInTurns(tools, before, { signal });
+    if (this.coming.get(group) === tools) this.put(group, tools, compiled);
+  }
+
+  private put(group: string, tools: readonly Tool[], compiled: readonly Compiled[]): void {
+    this.coming.delete(group);
     const slots = this.groups.get(group)?.slots ?? this.newSlots(LIMITS.toolGroupConcurrencyMax);
     for (const name of this.groups.get(group)?.names ?? []) this.entries.delete(name);
     const names: string[] = [];
-    for (const tool of tools) {
+    for (const [i, tool] of tools.entries()) {
       try {
-        this.addWith(slots, tool);
+        const { check } = must(compiled[i], 'each tool has one');
+        this.addWith(slots, tool, () => checkOf(tool, check));
         names.push(tool.name);
       } catch (thrown) {
         this.log.warn({ group, tool: tool.name, err: thrown }, 'a tool is left out');
       }
     }
-    this.groups.set(group, { names, slots });
+    this.groups.set(group, { names, slots, compiled });
   }
 
   /** Throws unknown_tool that names the first tool that does not exist. */

@@ -29,8 +29,11 @@ import { StdioTransport } from './stdio-transport.ts';
 
 export interface McpConnectionOptions {
   declaration: McpServerDeclaration;
-  /** Told of all its tools when they are first known, and again when they change. */
-  onTools: (tools: readonly Tool[]) => void;
+  /**
+   * Told of all its tools when they are first known, and again when they change. The next list
+   * waits for it, and the longer the longer it took; `signal` is aborted by stop.
+   */
+  onTools: (tools: readonly Tool[], signal: AbortSignal) => void | Promise<void>;
   logger: Logger;
   delaysMs?: readonly number[];
 }
@@ -55,6 +58,8 @@ export class McpConnection {
   private readonly running: Promise<void>;
   private link: Link | null = null;
   private down = failed('it is being connected');
+  /** When its tools may be listed again. */
+  private listAt = -Infinity;
   private onTried: () => void = () => undefined;
 
   constructor(options: McpConnectionOptions) {
@@ -143,15 +148,22 @@ export class McpConnection {
 
   private async list({ client }: Link): Promise<void> {
     const { declaration, onTools, logger } = this.options;
+    const { signal } = this.stopping;
+    const waitMs = this.listAt - performance.now();
+    if (waitMs > 0) await sleep(waitMs, undefined, { signal });
+    const startedAt = performance.now();
     const offersTools = client.getServerCapabilities()?.tools !== undefined;
     const listed = offersTools ? await listedTools(client) : [];
     const offered = offeredTools(declaration, listed, (...call) => this.call(...call));
-    if (this.stopping.signal.aborted) return;
+    if (signal.aborted) return;
     const { refused } = offered;
     if (refused.length > 0) {
       logger.warn({ mcpServer: declaration.name, refused }, 'tools of an MCP server are left out');
     }
-    onTools(offered.tools);
+    await onTools(offered.tools, signal);
+    const endedAt = performance.now();
+    const pauseMs = (endedAt - startedAt) * LIMITS.mcpListPauseRatio;
+    this.listAt = endedAt + Math.min(pauseMs, LIMITS.mcpListPauseMaxMs);
   }
 
   private async call(

@@ -312,6 +312,23 @@ describe('odd servers over stdio', () => {
     expect(client.tools.get('odd')?.at(-1)?.name).toBe(`odd__added_${count + 1}`);
   });
 
+  test('one that says without end that its tools changed is asked the less the more it costs', async () => {
+    const costMs = 200;
+    let lists = 0;
+    const restless = new McpServers([declared('odd', node([ODD, 'restless']))], {
+      onTools: async () => {
+        lists++;
+        await sleep(costMs);
+      },
+      logger: quiet,
+    });
+    open.push(restless);
+    await until(() => lists === 1);
+    await sleep(0.75 * LIMITS.mcpListPauseRatio * costMs);
+    expect(lists).toBe(1);
+    await until(() => lists === 2);
+  });
+
   test('stop ends it with all that it started', async () => {
     const client = await started(odd());
     const pids = JSON.parse(await client.call('odd__leave_a_child')) as Record<string, number>;

@@ -11,7 +11,7 @@ import type { McpServerDeclaration } from './declaration.ts';
 
 export interface McpServersOptions {
   /** Told of all tools of a server when they are first known, and again when they change. */
-  onTools: (server: string, tools: readonly Tool[]) => void;
+  onTools: (server: string, tools: readonly Tool[], signal: AbortSignal) => void | Promise<void>;
   logger: Logger;
   delaysMs?: readonly number[];
 }
@@ -31,7 +31,7 @@ export class McpServers {
         new McpConnection({
           ...options,
           declaration,
-          onTools: (tools) => options.onTools(declaration.name, tools),
+          onTools: (tools, signal) => options.onTools(declaration.name, tools, signal),
         }),
     );
   }

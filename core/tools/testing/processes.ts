@@ -1,4 +1,4 @@
-/** Looks at processes of this machine, for tests that must find none left, and starts some. Linux. */
+/** Looks at processes of this machine, for tests that must find none left; starts one. Linux. */
 import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
@@ -32,8 +32,8 @@ export async function until(condition: () => boolean, timeoutMs = 20_000): Promi
 }
 
 /**
- * What a program of Node, a module, prints in a process that can open 500 files. It has `takeFiles`,
- * which opens files until there can be no more, and `freeFiles`, which closes them.
+ * What a program of Node, a module, prints in a process that can open 500 files. It has
+ * `takeFiles`, which opens files until there can be no more, and `freeFiles`, which closes them.
  */
 export async function printedWithFewFiles(source: string): Promise<string> {
   const whole = `import { openSync, closeSync } from 'node:fs';

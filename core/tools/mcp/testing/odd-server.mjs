@@ -19,7 +19,7 @@ const tools = [
   'refuse',
 ].map((name) => ({ name, description: name, inputSchema: object }));
 const cancelled = [];
-/** How it greets: as it should, never, or with something else. */
+/** How it greets: as it should, never, or with something else; `restless` lists without end. */
 const greeting = process.argv[2] ?? 'good';
 
 const send = (message) =>
@@ -64,7 +64,10 @@ const methods = {
       result: { protocolVersion, capabilities, serverInfo: { name: 'odd', version: '1' } },
     });
   },
-  'tools/list': (id) => send({ id, result: { tools } }),
+  'tools/list': (id) => {
+    send({ id, result: { tools } });
+    if (greeting === 'restless') send({ method: 'notifications/tools/list_changed' });
+  },
   'tools/call': (id, { name }) => (calls[name] ? calls[name](id) : text(id, name)),
   'notifications/cancelled': (_, { requestId }) => cancelled.push(requestId),
 };
