@@ -324,7 +324,7 @@ describe('odd servers over stdio', () => {
     });
     open.push(restless);
     await until(() => lists === 1);
-    await sleep(0.75 * LIMITS.mcpListPauseRatio * costMs);
+    await sleep(0.5 * LIMITS.mcpListPauseRatio * costMs);
     expect(lists).toBe(1);
     await until(() => lists === 2);
   });
