@@ -5,7 +5,7 @@
  */
 import { AppError, toAppError } from '../core/errors.ts';
 import type { ToolSpec } from '../core/ports.ts';
-import type { JsonSchema } from '../core/records.ts';
+import type { Constraint, JsonSchema } from '../core/records.ts';
 import { CompileBudget } from '../core/text/compile-budget.ts';
 import { compileConstraint } from '../core/text/constraint.ts';
 import type { AnswerForm, Protocol } from '../core/text/types.ts';
@@ -81,12 +81,13 @@ export function requireWritable(
   answerField = 'response_format',
 ): void {
   const budget = new CompileBudget();
-  const requirePart = (part: AnswerForm, param: string) =>
-    asFaultOf(param, () => compileConstraint(protocol.constrain(part, ''), budget));
   for (const tool of form.calls) {
-    requirePart({ calls: [tool], answer: null }, `tools: ${tool.name}`);
+    const part = protocol.constrain({ calls: [tool], answer: null }, '');
+    requirePart(part, `tools: ${tool.name}`, budget);
   }
-  if (form.answer !== null) requirePart({ calls: [], answer: form.answer }, answerField);
+  if (form.answer !== null) {
+    requirePart(protocol.constrain({ calls: [], answer: form.answer }, ''), answerField, budget);
+  }
 }
 
 /** @throws AppError unsupported_parameter */
@@ -100,9 +101,9 @@ export function requireOneCall({ name, opening }: Protocol): void {
   );
 }
 
-function asFaultOf(param: string, check: () => unknown): void {
+function requirePart(part: Constraint, param: string, budget: CompileBudget): void {
   try {
-    check();
+    compileConstraint(part, budget);
   } catch (thrown) {
     const { code, message, param: named } = toAppError(thrown);
     if (code !== 'invalid_request' || named !== null) throw thrown;

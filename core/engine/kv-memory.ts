@@ -65,7 +65,6 @@ export interface Mirror {
 
 /** What is kept for a shape while a version has it, and so batches. */
 interface ShapeUse {
-  mirrors: number;
   readonly spare: (readonly LayerKv[])[];
   /** Of one block. */
   readonly bytes: number;
@@ -141,18 +140,15 @@ export class KvMemory {
   addMirror(mirror: Mirror): void {
     this.mirrors.add(mirror);
     const key = keyOf(mirror.shape);
-    const bytes = bytesPerBlock(mirror.shape);
-    const use = this.shapes.get(key) ?? { mirrors: 0, spare: [], bytes };
-    use.mirrors++;
-    this.shapes.set(key, use);
+    if (this.shapes.has(key)) return;
+    this.shapes.set(key, { spare: [], bytes: bytesPerBlock(mirror.shape) });
   }
 
   removeMirror(mirror: Mirror): void {
     if (!this.mirrors.delete(mirror)) return;
     const key = keyOf(mirror.shape);
+    for (const { shape } of this.mirrors) if (keyOf(shape) === key) return;
     const use = must(this.shapes.get(key), 'shape of a batch');
-    use.mirrors--;
-    if (use.mirrors > 0) return;
     this.shapes.delete(key);
     this.spareBytes -= use.spare.length * use.bytes;
   }

@@ -31,13 +31,8 @@ export interface TurnOptions {
   allMs?: number;
 }
 
-/** @throws AppError config_invalid when the schema does not compile. */
-export function argumentCheck(tool: Named): ArgumentCheck {
-  return checkOf(tool, compiled(tool.parameters));
-}
-
 /** @throws AppError config_invalid that names the tool when there is none. */
-export function checkOf({ name }: Named, check: ArgumentCheck | Error): ArgumentCheck {
+export function checkOf({ name }: Named, { check }: Compiled): ArgumentCheck {
   if (!(check instanceof Error)) return check;
   const message = `the schema of the tool ${name}: ${check.message}`;
   throw new AppError('config_invalid', message, { cause: check });

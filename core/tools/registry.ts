@@ -16,7 +16,7 @@ import { LIMITS } from '../limits.ts';
 import { quiet } from '../log.ts';
 import type { Logger } from '../log.ts';
 import type { Tool, ToolCatalogue, ToolOutcome, ToolRunner, ToolSpec } from '../ports.ts';
-import { argumentCheck, checkOf, compileAll, compileInTurns } from './argument-schema.ts';
+import { checkOf, compileAll, compileInTurns } from './argument-schema.ts';
 import type { ArgumentCheck, Compiled } from './argument-schema.ts';
 import { Semaphore } from './semaphore.ts';
 import type { Caller } from './semaphore.ts';
@@ -96,16 +96,17 @@ export class ToolRegistry implements ToolCatalogue {
 
   /** Throws config_invalid when the name is taken or the schema does not compile. */
   add(tool: Tool): void {
-    this.addWith(this.slots, tool, () => argumentCheck(tool));
+    const [compiled] = compileAll([tool]);
+    this.addWith(this.slots, tool, must(compiled, 'the tool has one'));
   }
 
-  private addWith(shared: Semaphore, tool: Tool, check: () => ArgumentCheck): void {
+  private addWith(shared: Semaphore, tool: Tool, compiled: Compiled): void {
     if (this.entries.has(tool.name)) {
       throw new AppError('config_invalid', `two tools are called ${tool.name}`);
     }
     const { concurrencyMax } = tool;
     const slots = concurrencyMax === undefined ? shared : this.newSlots(concurrencyMax);
-    this.entries.set(tool.name, { tool, check: check(), slots });
+    this.entries.set(tool.name, { tool, check: checkOf(tool, compiled), slots });
   }
 
   /**
@@ -138,8 +139,7 @@ export class ToolRegistry implements ToolCatalogue {
     const names: string[] = [];
     for (const [i, tool] of tools.entries()) {
       try {
-        const { check } = must(compiled[i], 'each tool has one');
-        this.addWith(slots, tool, () => checkOf(tool, check));
+        this.addWith(slots, tool, must(compiled[i], 'each tool has one'));
         names.push(tool.name);
       } catch (thrown) {
         this.log.warn({ group, tool: tool.name, err: thrown }, 'a tool is left out');

@@ -19,17 +19,15 @@ export type Figures = Record<string, number>;
 export function rolloutFigures(groups: readonly RolloutGroup[]): Figures {
   const trajectories = groups.flatMap(sampled);
   const counts = countGroups(groups);
-  const sum = (name: 'rootRollouts' | 'toolCallsCached' | 'tokensShared'): number =>
-    groups.reduce((total, group) => total + group.counts[name], 0);
   const figures: Figures = {
     rollouts: counts.rollouts,
-    root_rollouts: sum('rootRollouts'),
+    root_rollouts: total(groups, 'rootRollouts'),
     branches: counts.branches,
     tool_calls_executed: counts.toolCallsExecuted,
     tool_calls_saved: counts.toolCallsSaved,
-    tool_calls_cached: sum('toolCallsCached'),
+    tool_calls_cached: total(groups, 'toolCallsCached'),
     tokens_sampled: counts.tokensSampled,
-    tokens_shared: sum('tokensShared'),
+    tokens_shared: total(groups, 'tokensShared'),
     ...scores(trajectories),
   };
   const families = new Set(groups.map((group) => group.task.family));
@@ -44,15 +42,17 @@ export function rolloutFigures(groups: readonly RolloutGroup[]): Figures {
 
 /** What a step did, summed over its groups. */
 export function countGroups(groups: readonly RolloutGroup[]): TrainingCounts {
-  const sum = (value: (group: RolloutGroup) => number): number =>
-    groups.reduce((total, group) => total + value(group), 0);
   return {
-    rollouts: sum((group) => sampled(group).length),
-    branches: sum((group) => group.counts.branches),
-    toolCallsExecuted: sum((group) => group.counts.toolCallsExecuted),
-    toolCallsSaved: sum((group) => group.counts.toolCallsSaved),
-    tokensSampled: sum((group) => group.counts.tokensSampled),
+    rollouts: groups.flatMap(sampled).length,
+    branches: total(groups, 'branches'),
+    toolCallsExecuted: total(groups, 'toolCallsExecuted'),
+    toolCallsSaved: total(groups, 'toolCallsSaved'),
+    tokensSampled: total(groups, 'tokensSampled'),
   };
+}
+
+function total(groups: readonly RolloutGroup[], name: keyof RolloutGroup['counts']): number {
+  return groups.reduce((sum, { counts }) => sum + counts[name], 0);
 }
 
 const sampled = ({ trajectories }: RolloutGroup): RolloutTrajectory[] =>

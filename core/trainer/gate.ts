@@ -47,7 +47,7 @@ export function judgeCandidate(
   candidate: GateAnswers,
   settings: GateSettings,
 ): GateReport {
-  const accuracy = pairedDifferences(base, candidate, ({ correct }) => Number(correct));
+  const accuracy = pairedDifferences(base, candidate);
   const difference = bootstrapMean(accuracy, settings);
   const scores = { base: gateScores(base), candidate: gateScores(candidate) };
   const reason = tooFew(accuracy.length) ?? refusal(scores, difference, settings.tolerance);
@@ -113,12 +113,8 @@ function refusal(
 const interval = ({ mean, low, high }: GateReport['difference']): string =>
   `${mean.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`;
 
-/** Candidate minus base, task by task: the mean over the samples, in [-1, 1]. */
-function pairedDifferences(
-  base: GateAnswers,
-  candidate: GateAnswers,
-  value: (outcome: GateOutcome) => number,
-): number[] {
+/** Accuracy, candidate minus base, task by task: the mean over the samples, in [-1, 1]. */
+function pairedDifferences(base: GateAnswers, candidate: GateAnswers): number[] {
   const samples = base.sampled.length;
   assert(samples > 0 && samples === candidate.sampled.length, 'both sides have as many samples');
   const tasks = must(base.sampled[0], 'a sample').length;
@@ -131,7 +127,7 @@ function pairedDifferences(
         before.task.id === after.task.id,
         `gate pair ${i}: ${before.task.id}, ${after.task.id}`,
       );
-      return value(after) - value(before);
+      return Number(after.correct) - Number(before.correct);
     });
     return mean(differences);
   });
